@@ -4,7 +4,6 @@
 
 LOOKBOOK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 LOOKBOOK_HOME=${LOOKBOOK_HOME:-$LOOKBOOK_ROOT/.lookbook}
-RUST_MINIMUM=1.95
 export LOOKBOOK_ROOT LOOKBOOK_HOME
 
 say() { printf '%s\n' "lookbook: $*" >&2; }

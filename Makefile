@@ -1,0 +1,63 @@
+# The verbs of this checkout. What they do stands in scripts/; CI runs the same ones.
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# The PostgreSQL to install into; the default is the embedded 16.
+PG_CONFIG ?=
+# A folder of photos, or a manifest, for `make demo`; the default is drawn by tests/catalogue.
+CATALOGUE ?=
+
+##@ Start
+.PHONY: help setup demo test
+help: ## This list
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+setup: ## Install what is missing into .lookbook/ (system packages by apt)
+	@scripts/setup
+demo: ## Load a catalogue and query it; CATALOGUE=folder for your own
+	@CATALOGUE='$(CATALOGUE)' scripts/demo
+test: ## Everything that CI checks
+	@scripts/test
+
+##@ Build and install
+.PHONY: build install lint clean
+build: setup ## The loader and the extension, for speed: target/release/lookbook, target/pg16
+	@scripts/build
+install: ## Build and install the extension: PG_CONFIG=/path/to/pg_config
+	@scripts/setup build
+	@scripts/install $(PG_CONFIG)
+lint: ## rustfmt, clippy, cargo-deny, shellcheck
+	@scripts/setup test
+	@scripts/lint
+clean: ## Remove what was built (not .lookbook/)
+	cargo clean
+
+##@ The private cluster (unix socket only)
+.PHONY: up down psql status
+up: setup ## Start it; the last line is its URL
+	@scripts/cluster up
+down: ## Stop it
+	@scripts/cluster down
+psql: ## Open psql on it; also takes SQL on standard input
+	@scripts/cluster psql
+status: ## Whether it runs, and its URL
+	@scripts/cluster status
+
+##@ Develop
+.PHONY: regress-update prove-docker bench-distance bench-decode bench-embed bench-load train-detector train-embedder
+regress-update: ## Accept the output of the SQL regression files
+	@scripts/test regress-update
+prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
+	@scripts/prove-docker
+bench-distance: ## l2_distance in a sequential scan, against pgvector
+	@scripts/bench/distance
+bench-decode: ## Decoding and preparing of a 12-megapixel JPEG, against Pillow
+	@scripts/bench/decode
+bench-embed: ## First and later calls of embed_image
+	@scripts/bench/embed
+bench-load: ## The loader, images per second and share of each stage
+	@scripts/bench/load
+train-detector: ## Train and export models/shipped/garment-detector
+	@models/train detector
+train-embedder: ## Train and export models/shipped/garment-embedder
+	@models/train embedder

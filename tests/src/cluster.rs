@@ -1,0 +1,297 @@
+//! A throw-away cluster: its folder, its server process, and their end.
+//!
+//! It listens on a unix socket in a folder that only its user may enter; no port is opened. A
+//! keeper process waits for the pipe from the test to close, then kills the server and removes the
+//! folder: this holds for a dropped cluster, for one kept in a static, and for a test killed by -9.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use postgres::{Client, Config, NoTls};
+
+use crate::database::Database;
+use crate::installation::Installation;
+use crate::process::{check_output, signal};
+
+/// Durability against power loss is not what these suites test; a killed process loses nothing.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=''",
+    "fsync=off",
+    "max_connections=50",
+    "shared_buffers=64MB",
+    "jit=off",
+    "timezone=UTC",
+    "lc_messages=C",
+    "log_line_prefix='%m [%p] %d '",
+    "log_error_verbosity=verbose",
+];
+
+/// How long a server may take to come up or to go down on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const KEEPER: &str = r#"
+trap "" INT TERM HUP
+cat >/dev/null
+"$1" -D "$2/data" -m immediate stop >/dev/null 2>&1
+rm -rf "$2"
+"#;
+
+/// A running PostgreSQL of its own, owned by one suite or one test.
+#[derive(Debug)]
+pub struct Cluster {
+    installation: Installation,
+    folder: PathBuf,
+    keeper: Child,
+    postmaster: Mutex<Option<Child>>,
+}
+
+impl Cluster {
+    /// The cluster that all tests of this binary share. Each takes its own [`Database`] in it, and
+    /// none stops it.
+    pub fn shared() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
+        SHARED
+            .get_or_init(|| Self::start(&[]).map_err(|error| format!("{error:?}")))
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("the shared cluster did not start: {error}"))
+    }
+
+    /// A new cluster with further settings (`"work_mem='1MB'"`), for a test that stops or kills it.
+    pub fn start(settings: &[&str]) -> Result<Self> {
+        let installation = Installation::under_test()?;
+        let folder = tempfile::Builder::new()
+            .prefix("lookbook-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in("/tmp")
+            .context("making a folder for the cluster")?
+            .keep();
+        installation.give_to_server_user(&folder)?;
+        let keeper = start_keeper(&installation, &folder)?;
+        let cluster = Self {
+            installation,
+            folder,
+            keeper,
+            postmaster: Mutex::new(None),
+        };
+        check_output(
+            cluster
+                .installation
+                .server_program("initdb")
+                .args([
+                    "--username=postgres",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--no-locale",
+                ])
+                .args(["--no-sync", "-D"])
+                .arg(cluster.data()),
+        )?;
+        cluster.configure(settings)?;
+        cluster.start_server()?;
+        Ok(cluster)
+    }
+
+    /// A new database with `CREATE EXTENSION lookbook`. `name` is unique within the cluster.
+    pub fn database(&self, name: &str) -> Result<Database<'_>> {
+        let database = self.empty_database(name)?;
+        database
+            .connect()?
+            .batch_execute("CREATE EXTENSION lookbook")?;
+        Ok(database)
+    }
+
+    /// A new database without lookbook. `name` is unique within the cluster.
+    pub fn empty_database(&self, name: &str) -> Result<Database<'_>> {
+        self.connect("postgres", "postgres")?
+            .batch_execute(&format!("CREATE DATABASE \"{name}\""))
+            .with_context(|| format!("creating database {name}"))?;
+        Ok(Database::new(self, name))
+    }
+
+    /// A connection as `user`; `postgres` is the superuser.
+    pub fn connect(&self, user: &str, database: &str) -> Result<Client> {
+        Config::new()
+            .host_path(self.socket_folder())
+            .user(user)
+            .dbname(database)
+            .connect(NoTls)
+            .with_context(|| format!("connecting to database {database} as {user}"))
+    }
+
+    /// Starts the server after [`Self::stop`] or [`Self::kill_9`]; returns when it takes connections.
+    pub fn start_server(&self) -> Result<()> {
+        let mut running = self.running();
+        ensure!(running.is_none(), "the server runs already");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("log"))?;
+        let mut server = self.installation.server_program("postgres");
+        server.arg("-D").arg(self.data()).process_group(0);
+        server
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut postmaster = server.spawn().context("starting postgres")?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.connect("postgres", "postgres").is_err() {
+            if postmaster.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("the server does not come up:\n{}", self.log());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        *running = Some(postmaster);
+        Ok(())
+    }
+
+    /// Stops the server the `fast` way: sessions are ended, everything is written.
+    pub fn stop(&self) -> Result<()> {
+        let mut postmaster = self.running().take().context("the server does not run")?;
+        signal("INT", postmaster.id())?;
+        postmaster.wait()?;
+        Ok(())
+    }
+
+    /// Stops and starts the server.
+    pub fn restart(&self) -> Result<()> {
+        self.stop()?;
+        self.start_server()
+    }
+
+    /// Kills the postmaster with SIGKILL and waits until all of its processes have noticed.
+    pub fn kill_9(&self) -> Result<()> {
+        let mut postmaster = self.running().take().context("the server does not run")?;
+        let children = children_of(postmaster.id())?;
+        postmaster.kill()?;
+        postmaster.wait()?;
+        let deadline = Instant::now() + PATIENCE;
+        // A process that ended and whose parent has not asked yet has no program any more.
+        while children
+            .iter()
+            .any(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok())
+        {
+            ensure!(
+                Instant::now() < deadline,
+                "the killed server still has processes"
+            );
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Process id of the postmaster.
+    pub fn postmaster(&self) -> Result<u32> {
+        Ok(self
+            .running()
+            .as_ref()
+            .context("the server does not run")?
+            .id())
+    }
+
+    /// Everything that the server has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log"))
+            .unwrap_or_else(|error| format!("(no server log: {error})"))
+    }
+
+    /// The PostgreSQL that this cluster runs.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// A client program that finds this cluster by its environment.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = self.installation.program(name);
+        command
+            .env("PGHOST", self.socket_folder())
+            .env("PGUSER", "postgres");
+        command
+    }
+
+    pub(crate) fn socket_folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Child>> {
+        self.postmaster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn configure(&self, settings: &[&str]) -> Result<()> {
+        let file = self.data().join("postgresql.conf");
+        let mut content = fs::read_to_string(&file).context("reading postgresql.conf")?;
+        for setting in SETTINGS.iter().chain(settings) {
+            content.push_str(&format!("{setting}\n"));
+        }
+        content.push_str(&format!(
+            "unix_socket_directories='{}'\n",
+            self.folder.display()
+        ));
+        fs::write(&file, content).context("writing postgresql.conf")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        if !std::thread::panicking() {
+            // The keeper cleans up even if nobody waits for it: there is no error to report.
+            let _ = self.keeper.wait();
+            let _ = self
+                .running()
+                .take()
+                .map(|mut postmaster| postmaster.wait());
+        }
+    }
+}
+
+fn start_keeper(installation: &Installation, folder: &Path) -> Result<Child> {
+    let pg_ctl = installation.server_program("pg_ctl");
+    let mut keeper = Command::new("sh");
+    keeper
+        .args(["-c", KEEPER, "keeper"])
+        .arg(pg_ctl.get_program())
+        .arg(folder);
+    installation.become_server_user(&mut keeper);
+    keeper
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("starting the keeper of the cluster")
+}
+
+fn children_of(parent: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // Field 4 of /proc/PID/stat, after the program's name in parentheses. Gone: not a child.
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        if after_name.split_whitespace().nth(1) == Some(&parent.to_string()) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}
