@@ -58,6 +58,6 @@ bench-embed: ## First and later calls of embed_image
 bench-load: ## The loader, images per second and share of each stage
 	@scripts/bench/load
 train-detector: ## Train and export models/shipped/garment-detector
-	@models/train detector
+	@models/train garment-detector
 train-embedder: ## Train and export models/shipped/garment-embedder
-	@models/train embedder
+	@models/train garment-embedder
