@@ -1,1 +1,45 @@
-//! placeholder
+//! Photos in, garments and vectors out.
+//!
+//! Owns decoding of hostile image files, manifest-driven preprocessing, ONNX sessions, the families
+//! of detector output, and the crop rule. Knows nothing of PostgreSQL or of catalogues: the
+//! extension and the loader call the same [`garments`], so their vectors agree by construction.
+//!
+//! ```text
+//! bytes -> decode -> Photo -> View -> Preprocessor -> Tensor -> Session -> Detection | vector
+//! ```
+#![forbid(unsafe_code)]
+
+mod check;
+mod codecs;
+mod decode;
+mod detector;
+mod embedder;
+mod error;
+mod families;
+mod geometry;
+mod jpeg;
+mod jpeg_header;
+mod manifest;
+mod manifest_rules;
+mod model;
+mod onnx;
+mod photo;
+mod pipeline;
+mod preprocess;
+mod quiet;
+mod session;
+
+pub use check::{ModelReport, check_model, check_model_with};
+pub use decode::{Limits, decode};
+pub use detector::{Detection, Detector};
+pub use embedder::Embedder;
+pub use error::{Error, ErrorCode};
+pub use geometry::{BoundingBox, CROP_MARGIN, Geometry};
+pub use manifest::{
+    Colour, DetectorOutput, Dtype, EmbedderOutput, Family, Filter, Group, Input, Kind, Label,
+    Layout, Manifest, Output, OutputNames, Pool, Resize, sha256_hex,
+};
+pub use photo::{Photo, View};
+pub use pipeline::{Garment, decode_side, garments};
+pub use preprocess::{Preprocessor, Tensor};
+pub use session::{Cancel, Device, Runtime, SessionOptions};

@@ -1,0 +1,166 @@
+//! PNG, WebP, GIF, BMP and TIFF through the `image` crate.
+//!
+//! Owns the conversion of every pixel form to RGB8: alpha over white, 16 bits and floats rounded,
+//! gray spread. The first frame counts. Memory is bounded twice: by the estimate here, from the
+//! header, and by the codecs' own limits.
+
+use std::error::Error as _;
+use std::io::{self, Cursor};
+
+use image::codecs::webp::WebPDecoder;
+use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, tiff::TiffDecoder};
+use image::error::ImageError;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, RgbImage, RgbaImage};
+
+use crate::decode::{Decoded, Format, Limits};
+use crate::error::Error;
+
+pub(crate) fn decode(bytes: &[u8], format: Format, limits: &Limits) -> Result<Decoded, Error> {
+    let reader = Cursor::new(bytes);
+    let fault = |error| explain(format, &error);
+    let png_limits = || {
+        let mut limits_of_codec = image::Limits::no_limits();
+        limits_of_codec.max_alloc = Some(limits.max_memory_bytes());
+        limits_of_codec
+    };
+    match format {
+        Format::Png => finish(
+            PngDecoder::with_limits(reader, png_limits()).map_err(fault)?,
+            format,
+            limits,
+        ),
+        Format::WebP => {
+            check_riff(bytes)?;
+            finish(WebPDecoder::new(reader).map_err(fault)?, format, limits)
+        }
+        Format::Gif => finish(GifDecoder::new(reader).map_err(fault)?, format, limits),
+        Format::Bmp => finish(BmpDecoder::new(reader).map_err(fault)?, format, limits),
+        Format::Tiff => finish(TiffDecoder::new(reader).map_err(fault)?, format, limits),
+        Format::Jpeg => Err(Error::ImageUnsupported {
+            format: format.name(),
+            reason: "it belongs to another codec".to_owned(),
+        }),
+    }
+}
+
+fn finish(
+    mut decoder: impl ImageDecoder,
+    format: Format,
+    limits: &Limits,
+) -> Result<Decoded, Error> {
+    let fault = |error| explain(format, &error);
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(Error::ImageCorrupt {
+            format: format.name(),
+            reason: format!("its size is {width} x {height} pixels"),
+        });
+    }
+    limits.check_pixels(width, height)?;
+    // The codec's pixels, RGBA8 and RGB8 exist at the same time at worst.
+    let pixels = u64::from(width) * u64::from(height);
+    let raw = decoder.total_bytes();
+    limits.check_memory(
+        format.name(),
+        (width, height),
+        raw.saturating_add(pixels * 7),
+    )?;
+    let mut of_codec = image::Limits::no_limits();
+    of_codec.max_alloc = Some(limits.max_memory_bytes());
+    decoder.set_limits(of_codec).map_err(fault)?;
+    // Metadata that cannot be read must not cost the picture.
+    let orientation = orientation(&mut decoder);
+    let image = DynamicImage::from_decoder(decoder).map_err(fault)?;
+    Ok(Decoded {
+        pixels: flattened(image),
+        width,
+        height,
+        orientation,
+    })
+}
+
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    // Some writers keep JPEG's prefix in other containers.
+    let from_exif = decoder.exif_metadata().ok().flatten().and_then(|exif| {
+        Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif))
+    });
+    from_exif
+        .or_else(|| decoder.orientation().ok())
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+fn flattened(image: DynamicImage) -> RgbImage {
+    match image {
+        DynamicImage::ImageRgb8(pixels) => pixels,
+        image if image.color().has_alpha() => over_white(&image.into_rgba8()),
+        image => image.into_rgb8(),
+    }
+}
+
+/// colour · alpha + white · (1 − alpha), rounded.
+fn over_white(image: &RgbaImage) -> RgbImage {
+    let mut flat = RgbImage::new(image.width(), image.height());
+    for (out, pixel) in flat.pixels_mut().zip(image.pixels()) {
+        let alpha = u32::from(pixel[3]);
+        for channel in 0..3 {
+            let mixed = u32::from(pixel[channel]) * alpha + 255 * (255 - alpha);
+            out[channel] = ((mixed + 127) / 255) as u8;
+        }
+    }
+    flat
+}
+
+/// A WebP file states its length; a shorter one is truncated, whatever its codec would make of it.
+fn check_riff(bytes: &[u8]) -> Result<(), Error> {
+    let stated = bytes
+        .get(4..8)
+        .and_then(|size| size.try_into().ok())
+        .map_or(0, u32::from_le_bytes);
+    let stated = u64::from(stated) + 8;
+    let found = bytes.len() as u64;
+    if found >= stated {
+        return Ok(());
+    }
+    Err(Error::ImageTruncated {
+        format: Format::WebP.name(),
+        reason: format!("it has {found} of {stated} bytes"),
+    })
+}
+
+fn explain(format: Format, error: &ImageError) -> Error {
+    let format = format.name();
+    let reason = error.to_string();
+    if ends_early(error) {
+        return Error::ImageTruncated {
+            format,
+            reason: "the data ends before the picture".to_owned(),
+        };
+    }
+    match error {
+        ImageError::Unsupported(_) => Error::ImageUnsupported { format, reason },
+        ImageError::Limits(_) => Error::ImageTooCostly {
+            format,
+            width: 0,
+            height: 0,
+            reason: "more memory than the limit".to_owned(),
+        },
+        _ => Error::ImageCorrupt { format, reason },
+    }
+}
+
+/// Whether the cause, however deep, is the end of the data.
+fn ends_early(error: &ImageError) -> bool {
+    let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    if let ImageError::IoError(error) = error {
+        return is_end(error);
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(is_end) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,225 @@
+//! From views to vectors.
+//!
+//! Owns reading an embedder's output: checking its shape, pooling a feature map, normalising. A
+//! vector that leaves is finite and has the manifest's length.
+
+use crate::error::Error;
+use crate::manifest::{EmbedderOutput, Layout, Manifest, Output, Pool};
+use crate::model::{Model, mismatch};
+use crate::photo::View;
+use crate::preprocess::{Preprocessor, Tensor};
+use crate::session::{Cancel, OutputTensor, OutputValues, Runtime, SessionOptions};
+
+/// An image embedder, ready to run.
+#[derive(Debug)]
+pub struct Embedder {
+    model: Model,
+    output: EmbedderOutput,
+}
+
+impl Embedder {
+    /// Opens a model of kind `embedder`.
+    ///
+    /// # Errors
+    /// Digest, ONNX file, declared inputs and outputs, and device are checked; see the `Model*`,
+    /// [`Error::ProviderUnavailable`] and [`Error::ManifestInvalid`] variants.
+    pub fn open(
+        runtime: &Runtime,
+        manifest: Manifest,
+        onnx: &[u8],
+        options: &SessionOptions,
+    ) -> Result<Self, Error> {
+        let Output::Embedder(output) = manifest.output().clone() else {
+            return Err(Error::ManifestInvalid {
+                key: "kind".to_owned(),
+                reason: format!(
+                    "model \"{}\" is a {}; expected an embedder",
+                    manifest.name(),
+                    manifest.kind()
+                ),
+            });
+        };
+        Ok(Self {
+            model: Model::open(runtime, manifest, onnx, options)?,
+            output,
+        })
+    }
+
+    /// Length of the vectors.
+    pub fn dimensions(&self) -> usize {
+        self.output.dimensions
+    }
+
+    /// What the model runs on: `CPU` or `CUDA`.
+    pub fn provider(&self) -> &str {
+        self.model.provider()
+    }
+
+    /// The model's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.model.manifest()
+    }
+
+    /// Photos that go into one run.
+    pub fn batch_size(&self) -> usize {
+        self.model.chunk_size()
+    }
+
+    /// Lets `cancel` stop the runs of this embedder.
+    pub fn set_cancel(&mut self, cancel: &Cancel) {
+        self.model.set_cancel(cancel);
+    }
+
+    /// What turns views into this model's input, on any thread.
+    pub fn preprocessor(&self) -> Preprocessor {
+        self.model.preprocessor().clone()
+    }
+
+    pub(crate) fn longest_side(&self) -> u32 {
+        let input = self.model.manifest().input();
+        input.width.max(input.height)
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// One vector per view, in order.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::Inference`]; [`Error::ModelMismatch`] when the output is not
+    /// what the manifest says.
+    pub fn embed(&mut self, views: &[View<'_>]) -> Result<Vec<Vec<f32>>, Error> {
+        let preprocessor = self.preprocessor();
+        let mut vectors = Vec::with_capacity(views.len());
+        for chunk in views.chunks(self.model.chunk_size()) {
+            let tensors: Vec<Tensor> = chunk
+                .iter()
+                .map(|view| preprocessor.prepare(view))
+                .collect();
+            vectors.extend(self.embed_prepared(&tensors)?);
+        }
+        Ok(vectors)
+    }
+
+    /// One vector per prepared tensor, in order; see [`Embedder::embed`].
+    pub fn embed_prepared(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<f32>>, Error> {
+        let mut vectors = Vec::with_capacity(tensors.len());
+        for chunk in tensors.chunks(self.model.chunk_size()) {
+            let chunk: Vec<&Tensor> = chunk.iter().collect();
+            let outputs = self.model.run(&chunk)?;
+            vectors.extend(self.read(&outputs, chunk.len())?);
+        }
+        Ok(vectors)
+    }
+
+    fn read(&self, outputs: &[OutputTensor], count: usize) -> Result<Vec<Vec<f32>>, Error> {
+        let name = &self.output.name;
+        let refuse =
+            |reason: String| mismatch(self.manifest(), format!("output \"{name}\" {reason}"));
+        let [output] = outputs else {
+            return Err(refuse("is missing".to_owned()));
+        };
+        let OutputValues::Float(values) = &output.values else {
+            return Err(refuse("has integers; expected floats".to_owned()));
+        };
+        let (channels, places, channels_first) = self.axes(output, count).map_err(&refuse)?;
+        values
+            .chunks_exact(channels * places)
+            .take(count)
+            .map(|map| {
+                let vector = pooled(map, channels, channels_first, self.output.pool);
+                if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
+                    return Err(refuse(format!("has {} at dimension {at}", vector[at])));
+                }
+                if self.output.normalize {
+                    normalized(vector).ok_or_else(|| {
+                        refuse("has length zero and cannot be normalised".to_owned())
+                    })
+                } else {
+                    Ok(vector)
+                }
+            })
+            .collect()
+    }
+
+    /// Channels, spatial places, and whether channels come first; checks the shape.
+    fn axes(&self, output: &OutputTensor, count: usize) -> Result<(usize, usize, bool), String> {
+        let dimensions = self.output.dimensions;
+        let expected = match (self.output.pool, self.manifest().input().layout) {
+            (Pool::None, _) => "[photos, dimensions]",
+            (_, Layout::Nchw) => "[photos, dimensions, rows, columns]",
+            (_, Layout::Nhwc) => "[photos, rows, columns, dimensions]",
+        };
+        let refuse = || {
+            Err(format!(
+                "has shape {:?}; expected {expected} with {dimensions} dimensions and at least {count} \
+                 photos (output.dimensions and output.pool say so)",
+                output.shape
+            ))
+        };
+        let Some((&photos, axes)) = output.shape.split_first() else {
+            return refuse();
+        };
+        let axes = match (self.output.pool, self.manifest().input().layout, axes) {
+            (Pool::None, _, [channels]) => (*channels, 1, true),
+            // A pooled map that kept its two spatial axes of size 1.
+            (Pool::None, _, [channels, 1, 1]) => (*channels, 1, true),
+            (Pool::Mean | Pool::Max, Layout::Nchw, [channels, rows, columns]) => {
+                (*channels, rows * columns, true)
+            }
+            (Pool::Mean | Pool::Max, Layout::Nhwc, [rows, columns, channels]) => {
+                (*channels, rows * columns, false)
+            }
+            // Tokens of a transformer.
+            (Pool::Mean | Pool::Max, _, [tokens, channels]) => (*channels, *tokens, false),
+            _ => return refuse(),
+        };
+        if axes.0 != dimensions || axes.1 == 0 || photos < count {
+            return refuse();
+        }
+        Ok(axes)
+    }
+}
+
+fn pooled(map: &[f32], channels: usize, channels_first: bool, pool: Pool) -> Vec<f32> {
+    let places = map.len() / channels;
+    let at = |channel: usize, place: usize| {
+        if channels_first {
+            map[channel * places + place]
+        } else {
+            map[place * channels + channel]
+        }
+    };
+    (0..channels)
+        .map(|channel| {
+            let values = (0..places).map(|place| at(channel, place));
+            match pool {
+                Pool::None => at(channel, 0),
+                Pool::Mean => (values.map(f64::from).sum::<f64>() / places as f64) as f32,
+                // Unlike f32::max this keeps a NaN, which is refused later.
+                Pool::Max => values.fold(f32::NEG_INFINITY, |most, value| {
+                    if value > most || value.is_nan() {
+                        value
+                    } else {
+                        most
+                    }
+                }),
+            }
+        })
+        .collect()
+}
+
+fn normalized(vector: Vec<f32>) -> Option<Vec<f32>> {
+    let length = vector
+        .iter()
+        .map(|&value| f64::from(value).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    (length > 0.0).then(|| {
+        vector
+            .iter()
+            .map(|&v| (f64::from(v) / length) as f32)
+            .collect()
+    })
+}

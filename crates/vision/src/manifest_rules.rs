@@ -1,0 +1,198 @@
+//! The allowed ranges of a manifest's values.
+//!
+//! Serde has checked types and key names before; this checks values. Every message names what was
+//! found and what is allowed.
+
+use crate::error::Error;
+use crate::manifest::{
+    DetectorOutput, Dtype, EmbedderOutput, Family, Input, Label, Manifest, Output, OutputNames,
+};
+
+/// Dimensions of the SQL type `embedding`.
+const MAX_DIMENSIONS: usize = 16_000;
+/// Beyond this a single input of three floats a pixel passes 200 MB.
+const MAX_SIDE: u32 = 4_096;
+const MAX_LABELS: usize = 4_096;
+const MAX_DETECTIONS: usize = 1_000;
+const MAX_NAME: usize = 63;
+const MAX_TEXT: usize = 2_000;
+
+impl Manifest {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check_model_name(self.name())?;
+        for (key, text) in [
+            ("version", self.version()),
+            ("description", self.description()),
+            ("licence", self.licence()),
+            ("source", self.source()),
+        ] {
+            check_text(key, text, MAX_TEXT)?;
+        }
+        check_sha256(self.sha256())?;
+        check_input(self.input())?;
+        match self.output() {
+            Output::Embedder(output) => check_embedder(output),
+            Output::Detector(output) => check_detector(output),
+        }
+    }
+}
+
+fn check_model_name(name: &str) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if name.len() <= MAX_NAME && starts_well && name.chars().all(allowed) {
+        return Ok(());
+    }
+    refuse(
+        "name",
+        format!(
+            "\"{name}\" is not allowed; expected 1 to {MAX_NAME} characters of a-z, 0-9, '-', '_', '.', \
+             starting with a letter or digit"
+        ),
+    )
+}
+
+fn check_text(key: &str, text: &str, longest: usize) -> Result<(), Error> {
+    let length = text.chars().count();
+    if (1..=longest).contains(&length) && !text.contains('\0') {
+        return Ok(());
+    }
+    refuse(
+        key,
+        format!("found {length} characters; expected 1 to {longest}, without NUL"),
+    )
+}
+
+fn check_sha256(digest: &str) -> Result<(), Error> {
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    if digest.len() == 64 && digest.chars().all(is_hex) {
+        return Ok(());
+    }
+    refuse(
+        "sha256",
+        format!("\"{digest}\" is not a digest; expected 64 lower-case hex digits"),
+    )
+}
+
+fn check_input(input: &Input) -> Result<(), Error> {
+    check_text("input.name", &input.name, 255)?;
+    check_range("input.width", input.width, 1, MAX_SIDE)?;
+    check_range("input.height", input.height, 1, MAX_SIDE)?;
+    if input.dtype == Dtype::U8 {
+        for (key, present) in [
+            ("input.scale", input.scale.is_some()),
+            ("input.mean", input.mean.is_some()),
+            ("input.std", input.std.is_some()),
+        ] {
+            if present {
+                return refuse(
+                    key,
+                    "must be absent for dtype u8, which takes pixels as they are",
+                );
+            }
+        }
+    }
+    if let Some(scale) = input.scale
+        && !(scale.is_finite() && scale > 0.0)
+    {
+        return refuse(
+            "input.scale",
+            format!("found {scale}; expected a finite number above 0"),
+        );
+    }
+    for (at, mean) in input.mean.iter().flatten().enumerate() {
+        if !mean.is_finite() {
+            return refuse(&format!("input.mean[{at}]"), "expected a finite number");
+        }
+    }
+    for (at, std) in input.std.iter().flatten().enumerate() {
+        if !(std.is_finite() && *std > 0.0) {
+            return refuse(
+                &format!("input.std[{at}]"),
+                format!("found {std}; expected a finite number above 0"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_embedder(output: &EmbedderOutput) -> Result<(), Error> {
+    check_text("output.name", &output.name, 255)?;
+    check_range("output.dimensions", output.dimensions, 1, MAX_DIMENSIONS)
+}
+
+fn check_detector(output: &DetectorOutput) -> Result<(), Error> {
+    check_names(output.family, &output.names)?;
+    check_labels(&output.labels)?;
+    check_range("output.score_threshold", output.score_threshold, 0.0, 1.0)?;
+    check_range("output.iou_threshold", output.iou_threshold, 0.0, 1.0)?;
+    check_range(
+        "output.max_detections",
+        output.max_detections,
+        1,
+        MAX_DETECTIONS,
+    )
+}
+
+fn check_names(family: Family, names: &OutputNames) -> Result<(), Error> {
+    let (logits, others) = match family {
+        Family::YoloV8 | Family::YoloV5 => (false, false),
+        Family::Detr => (true, false),
+        Family::Torchvision => (false, true),
+    };
+    check_text("output.names.boxes", &names.boxes, 255)?;
+    for (key, name, wanted) in [
+        ("output.names.logits", &names.logits, logits),
+        ("output.names.labels", &names.labels, others),
+        ("output.names.scores", &names.scores, others),
+    ] {
+        match (name, wanted) {
+            (Some(name), true) => check_text(key, name, 255)?,
+            (None, false) => {}
+            (None, true) => return refuse(key, "is missing; this family needs it"),
+            (Some(_), false) => return refuse(key, "must be absent for this family"),
+        }
+    }
+    Ok(())
+}
+
+fn check_labels(labels: &[Label]) -> Result<(), Error> {
+    check_range("output.labels", labels.len(), 1, MAX_LABELS)?;
+    let mut seen = std::collections::HashSet::new();
+    for (at, label) in labels.iter().enumerate() {
+        let key = format!("output.labels[{at}].name");
+        check_text(&key, &label.name, 255)?;
+        if !seen.insert(label.name.as_str()) {
+            return refuse(&key, format!("\"{}\" occurs twice", label.name));
+        }
+    }
+    if labels.iter().all(|label| label.group.is_none()) {
+        return refuse(
+            "output.labels",
+            "every group is null, so nothing could ever be found",
+        );
+    }
+    Ok(())
+}
+
+fn check_range<T: PartialOrd + std::fmt::Display>(
+    key: &str,
+    found: T,
+    lowest: T,
+    highest: T,
+) -> Result<(), Error> {
+    if found >= lowest && found <= highest {
+        return Ok(());
+    }
+    refuse(
+        key,
+        format!("found {found}; expected {lowest} to {highest}"),
+    )
+}
+
+fn refuse(key: &str, reason: impl Into<String>) -> Result<(), Error> {
+    Err(Error::ManifestInvalid {
+        key: key.to_owned(),
+        reason: reason.into(),
+    })
+}

@@ -1,0 +1,241 @@
+//! From a view of a photo to the model's input, as the manifest says.
+//!
+//! Owns fitting, resampling, channel order and normalising, once for all kinds of models. Knows
+//! nothing of ONNX Runtime. Resampling is `fast_image_resize`, whose convolution follows Pillow's
+//! (antialiased on reduction, 8-bit fixed point); `tests/golden` holds Pillow's own results.
+//! The pixels around a view never bleed into it: a view is resampled as if it were cut out first.
+
+use std::sync::Arc;
+
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use half::f16;
+
+use crate::geometry::Geometry;
+use crate::manifest::{Colour, Dtype, Filter, Input, Layout, Resize};
+use crate::photo::View;
+
+/// Turns views into input tensors; cheap to clone, usable from any thread.
+#[derive(Debug, Clone)]
+pub struct Preprocessor {
+    input: Arc<Input>,
+    /// Value of each byte, per output channel.
+    tables: Arc<[[f32; 256]; 3]>,
+}
+
+/// One photo's input values without the batch axis, and where they came from.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    pub(crate) data: TensorData,
+    pub(crate) geometry: Geometry,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum TensorData {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    U8(Vec<u8>),
+}
+
+impl Tensor {
+    /// The values as f32, in the layout of the manifest.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match &self.data {
+            TensorData::F32(values) => values.clone(),
+            TensorData::F16(values) => values.iter().map(|half| half.to_f32()).collect(),
+            TensorData::U8(values) => values.iter().map(|&byte| byte.into()).collect(),
+        }
+    }
+
+    /// How input pixels map to the photo.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+}
+
+impl Preprocessor {
+    pub(crate) fn new(input: &Input) -> Self {
+        let scale = input.scale.unwrap_or(1.0 / 255.0);
+        let mean = input.mean.unwrap_or([0.0; 3]);
+        let std = input.std.unwrap_or([1.0; 3]);
+        let mut tables = [[0.0; 256]; 3];
+        for (channel, table) in tables.iter_mut().enumerate() {
+            for (pixel, value) in table.iter_mut().enumerate() {
+                *value = ((pixel as f64 * scale - mean[channel]) / std[channel]) as f32;
+            }
+        }
+        Self {
+            input: Arc::new(input.clone()),
+            tables: Arc::new(tables),
+        }
+    }
+
+    /// Fits, resamples and normalises one view.
+    pub fn prepare(&self, view: &View<'_>) -> Tensor {
+        let fit = Fit::new(&self.input, view);
+        let canvas = self.draw(view, &fit);
+        let tables = &self.tables;
+        let data = match self.input.dtype {
+            Dtype::F32 => {
+                TensorData::F32(self.arrange(&canvas, |c, byte| tables[c][usize::from(byte)]))
+            }
+            Dtype::F16 => TensorData::F16(self.arrange(&canvas, |c, byte| {
+                f16::from_f32(tables[c][usize::from(byte)])
+            })),
+            Dtype::U8 => TensorData::U8(self.arrange(&canvas, |_, byte| byte)),
+        };
+        Tensor {
+            data,
+            geometry: fit.geometry,
+        }
+    }
+
+    /// The input picture in RGB: the resampled view, surrounded by the fill of a letterbox.
+    fn draw(&self, view: &View<'_>, fit: &Fit) -> Vec<U8x3> {
+        let resized = resample(view, fit, self.input.filter);
+        let (width, height) = (self.input.width as usize, self.input.height as usize);
+        let (inner_width, inner_height) = (fit.size.0 as usize, fit.size.1 as usize);
+        if (inner_width, inner_height) == (width, height) {
+            return resized;
+        }
+        let mut pad = self.input.pad.unwrap_or([0; 3]);
+        if self.input.colour == Colour::Bgr {
+            pad.reverse();
+        }
+        let mut canvas = vec![U8x3::new(pad); width * height];
+        let (left, top) = (fit.place.0 as usize, fit.place.1 as usize);
+        for row in 0..inner_height {
+            let at = (top + row) * width + left;
+            canvas[at..at + inner_width]
+                .copy_from_slice(&resized[row * inner_width..(row + 1) * inner_width]);
+        }
+        canvas
+    }
+
+    fn arrange<T>(&self, canvas: &[U8x3], value: impl Fn(usize, u8) -> T) -> Vec<T> {
+        let source = match self.input.colour {
+            Colour::Rgb => [0, 1, 2],
+            Colour::Bgr => [2, 1, 0],
+        };
+        match self.input.layout {
+            Layout::Nchw => (0..3)
+                .flat_map(|c| canvas.iter().map(move |pixel| (c, pixel.0[source[c]])))
+                .map(|(c, byte)| value(c, byte))
+                .collect(),
+            Layout::Nhwc => canvas
+                .iter()
+                .flat_map(|pixel| (0..3).map(move |c| (c, pixel.0[source[c]])))
+                .map(|(c, byte)| value(c, byte))
+                .collect(),
+        }
+    }
+}
+
+/// Which part of the view goes where on the input.
+struct Fit {
+    /// Size in input pixels of the resampled picture.
+    size: (u32, u32),
+    /// Where it lies on the input.
+    place: (u32, u32),
+    /// The part of the view that is resampled, in shares of its size: left, top, width, height.
+    source: [f64; 4],
+    geometry: Geometry,
+}
+
+impl Fit {
+    fn new(input: &Input, view: &View<'_>) -> Self {
+        let (width, height) = (f64::from(input.width), f64::from(input.height));
+        let bounds = view.bounds();
+        let (w, h) = (f64::from(bounds.width()), f64::from(bounds.height()));
+        let full = [0.0, 0.0, 1.0, 1.0];
+        let whole = (input.width, input.height);
+        let geometry = |scaled: (f64, f64), offset| Geometry {
+            view: bounds,
+            scale: (scaled.0 / w, scaled.1 / h),
+            offset,
+        };
+        match input.resize {
+            Resize::Stretch => Self {
+                size: whole,
+                place: (0, 0),
+                source: full,
+                geometry: geometry((width, height), (0.0, 0.0)),
+            },
+            Resize::Letterbox => {
+                let ratio = (width / w).min(height / h);
+                let size = (
+                    ((w * ratio).round() as u32).clamp(1, input.width),
+                    ((h * ratio).round() as u32).clamp(1, input.height),
+                );
+                let place = ((input.width - size.0) / 2, (input.height - size.1) / 2);
+                let scaled = (f64::from(size.0), f64::from(size.1));
+                let offset = (f64::from(place.0), f64::from(place.1));
+                Self {
+                    size,
+                    place,
+                    source: full,
+                    geometry: geometry(scaled, offset),
+                }
+            }
+            Resize::Crop => {
+                let ratio = (width / w).max(height / h);
+                let scaled = (
+                    (w * ratio).round().max(width),
+                    (h * ratio).round().max(height),
+                );
+                let cut = (
+                    ((scaled.0 - width) / 2.0).floor(),
+                    ((scaled.1 - height) / 2.0).floor(),
+                );
+                let source = [
+                    cut.0 / scaled.0,
+                    cut.1 / scaled.1,
+                    width / scaled.0,
+                    height / scaled.1,
+                ];
+                Self {
+                    size: whole,
+                    place: (0, 0),
+                    source,
+                    geometry: geometry(scaled, (-cut.0, -cut.1)),
+                }
+            }
+        }
+    }
+}
+
+fn resample(view: &View<'_>, fit: &Fit, filter: Filter) -> Vec<U8x3> {
+    let pixels = view.photo().pixels();
+    // Cut out the whole pixels that the view touches; a view of a photo decoded at reduced scale
+    // may begin and end within a pixel, which the resampler's own box expresses.
+    let [left, top, width, height] = view.decoded_box();
+    let (x, y) = (left.floor(), top.floor());
+    let columns = ((left + width).ceil().min(f64::from(pixels.width())) - x).max(1.0);
+    let rows = ((top + height).ceil().min(f64::from(pixels.height())) - y).max(1.0);
+    let source_left = (left - x) + fit.source[0] * width;
+    let source_top = (top - y) + fit.source[1] * height;
+    let source_width = (fit.source[2] * width).min(columns - source_left);
+    let source_height = (fit.source[3] * height).min(rows - source_top);
+
+    let algorithm = match filter {
+        Filter::Nearest => ResizeAlg::Nearest,
+        Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+        Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+        Filter::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
+    };
+    let options = ResizeOptions::new()
+        .resize_alg(algorithm)
+        .use_alpha(false)
+        .crop(source_left, source_top, source_width, source_height);
+    let mut out = TypedImage::<U8x3>::new(fit.size.0, fit.size.1);
+    let image =
+        TypedImageRef::<U8x3>::from_buffer(pixels.width(), pixels.height(), pixels.as_raw())
+            .expect("an RgbImage holds width × height × 3 bytes");
+    let cut = TypedCroppedImage::from_ref(&image, x as u32, y as u32, columns as u32, rows as u32)
+        .expect("a view lies inside its photo");
+    Resizer::new()
+        .resize_typed(&cut, &mut out, &options)
+        .expect("the source box lies inside the view");
+    out.pixels().to_vec()
+}
