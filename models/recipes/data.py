@@ -1,0 +1,184 @@
+"""The photos of the data folder as memory-mapped arrays, and what is known about each.
+
+Owns: where data lives (`LOOKBOOK_DATA`), which sets may train weights (closet, detection; never myntra), the caches under
+`models/runs/cache`. Must not know: networks, losses. Invariant: a cache is written whole or not at all (renamed when done), and
+holds no validation photo unless its name says `val`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+MODELS = Path(__file__).resolve().parent.parent
+RUNS = MODELS / "runs"
+CACHE = RUNS / "cache"
+SHIPPED = MODELS / "shipped"
+GROUPS = ["upper", "lower", "full_body", "footwear"]
+GARMENT_SIZE = (160, 208)  # width, height of a cached garment
+PHOTO_SIDE = 320  # longest side of a cached street photo, on a square canvas
+VIEWS = 3  # whole garment, then random crops, each with the teacher's feature
+CROP_MARGIN = 0.12
+PAD = 114
+TEACHER = "models/mobilenet_v2_224_embed1280_int8.onnx"
+
+
+def root() -> Path:
+    """The data folder, or an end of the program that says how to name it."""
+    folder = Path(os.environ.get("LOOKBOOK_DATA", MODELS.parent.parent / "shared" / "data"))
+    if not (folder / "detection").is_dir():
+        sys.exit(f"no training data in {folder}: set LOOKBOOK_DATA to the folder that holds detection/ and catalogue/")
+    return folder
+
+
+def closet(split: str | None = None) -> list[dict]:
+    """Rows of the CC0 closet photos, in the catalogue's order."""
+    with open(root() / "catalogue" / "catalogue.csv", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["source"] == "clothing-dataset"]
+    return [row for row in rows if split in (None, row["split"])]
+
+
+def street(split: str) -> list[dict]:
+    """Street photos: `path`, `width`, `height`, `boxes` [n, 4] as x1, y1, x2, y2 in pixels, `groups` [n]."""
+    coco = json.loads((root() / "detection" / f"groups_{split}.json").read_text())
+    names = {category["id"]: GROUPS.index(category["name"]) for category in coco["categories"]}
+    photos = {
+        image["id"]: {
+            "path": root() / "detection" / image["file_name"],
+            "width": image["width"],
+            "height": image["height"],
+            "boxes": [],
+            "groups": [],
+        }
+        for image in coco["images"]
+    }
+    for annotation in coco["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        photos[annotation["image_id"]]["boxes"].append([x, y, x + w, y + h])
+        photos[annotation["image_id"]]["groups"].append(names[annotation["category_id"]])
+    for photo in photos.values():
+        photo["boxes"] = np.asarray(photo["boxes"], np.float32).reshape(-1, 4)
+        photo["groups"] = np.asarray(photo["groups"], np.int64)
+    return [photos[key] for key in sorted(photos)]
+
+
+def labels() -> list[str]:
+    """The closet's labels, sorted: the classes of the embedder's label loss."""
+    return sorted({row["label"] for row in closet()})
+
+
+def group_of_label() -> dict[str, str]:
+    return {row["label"]: row["group"] for row in closet()}
+
+
+def _garment_items() -> list[dict]:
+    """What the garment cache holds, in order: closet train photos, then every box of the street train photos."""
+    items = [
+        {"path": root() / "catalogue" / row["path"], "box": None, "label": row["label"], "group": row["group"]}
+        for row in closet("train")
+    ]
+    for photo in street("train"):
+        for box, group in zip(photo["boxes"], photo["groups"]):
+            grow = np.array([box[0] - box[2], box[1] - box[3], box[2] - box[0], box[3] - box[1]]) * CROP_MARGIN
+            x1, y1, x2, y2 = box + grow
+            inside = (max(x1, 0), max(y1, 0), min(x2, photo["width"]), min(y2, photo["height"]))
+            items.append({"path": photo["path"], "box": inside, "label": None, "group": GROUPS[group]})
+    return items
+
+
+def _teacher_session():
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(root() / TEACHER), options, providers=["CPUExecutionProvider"])
+
+
+_worker: dict = {}
+
+
+def _prepare_garment(task: tuple[int, dict]):
+    """One garment: its pixels, the view boxes in 0..1 and the teacher's feature of each view."""
+    index, item = task
+    if not _worker:
+        _worker["teacher"] = _teacher_session()
+    image = Image.open(item["path"]).convert("RGB")
+    if item["box"] is not None:
+        image = image.crop([round(value) for value in item["box"]])
+    pixels = np.asarray(image.resize(GARMENT_SIZE, Image.Resampling.BILINEAR))
+    rng = np.random.default_rng([11, index])
+    boxes, features = [], []
+    for view in range(VIEWS):
+        if view == 0:
+            box = np.array([0.0, 0.0, 1.0, 1.0])
+        else:
+            size = np.sqrt(rng.uniform(0.35, 0.85)) * np.exp(rng.uniform(-0.12, 0.12, 2) * [1, -1])
+            size = np.minimum(size, 1.0)
+            start = rng.uniform(0, 1, 2) * (1 - size)
+            box = np.concatenate([start, start + size])
+        scaled = box * [image.width, image.height, image.width, image.height]
+        seen = image.resize((224, 224), Image.Resampling.BILINEAR, box=tuple(scaled))
+        (feature,) = _worker["teacher"].run(None, {"input": np.asarray(seen)[None]})
+        boxes.append(box)
+        features.append(feature[0] / max(float(np.linalg.norm(feature)), 1e-6))
+    return index, pixels, np.asarray(boxes, np.float32), np.asarray(features, np.float16)
+
+
+def garments() -> dict:
+    """Training garments: `pixels` u8 [n, 208, 160, 3], `views` f32 [n, 3, 4], `teacher` f16 [n, 3, 1280], `items`."""
+    items = _garment_items()
+    done = CACHE / "garments.done"
+    width, height = GARMENT_SIZE
+    shapes = {
+        "pixels": (np.uint8, (len(items), height, width, 3)),
+        "views": (np.float32, (len(items), VIEWS, 4)),
+        "teacher": (np.float16, (len(items), VIEWS, 1280)),
+    }
+    if not done.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            name: np.lib.format.open_memmap(CACHE / f"garments_{name}.npy", "w+", dtype, shape)
+            for name, (dtype, shape) in shapes.items()
+        }
+        with Pool(2) as pool:
+            for count, (index, *values) in enumerate(pool.imap_unordered(_prepare_garment, enumerate(items), 16)):
+                for array, value in zip(arrays.values(), values):
+                    array[index] = value
+                if count % 500 == 0:
+                    print(f"garments prepared: {count}/{len(items)}", flush=True)
+        for array in arrays.values():
+            array.flush()
+        done.write_text(str(len(items)))
+    cache = {name: np.load(CACHE / f"garments_{name}.npy", mmap_mode="r") for name in shapes}
+    return cache | {"items": items}
+
+
+def street_pixels() -> tuple[np.ndarray, list[dict]]:
+    """Street train photos u8 [n, 320, 320, 3], top left on a grey canvas; their rows gain `scale` (canvas pixels per pixel)."""
+    photos = street("train")
+    for photo in photos:
+        photo["scale"] = PHOTO_SIDE / max(photo["width"], photo["height"])
+    path = CACHE / "street.npy"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((len(photos), PHOTO_SIDE, PHOTO_SIDE, 3), PAD, np.uint8)
+        for canvas, photo in zip(pixels, photos):
+            size = (round(photo["width"] * photo["scale"]), round(photo["height"] * photo["scale"]))
+            image = Image.open(photo["path"]).convert("RGB").resize(size, Image.Resampling.BILINEAR)
+            canvas[: size[1], : size[0]] = np.asarray(image)
+        np.save(path.with_suffix(".part.npy"), pixels)
+        path.with_suffix(".part.npy").rename(path)
+    return np.load(path, mmap_mode="r"), photos
+
+
+if __name__ == "__main__":
+    street_pixels()
+    garments()
+    print("caches ready")

@@ -1,0 +1,333 @@
+"""Recipe of `garment-detector`: upper, lower, full_body and footwear boxes.
+
+    python detector.py train      # the stages below, each resumable
+    python detector.py export     # models/shipped/garment-detector.{onnx,json}
+    python detector.py eval       # the figures of the card, from the exported file
+
+Owns: scenes, targets, losses and stages of this model. Must not know: how the embedder is trained (it only starts from its backbone
+when that was trained before). Invariant: no validation photo is trained on.
+
+Centre points with elliptic Gaussians as targets and box regression weighted by them: Liu et al., Training-Time-Friendly Network for
+Real-Time Object Detection, 2019; penalty-reduced focal loss: Zhou et al., Objects as Points, 2019; box loss: Rezatofighi et al.,
+Generalized IoU, 2019.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import augment
+import cutouts
+import data
+import export
+import loop
+import metrics
+import numpy as np
+import torch
+import torch.nn.functional as F
+from nets import STRIDE, Detector, DetectorExport, centres
+from PIL import Image
+from torch import Tensor, nn
+
+NAME = "garment-detector"
+SEED = 5
+CLASSES = len(data.GROUPS)
+MOST = 12  # boxes of one scene
+STAGES = [  # height, width, batch, steps, rate
+    (256, 192, 16, 3000, 2e-3),
+    (320, 224, 16, 1500, 8e-4),
+]
+INPUT = (320, 224)  # multiples of 32
+SHARES = {"street": 0.66, "closet": 0.14, "composed": 0.20}
+RADIUS = 0.54  # of the box's half side, where the Gaussian ends
+
+
+def _window(rng: np.random.Generator, photo: dict, aspect: float) -> np.ndarray:
+    """x1, y1, x2, y2 (canvas pixels) of the part of a street photo that a scene shows, of the input's aspect."""
+    size = np.array([photo["width"], photo["height"]]) * photo["scale"]
+    boxes = photo["boxes"] * photo["scale"]
+    kind = rng.random()
+    if kind < 0.5:
+        low, high = np.zeros(2), size
+        grow = rng.uniform(-0.12, 0.15)
+    elif kind < 0.8 and len(boxes):
+        some = boxes[rng.permutation(len(boxes))[: rng.integers(1, len(boxes) + 1)]]
+        low, high = some[:, :2].min(0), some[:, 2:].max(0)
+        grow = rng.uniform(0.1, 0.6)
+    elif kind < 0.93:
+        extent = size * rng.uniform(0.4, 0.9)
+        low = rng.uniform(0, 1, 2) * (size - extent)
+        high = low + extent
+        grow = 0.0
+    else:
+        low, high = np.zeros(2), size
+        grow = rng.uniform(0.2, 0.9)
+    middle, extent = (low + high) / 2, (high - low) * (1 + grow)
+    height = max(extent[1], extent[0] / aspect)
+    extent = np.array([height * aspect, height]) * np.exp(rng.uniform(-0.12, 0.12) * np.array([1, -1]))
+    middle = middle + rng.uniform(-0.06, 0.06, 2) * extent
+    return np.concatenate([middle - extent / 2, middle + extent / 2])
+
+
+def _clip(boxes: np.ndarray, limit: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut to the input (width, height), and the share of each that stays."""
+    cut = np.clip(boxes, 0, [*limit, *limit])
+    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3), axis=1)
+    return cut, np.prod(np.maximum(cut[:, 2:] - cut[:, :2], 0), axis=1) / area
+
+
+class Scenes:
+    """Training scenes and their boxes, drawn by seed and step."""
+
+    def __init__(self, height: int, width: int, count: int):
+        self.height, self.width, self.count = height, width, count
+        self.pixels, self.photos = data.street_pixels()
+        dressed = np.array([2.2 if (photo["groups"] == 2).any() else 1.0 for photo in self.photos])
+        self.weight = dressed / dressed.sum()
+        self.cutouts = cutouts.closet_cutouts()
+        clear = np.isfinite(self.cutouts["box"][:, 0])
+        self.by_group = [np.flatnonzero(clear & (self.cutouts["group"] == group)) for group in range(CLASSES)]
+        self.hats = np.flatnonzero(self.cutouts["group"] == -1)
+
+    def _street(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        index = rng.choice(len(self.photos), p=self.weight)
+        photo = self.photos[index]
+        window = _window(rng, photo, self.width / self.height)
+        return self.pixels[index], window, photo["boxes"] * photo["scale"], photo["groups"]
+
+    def _closet(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One closet photo as it is, with its weak box; a hat is a photo without a garment."""
+        hat = rng.random() < 0.06
+        index = rng.choice(self.hats if hat else self.by_group[rng.choice(CLASSES, p=[0.3, 0.25, 0.3, 0.15])])
+        canvas = np.full((data.PHOTO_SIDE, data.PHOTO_SIDE, 3), data.PAD, np.uint8)
+        image = self.cutouts["pixels"][index]
+        height, width = image.shape[:2]
+        canvas[:height, :width] = image
+        box = self.cutouts["box"][index] * [width, height, width, height]
+        extent = np.array([width, height]) * np.exp(rng.uniform(-0.35, 0.35)) * np.exp(rng.uniform(-0.15, 0.15, 2))
+        middle = np.array([width, height]) / 2 + rng.uniform(-0.1, 0.1, 2) * extent
+        window = np.concatenate([middle - extent / 2, middle + extent / 2])
+        return canvas, window, box[None][: 0 if hat else 1], self.cutouts["group"][index : index + 1][: 0 if hat else 1]
+
+    def _composed(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cut-outs on a made background: one garment, or an outfit laid out from top to bottom."""
+        canvas = cutouts.background(rng, self.height, self.width)
+        if rng.random() < 0.55:
+            order = [[int(rng.choice(CLASSES, p=[0.3, 0.25, 0.3, 0.15]))]]
+        else:
+            order = [[0, 1], [0, 1, 3], [2, 3], [1, 3], [0, 3], [0, 1, 3]][rng.integers(6)]
+            order = [[group] for group in order]
+        boxes, groups = [], []
+        reach = self.height * rng.uniform(0.55, 0.97)
+        parts = np.array([{0: 1.0, 1: 1.1, 2: 1.8, 3: 0.4}[group] for (group,) in order]) * rng.uniform(0.8, 1.2, len(order))
+        if len(order) == 1:
+            reach = self.height * rng.uniform(0.3, 0.95)
+        tall = parts / parts.sum() * reach
+        top = rng.uniform(0, self.height - reach)
+        across = self.width * rng.uniform(0.4, 0.6)
+        for (group,), height in zip(order, tall):
+            index = rng.choice(self.by_group[group])
+            size = self.cutouts["box"][index] * [*data.GARMENT_SIZE, *data.GARMENT_SIZE]
+            aspect = (size[2] - size[0]) / (size[3] - size[1]) * np.exp(rng.uniform(-0.15, 0.15))
+            fit = height * rng.uniform(0.85, 1.0)
+            wide = min(fit * aspect, self.width * 0.96)
+            fit = wide / aspect
+            left = np.clip(across + rng.normal(0, 0.04) * self.width - wide / 2, 0, self.width - wide)
+            box = (left, top + (height - fit) / 2, left + wide, top + (height + fit) / 2)
+            if cutouts.paste(canvas, self.cutouts, index, box, rng):
+                boxes.append(box)
+                groups.append(group)
+            top += height
+        return canvas, np.array(boxes, np.float32).reshape(-1, 4), np.array(groups, np.int64)
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images, boxes [n, MOST, 4] in input pixels, class per box (−1: none), and 1 where a box counts (0: ignored)."""
+        rng = np.random.default_rng([SEED, step])
+        kinds = rng.choice(list(SHARES), self.count, p=list(SHARES.values()))
+        limit = (self.width, self.height)
+        photos, frames, flips, placed, images = [], [], [], [], [None] * self.count
+        for kind in kinds:
+            if kind == "composed":
+                canvas, boxes, groups = self._composed(rng)
+                image = torch.from_numpy(np.clip(canvas, 0, 255).astype(np.float32) / 255).permute(2, 0, 1)
+                images[len(placed)] = image
+                placed.append((boxes, groups))
+                continue
+            pixels, window, boxes, groups = self._street(rng) if kind == "street" else self._closet(rng)
+            extent = window[2:] - window[:2]
+            moved = (boxes - np.tile(window[:2], 2)) / np.tile(extent, 2) * [*limit, *limit]
+            flip = rng.random() < 0.5
+            if flip:
+                moved = np.stack([self.width - moved[:, 2], moved[:, 1], self.width - moved[:, 0], moved[:, 3]], 1)
+            photos.append(pixels)
+            frames.append(window / data.PHOTO_SIDE)
+            flips.append(flip)
+            placed.append((moved.astype(np.float32), groups))
+        grey = data.PAD / 255
+        fill = torch.full((len(photos), 3, 1, 1), grey)
+        read = augment.windows(np.stack(photos), np.stack(frames), np.array(flips), np.zeros(len(photos)), (self.height, self.width), fill)
+        position = [index for index, image in enumerate(images) if image is None]
+        for index, image in zip(position, read):
+            images[index] = image
+        batch = augment.erase(augment.colours(torch.stack(images), rng), rng, 0.15, (0.01, 0.06))
+        boxes = np.zeros((self.count, MOST, 4), np.float32)
+        classes = np.full((self.count, MOST), -1, np.int64)
+        counts = np.zeros((self.count, MOST), np.float32)
+        for index, (own, groups) in enumerate(placed):
+            cut, stays = _clip(own, limit)
+            keep = np.flatnonzero(stays > 0.08)[:MOST]
+            boxes[index, : len(keep)], classes[index, : len(keep)] = cut[keep], groups[keep]
+            counts[index, : len(keep)] = stays[keep] > 0.35
+        return augment.whiten(batch), torch.from_numpy(boxes), torch.from_numpy(classes), torch.from_numpy(counts)
+
+
+def _gaussians(boxes: Tensor, height: int, width: int) -> Tensor:
+    """[n, m, h, w]: 1 at each box's centre cell, falling to its ellipse's rim, 0 outside."""
+    cell = ((boxes[..., :2] + boxes[..., 2:]) / 2 / STRIDE).floor()
+    radius = (boxes[..., 2:] - boxes[..., :2]) / 2 / STRIDE * RADIUS
+    sigma = ((2 * radius.floor().clamp_min(0) + 1) / 6)[..., None, None]
+    x = torch.arange(width, device=boxes.device).view(1, 1, 1, -1) - cell[..., 0, None, None]
+    y = torch.arange(height, device=boxes.device).view(1, 1, -1, 1) - cell[..., 1, None, None]
+    heat = torch.exp(-(x**2 / (2 * sigma[:, :, 0] ** 2) + y**2 / (2 * sigma[:, :, 1] ** 2)))
+    return torch.where(heat < 0.01, 0.0, heat)
+
+
+def _giou(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Generalised IoU of boxes given as x1, y1, x2, y2 in dimension 2 of [n, m, 4, h, w]."""
+    a, b = ours.unbind(2), theirs.unbind(2)
+    shared = (torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0])).clamp_min(0) * (
+        torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1])
+    ).clamp_min(0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    hull = (torch.maximum(a[2], b[2]) - torch.minimum(a[0], b[0])) * (torch.maximum(a[3], b[3]) - torch.minimum(a[1], b[1]))
+    return shared / union.clamp_min(1e-3) - (hull - union) / hull.clamp_min(1e-3)
+
+
+def losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+    images, boxes, classes, counts = (part.to(loop.device()) for part in batch)
+    with loop.autocast():
+        logits, sides = model(images)
+    logits, sides = logits.float(), sides.float()
+    height, width = logits.shape[2:]
+    heat = _gaussians(boxes, height, width) * (classes >= 0)[..., None, None]
+    one_hot = F.one_hot(classes.clamp_min(0), CLASSES).float() * (classes >= 0)[..., None]
+    target = (heat[:, :, None] * one_hot[..., None, None]).amax(1)
+    positive = ((heat == 1) & (counts > 0)[..., None, None])[:, :, None] * one_hot[..., None, None]
+    positive = positive.amax(1)
+    chance = logits.sigmoid()
+    hit = -(F.logsigmoid(logits) * (1 - chance) ** 2 * positive).sum()
+    miss = -(F.logsigmoid(-logits) * chance**2 * (1 - target) ** 4 * (1 - positive)).sum()
+    focal = (hit + miss) / positive.sum().clamp_min(1)
+    weight = heat * counts[..., None, None]
+    weight = weight / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) * counts[..., None, None]
+    own = sides.gather(1, classes.clamp_min(0)[:, :, None, None, None].expand(-1, -1, *sides.shape[2:]))
+    middle = centres(height, width, images.device)[None, None]
+    found = torch.cat([middle - own[:, :, :2], middle + own[:, :, 2:]], 2)
+    giou = _giou(found, boxes[..., None, None].expand_as(found))
+    box = ((1 - giou) * weight).sum() / counts.sum().clamp_min(1)
+    return {"loss": focal + 2.5 * box, "focal": focal, "box": box}
+
+
+def val_inputs(height: int, width: int) -> tuple[np.ndarray, list[dict], list[tuple]]:
+    """Validation photos as the manifest's letterbox makes them, their rows, and each one's geometry."""
+    spec = {"width": width, "height": height, "filter": "bilinear", "resize": "letterbox", "pad": [data.PAD] * 3}
+    model = metrics.Model.__new__(metrics.Model)
+    model.manifest = {"input": spec}
+    photos = data.street("val")
+    made = [model.prepare(Image.open(photo["path"]).convert("RGB")) for photo in photos]
+    return np.stack([values for values, _ in made]), photos, [geometry for _, geometry in made]
+
+
+def evaluate(model: Detector, inputs: tuple[np.ndarray, list[dict], list[tuple]]) -> dict[str, float]:
+    """mAP@0.5 on the validation photos, from PyTorch: picks the best checkpoint."""
+    images, photos, geometries = inputs
+    decoder = DetectorExport(model, *images.shape[2:]).to(loop.device()).eval()
+    found = []
+    with torch.inference_mode(), loop.autocast():
+        for start in range(0, len(images), 16):
+            batch = augment.whiten(torch.from_numpy(images[start : start + 16])).to(loop.device())
+            for raw, (sx, sy, ox, oy) in zip(decoder(batch).float().cpu().numpy(), geometries[start:]):
+                kept = metrics.decode(raw, 0.01, 0.5, 100)
+                found.append([(label, score, (box - [ox, oy, ox, oy]) / [sx, sy, sx, sy]) for label, score, box in kept])
+    each = [metrics.average_precision(found, photos, label) for label in range(CLASSES)]
+    return {"score": float(np.mean(each))} | dict(zip(data.GROUPS, each))
+
+
+def train(options: argparse.Namespace) -> None:
+    start = data.RUNS / "embedder-1" / "best.pt"
+    start = start if start.exists() else None
+    for number, (height, width, count, steps, rate) in enumerate(STAGES[: options.stages], 1):
+        torch.manual_seed(SEED)
+        scenes = Scenes(height, width, count)
+        inputs = val_inputs(height, width)
+        plan = loop.Plan(
+            f"detector-{number}",
+            round(steps * options.schedule),
+            rate,
+            evaluate_every=250,
+            threads=options.threads,
+            start=start,
+        )
+        start = loop.fit(
+            plan, Detector(CLASSES), lambda model, step: losses(model, scenes.draw(step)), lambda model: evaluate(model, inputs)
+        )
+
+
+def write(options: argparse.Namespace) -> None:
+    model = Detector(CLASSES)
+    loop.adopt(model, options.weights or data.RUNS / f"detector-{len(STAGES)}" / "best.pt")
+    size = tuple(options.size or INPUT)
+    output = {
+        "family": "yolo_v8",
+        "names": {"boxes": "boxes"},
+        "labels": [{"name": group, "group": group} for group in data.GROUPS],
+        "score_threshold": 0.3,
+        "iou_threshold": 0.5,
+        "max_detections": 20,
+    }
+    facts = {
+        "version": options.version,
+        "kind": "detector",
+        "description": "Boxes of upper, lower, full-body garments and footwear in street photos, flat-lays and product shots.",
+        "source": "models/recipes/detector.py, trained on the street photos of clothing-co-parsing (Apache-2.0) and closet photos (CC0)",
+        "resize": "letterbox",
+    }
+    module = DetectorExport(model, *size)
+    path = export.write(NAME, module, size, facts, output)
+    output["score_threshold"] = round(_measure(metrics.Model(path))[2], 2)
+    export.write(NAME, module, size, facts, output)
+
+
+def _measure(model: metrics.Model) -> tuple[dict, dict, float, float]:
+    """AP@0.5 and AP@0.5:0.95 by group on the validation photos, the threshold of the best F1, and that F1."""
+    photos = data.street("val")
+    found = [model.detect(Image.open(photo["path"]).convert("RGB"), 0.01) for photo in photos]
+    half = {g: metrics.average_precision(found, photos, i) for i, g in enumerate(data.GROUPS)}
+    steps = np.linspace(0.5, 0.95, 10)
+    strict = {g: np.mean([metrics.average_precision(found, photos, i, iou) for iou in steps]) for i, g in enumerate(data.GROUPS)}
+    return half, strict, *metrics.best_f1(found, photos, CLASSES)
+
+
+def report(_: argparse.Namespace) -> None:
+    """AP of the exported file on the detection validation photos."""
+    model = metrics.Model(data.SHIPPED / f"{NAME}.json")
+    half, strict, threshold, f1 = _measure(model)
+    for group in data.GROUPS:
+        print(f"{group:10} AP@0.5 {half[group]:.4f}   AP@0.5:0.95 {strict[group]:.4f}")
+    print(f"mean       AP@0.5 {np.mean(list(half.values())):.4f}   AP@0.5:0.95 {np.mean(list(strict.values())):.4f}")
+    print(f"best F1 {f1:.4f} at score {threshold:.3f}")
+    export.latency(model)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description="garment-detector: train, export, eval")
+    verbs = parser.add_subparsers(required=True)
+    export.verbs(verbs, train, write, report)
+    verbs.choices["export"].add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size")
+    options = parser.parse_args(arguments)
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

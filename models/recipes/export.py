@@ -1,0 +1,126 @@
+"""From trained weights to the two shipped files, and the verbs both recipes share.
+
+Owns: ONNX export, half-precision storage of weights, the manifest. Must not know: how a model was trained. Invariant: the
+manifest's sha256 is that of the file beside it, and the ONNX file agrees with PyTorch before either is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+
+import data
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from nets import MEAN, STD
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+OPSET = 17
+HALF_FROM = 1024  # tensors of at least so many values are stored as float16
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store large float32 weights as float16 behind a Cast, which ONNX Runtime folds away when it loads the file."""
+    for tensor in list(model.graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= HALF_FROM:
+            stored = numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.half")
+            model.graph.initializer.remove(tensor)
+            model.graph.initializer.append(stored)
+            model.graph.node.insert(0, helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
+
+
+def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, output: dict) -> Path:
+    """Export `module` with input [N, 3, *size]; write NAME.onnx and NAME.json into `models/shipped`."""
+    height, width = size
+    label = output["name"] if "name" in output else output["names"]["boxes"]
+    module = module.cpu().float().eval()
+    sample = torch.from_numpy(np.random.default_rng(3).normal(size=(2, 3, height, width)).astype(np.float32))
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        module,
+        (sample,),
+        buffer,
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=[label],
+        dynamic_axes={"image": {0: "batch"}, label: {0: "batch"}},
+    )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    halve(model)
+    model.graph.doc_string = model.doc_string = ""
+    model.producer_name, model.producer_version = "lookbook", facts["version"]
+    onnx.checker.check_model(model, full_check=True)
+    weights = model.SerializeToString()
+    session = onnxruntime.InferenceSession(weights, providers=["CPUExecutionProvider"])
+    for count in (1, 2):
+        (ours,) = session.run(None, {"image": sample[:count].numpy()})
+        with torch.inference_mode():
+            theirs = module(sample[:count]).numpy()
+        if not np.allclose(ours, theirs, rtol=2e-2, atol=2e-2 * float(np.abs(theirs).max())):
+            raise ValueError(f"{name}: ONNX and PyTorch differ by {np.abs(ours - theirs).max()}")
+    manifest = {
+        "format": 1,
+        "name": name,
+        "version": facts["version"],
+        "kind": facts["kind"],
+        "description": facts["description"],
+        "licence": "Apache-2.0",
+        "source": facts["source"],
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "input": {
+            "name": "image",
+            "width": width,
+            "height": height,
+            "layout": "nchw",
+            "dtype": "f32",
+            "colour": "rgb",
+            "resize": facts["resize"],
+            "filter": "bilinear",
+            "pad": [data.PAD] * 3,
+            "scale": 1 / 255,
+            "mean": MEAN,
+            "std": STD,
+        },
+        "output": output,
+    }
+    data.SHIPPED.mkdir(exist_ok=True)
+    (data.SHIPPED / f"{name}.onnx").write_bytes(weights)
+    path = data.SHIPPED / f"{name}.json"
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    print(f"{path}: {len(weights) / 1e6:.1f} MB")
+    return path
+
+
+def latency(model) -> None:
+    """Median and best time of one image on one CPU thread, in milliseconds."""
+    spec = model.manifest["input"]
+    batch = np.zeros((1, 3, spec["height"], spec["width"]), np.float32)
+    times = []
+    for _ in range(40):
+        begin = time.perf_counter()
+        model.run(batch)
+        times.append((time.perf_counter() - begin) * 1000)
+    print(f"one CPU thread, batch of one: median {np.median(times):.1f} ms, best {min(times):.1f} ms")
+
+
+def verbs(parsers, train, write_model, report) -> None:
+    """The command line of a recipe: train, export, eval."""
+    verb = parsers.add_parser("train", help="run every stage, continuing where a stopped run was")
+    verb.add_argument("--threads", type=int, default=1, help="one wastes least on a shared machine")
+    verb.add_argument("--stages", type=int, default=None, help="run only the first STAGES stages")
+    verb.add_argument("--schedule", type=float, default=1.0, help="multiply every stage's steps")
+    verb.set_defaults(run=train)
+    verb = parsers.add_parser("export", help="write the ONNX file and its manifest")
+    verb.add_argument("--weights", type=Path, default=None, help="default: best.pt of the last stage")
+    verb.add_argument("--version", default="0.1.0")
+    verb.set_defaults(run=write_model)
+    parsers.add_parser("eval", help="measure the exported file").set_defaults(run=report)

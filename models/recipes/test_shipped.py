@@ -1,0 +1,97 @@
+"""Promises of the shipped files and of the figures computed on them. Needs numpy, onnx and onnxruntime, no PyTorch, no data."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import metrics  # noqa: E402
+
+SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
+NAMES = ["garment-detector", "garment-embedder"]
+
+
+def manifest(name: str) -> dict:
+    return json.loads((SHIPPED / f"{name}.json").read_text())
+
+
+def session(name: str) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(SHIPPED / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+
+
+def batch_for(name: str, count: int) -> np.ndarray:
+    spec = manifest(name)["input"]
+    return np.random.default_rng(1).normal(size=(count, 3, spec["height"], spec["width"])).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_manifest_describes_the_file_beside_it(name):
+    weights = (SHIPPED / f"{name}.onnx").read_bytes()
+    assert manifest(name)["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert manifest(name)["name"] == name
+    assert len(weights) < 15_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_graph_is_whole_and_old_enough_for_every_runtime(name):
+    model = onnx.load(SHIPPED / f"{name}.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
+    assert all(entry.version <= 17 for entry in model.opset_import)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_batch_axis_is_dynamic_and_a_batch_equals_its_photos(name):
+    runner, batch = session(name), batch_for(name, 3)
+    (together,) = runner.run(None, {"image": batch})
+    alone = np.concatenate([runner.run(None, {"image": batch[i : i + 1]})[0] for i in range(3)])
+    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3)
+
+
+def test_the_detector_gives_boxes_and_chances():
+    labels = manifest("garment-detector")["output"]["labels"]
+    (raw,) = session("garment-detector").run(None, {"image": batch_for("garment-detector", 1)})
+    assert raw.shape[:2] == (1, 4 + len(labels))
+    assert (raw[:, 2:4] > 0).all() and (raw[:, 4:] >= 0).all() and (raw[:, 4:] <= 1).all()
+
+
+def test_the_embedder_gives_unit_vectors():
+    (rows,) = session("garment-embedder").run(None, {"image": batch_for("garment-embedder", 2)})
+    assert rows.shape == (2, manifest("garment-embedder")["output"]["dimensions"])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
+
+
+def photo(*boxes):
+    return {"boxes": np.array(boxes, float).reshape(-1, 4), "groups": np.zeros(len(boxes), int)}
+
+
+def test_average_precision_follows_coco():
+    near, far = np.array([0, 0, 10, 10.0]), np.array([50, 50, 60, 60.0])
+    photos = [photo(near, far)]
+    assert metrics.average_precision([[(0, 0.9, near), (0, 0.8, far)]], photos, 0) == 1.0
+    assert metrics.average_precision([[]], photos, 0) == 0.0
+    # One of two found first: recalls 0 to 0.50 have precision 1, that is 51 of 101.
+    assert metrics.average_precision([[(0, 0.9, near)]], photos, 0) == pytest.approx(51 / 101)
+    # A second box on a found garment is a miss; then the other one: precision 2/3 for the upper half.
+    found = [[(0, 0.9, near), (0, 0.8, near + 0.5), (0, 0.7, far)]]
+    assert metrics.average_precision(found, photos, 0) == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_decoding_suppresses_overlaps_within_a_class_only():
+    raw = np.array([[10, 10, 8, 8, 0.9, 0.0], [10, 10.5, 8, 8, 0.8, 0.0], [10, 10, 8, 8, 0.0, 0.7], [30, 30, 8, 8, 0.005, 0]]).T
+    found = metrics.decode(raw, 0.01, 0.5, 20)
+    assert [(label, score) for label, score, _ in found] == [(0, 0.9), (1, 0.7)]
+    np.testing.assert_allclose(found[0][2], [6, 6, 14, 14])
+
+
+def test_precision_does_not_count_the_query_itself():
+    rows = metrics.normalized(np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]]))
+    names = np.array(["a", "b", "a", "a"])
+    assert metrics.precision_at(1, np.array([0, 2]), rows, names) == 0.5
