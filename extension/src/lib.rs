@@ -1,1 +1,11 @@
-//! placeholder
+//! The PostgreSQL extension `lookbook`: glue between SQL and the crates.
+//!
+//! The SQL objects are in `sql/lookbook--VERSION.sql`, by hand; a function there names the
+//! `#[pg_extern]` function here plus `_wrapper`. Nothing outside this crate knows PostgreSQL.
+
+#[cfg(not(panic = "unwind"))]
+compile_error!("pgrx turns panics into errors by unwinding: build with panic = \"unwind\"");
+
+mod embedding;
+
+pgrx::pg_module_magic!();
