@@ -35,8 +35,8 @@ SEED = 5
 CLASSES = len(data.GROUPS)
 MOST = 12  # boxes of one scene
 STAGES = [  # height, width, batch, steps, rate
-    (256, 192, 16, 3000, 2e-3),
-    (320, 224, 16, 1500, 8e-4),
+    (256, 192, 16, 2200, 2e-3),
+    (320, 224, 16, 1200, 8e-4),
 ]
 INPUT = (320, 224)  # multiples of 32
 SHARES = {"street": 0.66, "closet": 0.14, "composed": 0.20}
