@@ -1,0 +1,225 @@
+//! The command line: names, defaults and help. Knows nothing of what the verbs do with it.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use lookbook_vision::Device;
+
+/// Visual fashion search inside PostgreSQL: load catalogue photos, look at what was found, search.
+#[derive(Debug, Parser)]
+#[command(name = "lookbook", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 all done, 1 error, 2 partial (photos rejected, or interrupted)."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Say more: the SQL of a search, every rejected photo
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Load the photos of a folder or a CSV manifest into the tables photo and garment
+    Load(LoadArgs),
+    /// Find the garments in photos and draw their boxes into PNG files
+    Detect(DetectArgs),
+    /// Find the garments of a catalogue that look like those in a photo
+    Search(SearchArgs),
+    /// List, add, export and remove the models of a database
+    Model(ModelArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct DatabaseArgs {
+    /// Connection URL (postgresql://user@host/name); else LOOKBOOK_DATABASE, else DATABASE_URL
+    #[arg(long = "database", short = 'd', value_name = "URL", global = true)]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RuntimeArgs {
+    /// Where models run: cpu, cuda, cuda:N or auto (CUDA when it is there; says what it took)
+    #[arg(long, default_value = "auto", env = "LOOKBOOK_DEVICE")]
+    pub device: Device,
+    /// CPU threads in all; 0: one per core
+    #[arg(long, value_name = "N", default_value_t = 0, env = "LOOKBOOK_THREADS")]
+    pub threads: usize,
+    /// The ONNX Runtime library (libonnxruntime.so); else looked for beside the program
+    #[arg(long, value_name = "FILE", env = "LOOKBOOK_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ModelChoice {
+    /// Detector by its name in the database; else its default detector
+    #[arg(long, value_name = "NAME", env = "LOOKBOOK_DETECT_MODEL")]
+    pub detect_model: Option<String>,
+    /// Embedder by its name in the database; else its default embedder
+    #[arg(long, value_name = "NAME", env = "LOOKBOOK_EMBED_MODEL")]
+    pub embed_model: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct LoadArgs {
+    /// A folder (photos at any depth), or a CSV or TSV file with the columns path and, if wanted, sku
+    #[arg(value_name = "FOLDER|MANIFEST")]
+    pub source: PathBuf,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Schema of the tables photo and garment; created when missing
+    #[arg(long, default_value = "public", env = "LOOKBOOK_SCHEMA")]
+    pub schema: String,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub models: ModelChoice,
+    /// Photos or garments per inference; 0: by the device
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub batch: usize,
+    /// Where rejected photos are listed (CSV: path, code, reason)
+    #[arg(long, value_name = "FILE", default_value = "lookbook-rejects.csv")]
+    pub rejects: PathBuf,
+    /// Stop with an error when more than this share of at least 100 photos was rejected; 1: never
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = parse_rate)]
+    pub max_error_rate: f64,
+    /// Load at most this many photos of the source, in its order
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// bar, json (one object per line on standard output) or none; else a bar on a terminal
+    #[arg(long, value_enum)]
+    pub progress: Option<Progress>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    Bar,
+    Json,
+    None,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct DetectArgs {
+    /// Photos to look at
+    #[arg(required = true, value_name = "PHOTO")]
+    pub photos: Vec<PathBuf>,
+    /// The picture to write, for one photo
+    #[arg(long, value_name = "FILE.png", conflicts_with = "out_dir")]
+    pub out: Option<PathBuf>,
+    /// The folder to write PHOTO.detected.png into; else beside nothing is written, only listed
+    #[arg(long, value_name = "FOLDER")]
+    pub out_dir: Option<PathBuf>,
+    /// A detector file with its manifest beside it (NAME.onnx and NAME.json), without a database
+    #[arg(long, value_name = "NAME.onnx", conflicts_with_all = ["url", "detect_model"])]
+    pub model_file: Option<PathBuf>,
+    /// Detector by its name in the database; else its default detector
+    #[arg(long, value_name = "NAME", env = "LOOKBOOK_DETECT_MODEL")]
+    pub detect_model: Option<String>,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct SearchArgs {
+    /// The query photo
+    #[arg(value_name = "PHOTO")]
+    pub photo: PathBuf,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Schema of the tables photo and garment
+    #[arg(long, default_value = "public", env = "LOOKBOOK_SCHEMA")]
+    pub schema: String,
+    /// Neighbours per garment
+    #[arg(short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub k: u16,
+    /// Only this category: upper, lower, full_body, footwear, accessory or photo
+    #[arg(long, value_name = "NAME")]
+    pub category: Option<String>,
+    /// Write a contact sheet: one HTML file with the query, its boxes and its neighbours
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// The folder that was loaded, to find the neighbours' photos for the contact sheet
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub root: PathBuf,
+    /// Detector by its name in the database; else its default detector
+    #[arg(long, value_name = "NAME", env = "LOOKBOOK_DETECT_MODEL")]
+    pub detect_model: Option<String>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    pub verb: ModelVerb,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelVerb {
+    /// The models you may use
+    List,
+    /// Store a model
+    Add {
+        /// The name to store it under
+        name: String,
+        /// The model
+        #[arg(long, value_name = "FILE")]
+        onnx: PathBuf,
+        /// Its manifest (see docs/architecture.md)
+        #[arg(long, value_name = "FILE")]
+        manifest: PathBuf,
+    },
+    /// Write NAME.onnx and NAME.json
+    Export {
+        /// The model
+        name: String,
+        /// The folder to write into; created when missing
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
+    /// Remove a model
+    Remove {
+        /// The model
+        name: String,
+    },
+    /// Make a model the default of its kind
+    Default {
+        /// The model
+        name: String,
+    },
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
+        _ => Err("must be a number from 0 to 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_rate_is_a_share() {
+        assert_eq!(parse_rate("0.25"), Ok(0.25));
+        for wrong in ["-0.1", "1.1", "NaN", "half", ""] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

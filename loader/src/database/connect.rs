@@ -1,0 +1,131 @@
+//! One connection with everything a verb needs on its search path.
+//!
+//! Invariant: a password in a URL never reaches a message.
+
+use std::{env, str::FromStr, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use postgres::{
+    Client, Config,
+    config::{Host, SslMode},
+};
+
+use super::{quoted, tls};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connects to the database of `url`, or of `LOOKBOOK_DATABASE` or `DATABASE_URL`, and makes sure
+/// that the extension is there. Its schema is put at the end of the search path.
+pub fn connect(url: Option<&str>) -> Result<Client> {
+    let url = match url {
+        Some(url) => url.to_owned(),
+        None => ["LOOKBOOK_DATABASE", "DATABASE_URL"]
+            .iter()
+            .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+            .context("no database was named: give --database URL, or set LOOKBOOK_DATABASE")?,
+    };
+    let (url, verification) = tls::Verification::of_url(&url);
+    let mut config = Config::from_str(&url).context(
+        "the database URL is not understood; it looks like postgresql://user@host:5432/name, or \
+         postgresql:///name?host=/folder/of/the/socket",
+    )?;
+    config.application_name("lookbook");
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    let target = describe(&config);
+    let client = if config.get_ssl_mode() == SslMode::Disable {
+        config.connect(postgres::NoTls)
+    } else {
+        config.connect(tls::connector(&verification)?)
+    };
+    let mut client = client.with_context(|| format!("cannot connect to {target}"))?;
+    // A load outlives the limits that a role may have for its web requests.
+    client.batch_execute(
+        "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+         SET client_min_messages = warning",
+    )?;
+    let schema = extension_schema(&mut client, &target)?;
+    client.execute(
+        "SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', \
+         nullif(pg_catalog.current_setting('search_path'), ''), $1::text), false)",
+        &[&quoted(&schema)],
+    )?;
+    Ok(client)
+}
+
+fn extension_schema(client: &mut Client, target: &str) -> Result<String> {
+    let found = client.query_opt(
+        "SELECT n.nspname::text FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'lookbook'",
+        &[],
+    )?;
+    if let Some(row) = found {
+        return Ok(row.get(0));
+    }
+    let is_available = client
+        .query_opt(
+            "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'lookbook'",
+            &[],
+        )?
+        .is_some();
+    if is_available {
+        bail!(
+            "{target} does not have the extension yet: run CREATE EXTENSION lookbook in that database"
+        );
+    }
+    Err(anyhow!(
+        "the server of {target} does not have the extension: install it there with make install \
+         PG_CONFIG=..., then run CREATE EXTENSION lookbook"
+    ))
+}
+
+/// Where a connection goes, without its password.
+fn describe(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(folder) => folder.display().to_string(),
+    });
+    let hosts: Vec<String> = hosts.collect();
+    let host = if hosts.is_empty() {
+        "no host".to_owned()
+    } else {
+        hosts.join(", ")
+    };
+    let port = config
+        .get_ports()
+        .first()
+        .map(|port| format!(", port {port}"))
+        .unwrap_or_default();
+    let name = config
+        .get_dbname()
+        .or(config.get_user())
+        .unwrap_or("of the user");
+    format!("database {name} at {host}{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_never_reaches_a_message() {
+        let url = "postgresql://shop:s3cret@localhost:1/catalogue";
+        let error = format!(
+            "{:#}",
+            connect(Some(url)).err().expect("nothing listens on port 1")
+        );
+        assert!(
+            error.contains("database catalogue at localhost, port 1"),
+            "{error}"
+        );
+        assert!(!error.contains("s3cret"), "{error}");
+        let error = format!(
+            "{:#}",
+            connect(Some("postgresql://u:s3cret@[/x"))
+                .err()
+                .expect("bad")
+        );
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}

@@ -1,0 +1,24 @@
+//! The loader's side of PostgreSQL: connecting, the tables, the model rows, what is loaded already,
+//! and writing batches. Knows nothing of photos' pixels or of threads.
+
+mod column;
+mod connect;
+mod known;
+mod models;
+mod tables;
+mod tls;
+mod types;
+mod writer;
+
+pub use column::{claim_embedding_column, embedding_column_model};
+pub use connect::connect;
+pub use known::{Known, Models};
+pub use models::{ModelKind, ModelRow, choose_model, fetch_onnx, model_by_sha256, model_of_name};
+pub use tables::Tables;
+pub use types::{Box2, EmbeddingRef};
+pub use writer::{GarmentRow, PhotoRow, Writer};
+
+/// An SQL identifier, quoted.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

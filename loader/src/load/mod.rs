@@ -1,0 +1,207 @@
+//! `lookbook load`: everything around the pipeline, in the order in which a user wants to hear of
+//! mistakes: the source, the database, the models, the tables.
+
+mod pipeline;
+mod progress;
+mod read;
+mod rejects;
+mod stage;
+mod summary;
+mod tally;
+
+use std::{thread, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use lookbook_vision::{Detector, Embedder, Limits, Runtime, SessionOptions, decode_side};
+use pipeline::{Engines, Load, Meters, Shape};
+use progress::Reporter;
+use rejects::RejectsFile;
+use stage::Stop;
+use summary::Summary;
+use tally::Tally;
+
+use crate::{
+    args::LoadArgs,
+    database::{
+        Known, ModelKind, Models, Tables, Writer, choose_model, claim_embedding_column, connect,
+    },
+    interrupt,
+    messages::Ending,
+    runtime::{self, ModelFiles},
+    source,
+};
+
+/// Photos or garments per inference where the batch is not given. On a CPU a batch saves little
+/// and costs memory; a GPU starves without one.
+const CPU_BATCH: usize = 8;
+const GPU_BATCH: usize = 32;
+
+/// What `provider()` says of a model on the CPU.
+const CPU: &str = "CPU";
+
+pub fn run(args: &LoadArgs) -> Result<Ending> {
+    let start = Instant::now();
+    interrupt::listen()?;
+    let mut catalogue = source::open(&args.source)?;
+    catalogue.entries.truncate(args.limit.unwrap_or(usize::MAX));
+    let total = catalogue.entries.len() + catalogue.rejects.len();
+    if total == 0 {
+        bail!(
+            "{} has no photos ({} other files): photos are files whose names end in .jpg, .png, .webp, .gif, .bmp or .tiff",
+            args.source.display(),
+            catalogue.ignored
+        );
+    }
+
+    let mut client = connect(args.database.url.as_deref())?;
+    let tables = Tables::in_schema(&args.schema);
+    tables.lock(&mut client)?;
+    let detect_row = choose_model(
+        &mut client,
+        ModelKind::Detector,
+        args.models.detect_model.as_deref(),
+    )?;
+    let embed_row = choose_model(
+        &mut client,
+        ModelKind::Embedder,
+        args.models.embed_model.as_deref(),
+    )?;
+    let detector = ModelFiles::of_row(&mut client, &detect_row)?;
+    let embedder = ModelFiles::of_row(&mut client, &embed_row)?;
+    let threads = runtime::threads(&args.runtime);
+    let engines = open(
+        &runtime::load(&args.runtime)?,
+        args,
+        [&detector, &embedder],
+        threads,
+    )?;
+    let (Some(first_detector), Some(first_embedder)) =
+        (engines.detectors.first(), engines.embedders.first())
+    else {
+        bail!("no model was opened");
+    };
+    tables.ensure(&mut client, first_embedder.dimensions())?;
+    claim_embedding_column(&mut client, &tables, &embed_row)?;
+    let models = Models {
+        detect: detect_row.sha256.clone(),
+        embed: embed_row.sha256.clone(),
+    };
+    let known = Known::read(&mut client, &tables, &models)?;
+    let writer = Writer::new(client, tables, models)?;
+
+    let providers = [
+        first_detector.provider().to_owned(),
+        first_embedder.provider().to_owned(),
+    ];
+    let shape = Shape {
+        readers: 2,
+        decoders: threads,
+        croppers: threads.div_ceil(2),
+        detect_batch: batch(args, first_detector.provider()),
+        embed_batch: batch(args, first_embedder.provider()),
+        decode_side: decode_side(Some(first_detector), first_embedder),
+    };
+    let stop = Stop::default();
+    let tally = Tally::new(total, RejectsFile::new(&args.rejects)?, args.max_error_rate);
+    for reject in &catalogue.rejects {
+        tally.reject(reject, &stop);
+    }
+    let meters = Meters::new(&shape, &engines);
+    let load = Load {
+        entries: &catalogue.entries,
+        known: &known,
+        limits: Limits::default(),
+        shape,
+        tally: &tally,
+        meters: &meters,
+        stop: &stop,
+    };
+    let mut reporter = Reporter::new(args.progress, &tally);
+    let started_up = start.elapsed();
+    let processor = summary::processor_time();
+    let pipeline_start = Instant::now();
+    load.run(engines, writer, || {
+        if interrupt::is_requested() {
+            stop.request();
+        }
+        reporter.tick();
+    });
+    let pipeline_wall = pipeline_start.elapsed();
+    reporter.finish();
+    let error = stop.take_error();
+    let summary = Summary {
+        counts: tally.counts(),
+        wall: start.elapsed(),
+        started_up,
+        pipeline_wall,
+        processor: summary::processor_time().saturating_sub(processor),
+        threads,
+        meters: &meters,
+        providers,
+        models: [&detect_row.name, &embed_row.name],
+        ignored: catalogue.ignored,
+        rejects_file: &args.rejects,
+        is_interrupted: error.is_none() && interrupt::is_requested(),
+    };
+    summary.print(reporter.is_json())?;
+    match error {
+        Some(error) => Err(error).with_context(|| {
+            let loaded = summary.counts.loaded;
+            format!("the load did not finish; the {loaded} photos it committed stay, run the same command again to go on")
+        }),
+        None => summary.ending(),
+    }
+}
+
+fn batch(args: &LoadArgs, provider: &str) -> usize {
+    match args.batch {
+        0 if provider == CPU => CPU_BATCH,
+        0 => GPU_BATCH,
+        batch => batch,
+    }
+}
+
+/// Opens the models, both at once. On a CPU one single-threaded session per core and model keeps
+/// every core busy without the waiting inside of a shared operator; a GPU has one session of each.
+fn open(
+    runtime: &Runtime,
+    args: &LoadArgs,
+    [detector, embedder]: [&ModelFiles; 2],
+    threads: usize,
+) -> Result<Engines> {
+    let options = SessionOptions {
+        device: args.runtime.device,
+        threads: 1,
+    };
+    let detectors = || -> Result<Vec<Detector>> {
+        let first = detector.open_detector(runtime, &options)?;
+        let more = if first.provider() == CPU {
+            threads - 1
+        } else {
+            0
+        };
+        let more = (0..more).map(|_| detector.open_detector(runtime, &options));
+        std::iter::once(Ok(first)).chain(more).collect()
+    };
+    let embedders = || -> Result<Vec<Embedder>> {
+        let first = embedder.open_embedder(runtime, &options)?;
+        let more = if first.provider() == CPU {
+            threads - 1
+        } else {
+            0
+        };
+        let more = (0..more).map(|_| embedder.open_embedder(runtime, &options));
+        std::iter::once(Ok(first)).chain(more).collect()
+    };
+    thread::scope(|scope| {
+        let embedders = scope.spawn(embedders);
+        let detectors = detectors()?;
+        match embedders.join() {
+            Ok(embedders) => Ok(Engines {
+                detectors,
+                embedders: embedders?,
+            }),
+            Err(_) => bail!("the embedder could not be opened because of an internal error"),
+        }
+    })
+}

@@ -1,0 +1,77 @@
+//! What a person or a program sees of a running load: a bar, or one JSON object per line.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::tally::Tally;
+use crate::{args::Progress, messages};
+
+const JSON_PERIOD: Duration = Duration::from_secs(1);
+
+/// Shows the counters of a [`Tally`].
+pub struct Reporter<'a> {
+    tally: &'a Tally,
+    bar: Option<ProgressBar>,
+    /// When the next line is due.
+    json: Option<Instant>,
+}
+
+impl<'a> Reporter<'a> {
+    /// `None`: a bar when standard error is a terminal.
+    pub fn new(progress: Option<Progress>, tally: &'a Tally) -> Self {
+        let progress = progress.unwrap_or(match stderr().is_terminal() {
+            true => Progress::Bar,
+            false => Progress::None,
+        });
+        let bar = (progress == Progress::Bar).then(|| {
+            let bar = ProgressBar::new(tally.total);
+            let template = "{bar:32} {pos}/{len} photos  {msg}  {elapsed}, {eta} left";
+            // The template is a constant that the tests parse.
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),
+            );
+            messages::set_bar(Some(bar.clone()));
+            bar
+        });
+        Self {
+            tally,
+            bar,
+            json: (progress == Progress::Json).then(Instant::now),
+        }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.json.is_some()
+    }
+
+    /// Call a few times a second.
+    pub fn tick(&mut self) {
+        let counts = self.tally.counts();
+        if let Some(bar) = &self.bar {
+            bar.set_position(counts.done());
+            bar.set_message(format!(
+                "{} garments, {} rejected",
+                counts.garments, counts.rejected
+            ));
+        }
+        if let Some(due) = self.json
+            && Instant::now() >= due
+        {
+            self.json = Some(Instant::now() + JSON_PERIOD);
+            // Whoever closed the pipe does not want to know; the load goes on.
+            let _ = messages::print(json!({"event": "progress", "counts": counts}));
+        }
+    }
+
+    pub fn finish(&mut self) {
+        messages::set_bar(None);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

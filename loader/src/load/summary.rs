@@ -1,0 +1,235 @@
+//! What a load says at its end: counts, rates, where the time went, and how to go on.
+
+use std::{fmt::Write, path::Path, time::Duration};
+
+use anyhow::{Result, bail};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+
+use super::{pipeline::Meters, stage::Meter, tally::Counts};
+use crate::messages::{self, Ending};
+
+/// Everything there is to say about a load.
+pub struct Summary<'a> {
+    pub counts: Counts,
+    /// Of the whole command, and of it what passed before the first photo was read.
+    pub wall: Duration,
+    pub started_up: Duration,
+    pub pipeline_wall: Duration,
+    /// Processor time of the pipeline, over all threads.
+    pub processor: Duration,
+    pub threads: usize,
+    pub meters: &'a Meters,
+    /// Where the detector and the embedder ran.
+    pub providers: [String; 2],
+    pub models: [&'a str; 2],
+    pub ignored: usize,
+    pub rejects_file: &'a Path,
+    pub is_interrupted: bool,
+}
+
+/// Processor time that this process used until now.
+pub fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+impl Summary<'_> {
+    pub fn print(&self, as_json: bool) -> Result<()> {
+        if as_json {
+            messages::print(self.to_json())
+        } else {
+            messages::print(self.to_text())
+        }
+    }
+
+    /// Partial when photos were rejected or not reached; an error when there is nothing else.
+    pub fn ending(&self) -> Result<Ending> {
+        let Counts {
+            loaded,
+            skipped,
+            rejected,
+            ..
+        } = self.counts;
+        if self.is_interrupted {
+            return Ok(Ending::Partial);
+        }
+        if rejected > 0 && loaded + skipped == 0 {
+            bail!(
+                "none of the {rejected} photos could be loaded; {} says why",
+                self.rejects_file.display()
+            );
+        }
+        Ok(if rejected > 0 {
+            Ending::Partial
+        } else {
+            Ending::Complete
+        })
+    }
+
+    /// Photos that went through the pipeline, per second of the whole command.
+    fn rate(&self) -> f64 {
+        per_second(self.counts.loaded, self.wall)
+    }
+
+    /// The stage that limits, when there was work for one.
+    fn slowest(&self) -> Option<&Meter> {
+        let slowest = self
+            .meters
+            .all()
+            .into_iter()
+            .max_by_key(|meter| meter.busy());
+        slowest.filter(|meter| !meter.busy().is_zero())
+    }
+
+    /// Wall time over the busy time of the slowest stage: 1 when nothing waited that could overlap.
+    fn overlap_ratio(&self) -> Option<f64> {
+        let busy = self.slowest()?.busy();
+        Some(self.pipeline_wall.as_secs_f64() / busy.as_secs_f64())
+    }
+
+    fn cores_used(&self) -> f64 {
+        self.processor.as_secs_f64() / self.pipeline_wall.as_secs_f64().max(1e-9)
+    }
+
+    fn provider(&self, meter: &Meter) -> &str {
+        match meter.name {
+            "detect" => &self.providers[0],
+            "embed" => &self.providers[1],
+            _ => "",
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let Counts {
+            loaded,
+            replaced,
+            garments,
+            skipped,
+            rejected,
+            total,
+        } = self.counts;
+        let mut text = format!(
+            "loaded {} with {}",
+            count(loaded, "photo"),
+            count(garments, "garment")
+        );
+        let mut add = |part: std::fmt::Arguments<'_>| {
+            // Writing into a string does not fail.
+            let _ = text.write_fmt(part);
+        };
+        if replaced > 0 {
+            add(format_args!(" ({replaced} replaced)"));
+        }
+        add(format_args!(
+            ", {skipped} skipped as loaded before, {rejected} rejected"
+        ));
+        add(format_args!(
+            " in {:.1} s: {:.1} images/s\n",
+            self.wall.as_secs_f64(),
+            self.rate()
+        ));
+        if self.ignored > 0 {
+            add(format_args!(
+                "{} without the name of a photo ignored\n",
+                count(self.ignored as u64, "file")
+            ));
+        }
+        if loaded > 0 {
+            let [detector, embedder] = self.models;
+            add(format_args!(
+                "models: {detector}, {embedder}; start-up {:.1} s\n",
+                self.started_up.as_secs_f64()
+            ));
+            add(format_args!("stage    workers  images/s alone  busy\n"));
+            for meter in self.meters.all() {
+                add(format_args!(
+                    "{:<8} {:>7}  {:>14.1}  {:>3.0} %  {}{}\n",
+                    meter.name,
+                    meter.workers,
+                    per_second(meter.photos(), meter.busy()),
+                    100.0 * self.busy_share(meter),
+                    self.provider(meter),
+                    if self
+                        .slowest()
+                        .is_some_and(|slowest| slowest.name == meter.name)
+                    {
+                        " <- limits"
+                    } else {
+                        ""
+                    },
+                ));
+            }
+            if let Some(ratio) = self.overlap_ratio() {
+                add(format_args!(
+                    "wall time is {ratio:.2} of the slowest stage's; {:.2} of {} cores used\n",
+                    self.cores_used(),
+                    self.threads
+                ));
+            }
+        }
+        if rejected > 0 {
+            add(format_args!(
+                "rejected photos and reasons: {}\n",
+                self.rejects_file.display()
+            ));
+        }
+        if self.is_interrupted {
+            let left = total - self.counts.done();
+            add(format_args!(
+                "interrupted with {} to go: run the same command again to go on\n",
+                count(left, "photo")
+            ));
+        }
+        text.trim_end().to_owned()
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let stage = |meter: &Meter| {
+            json!({
+                "stage": meter.name,
+                "workers": meter.workers,
+                "photos": meter.photos(),
+                "busy_seconds": meter.busy().as_secs_f64(),
+                "busy_share": self.busy_share(meter),
+                "images_per_second_alone": per_second(meter.photos(), meter.busy()),
+                "provider": self.provider(meter),
+            })
+        };
+        json!({
+            "event": "summary",
+            "counts": self.counts,
+            "ignored_files": self.ignored,
+            "interrupted": self.is_interrupted,
+            "wall_seconds": self.wall.as_secs_f64(),
+            "startup_seconds": self.started_up.as_secs_f64(),
+            "pipeline_seconds": self.pipeline_wall.as_secs_f64(),
+            "images_per_second": self.rate(),
+            "models": {"detector": self.models[0], "embedder": self.models[1]},
+            "stages": self.meters.all().map(stage),
+            "limited_by": self.slowest().map(|meter| meter.name),
+            "wall_over_slowest_stage": self.overlap_ratio(),
+            "cores_used": self.cores_used(),
+            "cores": self.threads,
+        })
+    }
+
+    fn busy_share(&self, meter: &Meter) -> f64 {
+        meter.busy().as_secs_f64() / self.pipeline_wall.as_secs_f64().max(1e-9)
+    }
+}
+
+fn per_second(photos: u64, time: Duration) -> f64 {
+    if time.is_zero() {
+        0.0
+    } else {
+        photos as f64 / time.as_secs_f64()
+    }
+}
+
+fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,138 @@
+//! What a load counted, and the rejects it met: shared by all stages.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::anyhow;
+
+use super::{rejects::RejectsFile, stage::Stop};
+use crate::{messages, source::Reject};
+
+/// Rejects shown one by one unless asked for more; all are in the file.
+const SHOWN: u64 = 10;
+/// Photos before a share of rejects means something.
+const ENOUGH: u64 = 100;
+
+/// Counters of one load.
+#[derive(Debug)]
+pub struct Tally {
+    /// Photos of the source.
+    pub total: u64,
+    /// Committed, of which [`Tally::replaced`] took the place of an earlier load.
+    loaded: AtomicU64,
+    replaced: AtomicU64,
+    garments: AtomicU64,
+    skipped: AtomicU64,
+    rejected: AtomicU64,
+    rejects: Mutex<RejectsFile>,
+    max_error_rate: f64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    pub total: u64,
+    pub loaded: u64,
+    pub replaced: u64,
+    pub garments: u64,
+    pub skipped: u64,
+    pub rejected: u64,
+}
+
+impl Counts {
+    /// Photos that need no more work.
+    pub fn done(&self) -> u64 {
+        self.loaded + self.skipped + self.rejected
+    }
+}
+
+impl Tally {
+    pub fn new(total: usize, rejects: RejectsFile, max_error_rate: f64) -> Self {
+        Self {
+            total: total as u64,
+            loaded: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
+            garments: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            rejects: Mutex::new(rejects),
+            max_error_rate,
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            total: self.total,
+            loaded: of(&self.loaded),
+            replaced: of(&self.replaced),
+            garments: of(&self.garments),
+            skipped: of(&self.skipped),
+            rejected: of(&self.rejected),
+        }
+    }
+
+    pub fn skip(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A batch was committed.
+    pub fn commit(&self, photos: usize, replaced: usize, garments: usize) {
+        self.loaded.fetch_add(photos as u64, Ordering::Relaxed);
+        self.replaced.fetch_add(replaced as u64, Ordering::Relaxed);
+        self.garments.fetch_add(garments as u64, Ordering::Relaxed);
+    }
+
+    /// Lists a photo that cannot be loaded; stops the run when there are too many of them.
+    pub fn reject(&self, reject: &Reject, stop: &Stop) {
+        let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
+        let written = self
+            .rejects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(reject);
+        if let Err(error) = written {
+            stop.fail(error);
+        }
+        if rejected <= SHOWN || messages::is_verbose() {
+            messages::warn(format_args!(
+                "{}: {} [{}]",
+                reject.path, reject.reason, reject.code
+            ));
+        } else if rejected == SHOWN + 1 {
+            messages::warn("more rejected photos: they are in the list of rejects only");
+        }
+        let judged = self.counts().done().max(self.total.min(ENOUGH));
+        if rejected as f64 > self.max_error_rate * judged as f64 {
+            stop.fail(anyhow!(
+                "stopped: {rejected} of {judged} photos were rejected, more than --max-error-rate {} allows",
+                self.max_error_rate
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stops_after(rejects: usize, total: usize, rate: f64) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let file = RejectsFile::new(&folder.path().join("rejects.csv")).unwrap();
+        let (tally, stop) = (Tally::new(total, file, rate), Stop::default());
+        (0..rejects).for_each(|n| tally.reject(&Reject::new(n.to_string(), "x", "y"), &stop));
+        stop.is_requested()
+    }
+
+    #[test]
+    fn too_many_rejects_stop_a_run_and_few_do_not() {
+        assert!(!stops_after(20, 1_000, 0.2));
+        assert!(stops_after(21, 1_000, 0.2));
+        assert!(!stops_after(2, 10, 0.2));
+        assert!(stops_after(3, 10, 0.2));
+        assert!(stops_after(1, 10, 0.0));
+        assert!(!stops_after(500, 500, 1.0));
+    }
+}

@@ -1,0 +1,215 @@
+//! The one owner of what a user reads on standard error and of the exit code.
+//!
+//! Invariant: no panic message and no backtrace reaches a user; every error is one line that
+//! starts with `lookbook: error:` and names the thing, the reason and what to do.
+
+use std::{
+    cell::Cell,
+    fmt::Display,
+    io::{self, Write},
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI8, Ordering},
+    },
+};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+
+/// How a run that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything asked for was done: exit code 0.
+    Complete,
+    /// Some photos were rejected, or the run was interrupted: exit code 2.
+    Partial,
+}
+
+/// Exit code of an error: nothing more could be done.
+const FATAL: u8 = 1;
+/// Exit code of [`Ending::Partial`].
+const PARTIAL: u8 = 2;
+
+static VERBOSITY: AtomicI8 = AtomicI8::new(0);
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// `quiet` hides warnings, each `verbose` shows more.
+pub fn set_verbosity(quiet: bool, verbose: u8) {
+    let level = if quiet {
+        -1
+    } else {
+        i8::try_from(verbose).unwrap_or(i8::MAX)
+    };
+    VERBOSITY.store(level, Ordering::Relaxed);
+}
+
+/// Whether the user asked for details (`-v`).
+pub fn is_verbose() -> bool {
+    VERBOSITY.load(Ordering::Relaxed) > 0
+}
+
+/// Something went wrong, and the run goes on.
+pub fn warn(message: impl Display) {
+    if VERBOSITY.load(Ordering::Relaxed) >= 0 {
+        line(format_args!("lookbook: warning: {message}"));
+    }
+}
+
+/// What the run is doing; shown unless the user asked for quiet.
+pub fn note(message: impl Display) {
+    if VERBOSITY.load(Ordering::Relaxed) >= 0 {
+        line(format_args!("lookbook: {message}"));
+    }
+}
+
+/// Shown with `-v` only.
+pub fn detail(message: impl Display) {
+    if is_verbose() {
+        line(message);
+    }
+}
+
+/// Writes to standard output. A reader that went away (`| head`) ends the run quietly.
+pub fn print(text: impl Display) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// From now on messages appear above this bar; `None` when it is gone.
+pub fn set_bar(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+fn line(text: impl Display) {
+    let print = || {
+        // Standard error may be closed; there is nowhere left to say so.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    };
+    match BAR.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
+
+/// Runs the program and turns its ending into an exit code: 0 complete, 1 fatal, 2 partial.
+pub fn finish(program: impl FnOnce() -> Result<Ending>) -> ExitCode {
+    panic::set_hook(Box::new(|panic| {
+        if CONTAINED.get() {
+            return;
+        }
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        line(format_args!(
+            "lookbook: error: internal error at {place}: {}; this is a bug in lookbook, please report it",
+            panic_text(panic.payload())
+        ));
+    }));
+    match panic::catch_unwind(AssertUnwindSafe(program)) {
+        Ok(Ok(Ending::Complete)) => ExitCode::SUCCESS,
+        Ok(Ok(Ending::Partial)) => ExitCode::from(PARTIAL),
+        Ok(Err(error)) => fail(&error),
+        Err(_) => ExitCode::from(FATAL),
+    }
+}
+
+/// Runs `work`; a panic in it becomes `Err` with its text and is not shown. For decoders of hostile
+/// files, where one file must not end the run.
+pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    CONTAINED.set(true);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+    CONTAINED.set(false);
+    outcome.map_err(|payload| panic_text(payload.as_ref()))
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        // Help and version come as errors too; `print` picks the right stream.
+        let _ = usage.print();
+        return if usage.use_stderr() {
+            ExitCode::from(FATAL)
+        } else {
+            ExitCode::SUCCESS
+        };
+    }
+    let is_broken_pipe = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
+    if is_broken_pipe {
+        return ExitCode::SUCCESS;
+    }
+    line(format_args!("lookbook: error: {}", render(error)));
+    ExitCode::from(FATAL)
+}
+
+/// The chain of causes in one line; for what the server said, its message, detail and hint.
+pub fn render(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let part = match cause.downcast_ref::<postgres::error::DbError>() {
+            Some(server) => {
+                let extras = [server.detail(), server.hint()];
+                let extras = extras.iter().flatten().map(|extra| format!(" ({extra})"));
+                format!("{}{}", server.message(), extras.collect::<String>())
+            }
+            // Its text is "db error" and its cause says it all.
+            None if is_wrapper_of_server_error(cause) => continue,
+            None => cause.to_string(),
+        };
+        // Some causes repeat the text of their own cause.
+        if !parts.last().is_some_and(|last| last.ends_with(&part)) {
+            parts.push(part);
+        }
+    }
+    parts.join(": ")
+}
+
+fn is_wrapper_of_server_error(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<postgres::Error>()
+        .is_some_and(|error| error.as_db_error().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_of_causes_is_one_line_without_repetition() {
+        let error = anyhow!("no such file").context("cannot read a.jpg: no such file");
+        assert_eq!(render(&error), "cannot read a.jpg: no such file");
+        let error = anyhow!("no such file").context("cannot read a.jpg");
+        assert_eq!(render(&error), "cannot read a.jpg: no such file");
+    }
+
+    #[test]
+    fn a_contained_panic_becomes_its_text() {
+        assert_eq!(contain(|| 7), Ok(7));
+        panic::set_hook(Box::new(|_| {}));
+        assert_eq!(
+            contain(|| -> u8 { panic!("boom {}", 1) }),
+            Err("boom 1".to_owned())
+        );
+        let _ = panic::take_hook();
+    }
+}

@@ -1,0 +1,124 @@
+//! `lookbook model`: the model rows of a database by way of the extension's SQL functions.
+
+use std::{
+    fs,
+    path::{Component, Path},
+};
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{Table, presets};
+use postgres::Client;
+
+use crate::{
+    args::{ModelArgs, ModelVerb},
+    database::{connect, fetch_onnx, model_of_name},
+    messages::{self, Ending},
+    model_cache::hex_sha256,
+};
+
+pub fn run(args: &ModelArgs) -> Result<Ending> {
+    let mut client = connect(args.database.url.as_deref())?;
+    match &args.verb {
+        ModelVerb::List => list(&mut client)?,
+        ModelVerb::Add {
+            name,
+            onnx,
+            manifest,
+        } => add(&mut client, name, onnx, manifest)?,
+        ModelVerb::Export { name, out } => export(&mut client, name, out)?,
+        ModelVerb::Remove { name } => {
+            client
+                .execute("SELECT lookbook_model_drop($1)", &[name])
+                .with_context(|| format!("cannot remove model {name:?}"))?;
+            messages::note(format_args!("removed model {name:?}"));
+        }
+        ModelVerb::Default { name } => {
+            client
+                .execute("SELECT lookbook_model_default($1)", &[name])
+                .with_context(|| format!("cannot make model {name:?} the default"))?;
+            messages::note(format_args!(
+                "model {name:?} is the default of its kind now"
+            ));
+        }
+    }
+    Ok(Ending::Complete)
+}
+
+fn list(client: &mut Client) -> Result<()> {
+    let rows = client.query(
+        "SELECT m.name::text, m.kind::text, coalesce(m.manifest ->> 'version', ''), \
+         pg_catalog.pg_size_pretty(pg_catalog.octet_length(m.onnx)::bigint), \
+         CASE WHEN m.shipped THEN 'shipped' ELSE m.owner::text END, \
+         m.name = (SELECT d.name FROM lookbook_default_model d WHERE d.kind = m.kind \
+                   ORDER BY d.shipped LIMIT 1), \
+         pg_catalog.left(m.sha256::text, 12) \
+         FROM lookbook_model m ORDER BY m.kind, m.name",
+        &[],
+    )?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "name", "kind", "version", "size", "owner", "default", "sha256",
+    ]);
+    for row in &rows {
+        let is_default = row.get::<_, Option<bool>>(5).unwrap_or(false);
+        let text = |column: usize| row.get::<_, String>(column);
+        let default = if is_default { "yes" } else { "" };
+        table.add_row([
+            text(0),
+            text(1),
+            text(2),
+            text(3),
+            text(4),
+            default.to_owned(),
+            text(6),
+        ]);
+    }
+    messages::print(table.trim_fmt())
+}
+
+fn add(client: &mut Client, name: &str, onnx: &Path, manifest: &Path) -> Result<()> {
+    let bytes = fs::read(onnx).with_context(|| format!("cannot read {}", onnx.display()))?;
+    let json = fs::read_to_string(manifest)
+        .with_context(|| format!("cannot read {}", manifest.display()))?;
+    serde_json::from_str::<serde_json::Value>(&json)
+        .with_context(|| format!("{} is not JSON", manifest.display()))?;
+    let row = client
+        .query_one(
+            "SELECT lookbook_model_import($1, $2::text::jsonb, $3)::text",
+            &[&name, &json, &bytes],
+        )
+        .with_context(|| format!("cannot store model {name:?}"))?;
+    let sha256: String = row.get(0);
+    messages::note(format_args!("stored model {name:?} (sha256 {sha256})"));
+    Ok(())
+}
+
+fn export(client: &mut Client, name: &str, out: &Path) -> Result<()> {
+    let mut parts = Path::new(name).components();
+    if !matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    ) {
+        bail!("model {name:?} cannot be exported: its name is not a file name");
+    }
+    let model = model_of_name(client, name)?;
+    let onnx = fetch_onnx(client, name)?;
+    let found = hex_sha256(&onnx);
+    if found != model.sha256 {
+        bail!(
+            "model {name:?} has bytes with sha256 {found}, its row says {}",
+            model.sha256
+        );
+    }
+    let manifest: serde_json::Value = serde_json::from_str(&model.manifest)
+        .with_context(|| format!("the manifest of model {name:?}"))?;
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let manifest = format!("{manifest:#}\n");
+    for (extension, bytes) in [("onnx", onnx.as_slice()), ("json", manifest.as_bytes())] {
+        let file = out.join(format!("{name}.{extension}"));
+        fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
+        messages::print(file.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! `lookbook search`: the garments of a query photo and, for each, the nearest of its category in
+//! the catalogue, by one plain SQL query.
+
+mod sheet;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets};
+use image::{RgbImage, imageops};
+use lookbook_vision::{
+    BoundingBox, Detector, Embedder, Garment, Photo, SessionOptions, decode_side, garments,
+};
+use postgres::Client;
+use sheet::{Card, Place, Section};
+
+use crate::{
+    args::SearchArgs,
+    database::{
+        Box2, EmbeddingRef, ModelKind, ModelRow, Tables, choose_model, connect,
+        embedding_column_model, model_by_sha256,
+    },
+    detect::{colour_of, photo_of},
+    messages::{self, Ending},
+    runtime::{self, ModelFiles},
+};
+
+/// Longest side that neighbours are decoded for: they are shown small.
+const NEIGHBOUR_SIDE: u32 = 512;
+
+/// A row of the catalogue.
+struct Neighbour {
+    sku: String,
+    path: String,
+    category: String,
+    label: String,
+    bbox: Box2,
+    distance: f64,
+}
+
+pub fn run(args: &SearchArgs) -> Result<Ending> {
+    let mut client = connect(args.database.url.as_deref())?;
+    let tables = Tables::in_schema(&args.schema);
+    tables.require(&mut client)?;
+    let (mut detector, mut embedder) = open(args, &mut client, &tables)?;
+    let photo = photo_of(&args.photo, decode_side(Some(&detector), &embedder))?;
+    let queries = queries(args, &photo, &mut detector, &mut embedder)?;
+    let mut sections = Vec::new();
+    for query in &queries {
+        let category = category_of(args, query);
+        let found = nearest(&mut client, &tables, args, query, category)?;
+        show(query, category, &found)?;
+        if args.html.is_some() {
+            sections.push(section(args, &photo, query, &found));
+        }
+    }
+    if let Some(file) = &args.html {
+        let page = sheet::html(&args.photo.display().to_string(), photo.pixels(), &sections);
+        fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
+        messages::print(format_args!("contact sheet: {}", file.display()))?;
+    }
+    Ok(Ending::Complete)
+}
+
+/// The detector of choice and the embedder that filled the column: no other may search it.
+fn open(args: &SearchArgs, client: &mut Client, tables: &Tables) -> Result<(Detector, Embedder)> {
+    let detect_row = choose_model(client, ModelKind::Detector, args.detect_model.as_deref())?;
+    let embed_row = embedder_of(client, tables)?;
+    let detector = ModelFiles::of_row(client, &detect_row)?;
+    let embedder = ModelFiles::of_row(client, &embed_row)?;
+    let runtime = runtime::load(&args.runtime)?;
+    let options = SessionOptions {
+        device: args.runtime.device,
+        threads: runtime::threads(&args.runtime),
+    };
+    Ok((
+        detector.open_detector(&runtime, &options)?,
+        embedder.open_embedder(&runtime, &options)?,
+    ))
+}
+
+fn embedder_of(client: &mut Client, tables: &Tables) -> Result<ModelRow> {
+    match embedding_column_model(client, tables)? {
+        None => choose_model(client, ModelKind::Embedder, None),
+        Some((name, sha256)) => model_by_sha256(client, &sha256)?.with_context(|| {
+            format!(
+                "{}.embedding was filled by model {name:?} (sha256 {sha256}), which is not in this database or not yours \
+                 to use: store it again with lookbook model add, or ask its owner to grant it",
+                tables.garment
+            )
+        }),
+    }
+}
+
+/// The garments to search for; the whole photo when there is none.
+fn queries(
+    args: &SearchArgs,
+    photo: &Photo,
+    detector: &mut Detector,
+    embedder: &mut Embedder,
+) -> Result<Vec<Garment>> {
+    let mut found = garments(detector, embedder, photo)?;
+    if let Some(category) = &args.category {
+        found.retain(|garment| garment.category == *category);
+    }
+    if found.is_empty() {
+        let of = args
+            .category
+            .as_deref()
+            .map(|category| format!(" of category {category}"));
+        messages::note(format_args!(
+            "no garment{} was found in {}: searching with the whole photo",
+            of.unwrap_or_default(),
+            args.photo.display()
+        ));
+        let embedding = embedder
+            .embed(&[photo.whole()])?
+            .pop()
+            .context("no vector came back")?;
+        found.push(Garment {
+            category: "photo".to_owned(),
+            label: "photo".to_owned(),
+            score: None,
+            bbox: whole(photo),
+            embedding,
+        });
+    }
+    Ok(found)
+}
+
+/// What to compare with: the category asked for, else the garment's own; a whole photo is compared
+/// with everything.
+fn category_of<'a>(args: &'a SearchArgs, query: &'a Garment) -> Option<&'a str> {
+    match &args.category {
+        Some(category) => Some(category),
+        None if query.score.is_none() => None,
+        None => Some(&query.category),
+    }
+}
+
+fn nearest(
+    client: &mut Client,
+    tables: &Tables,
+    args: &SearchArgs,
+    query: &Garment,
+    category: Option<&str>,
+) -> Result<Vec<Neighbour>> {
+    let sql = format!(
+        "SELECT g.sku, p.path, g.category, g.label, g.box, g.embedding <-> $1 AS distance\n\
+         FROM {} g JOIN {} p ON p.id = g.photo_id\n{}ORDER BY g.embedding <-> $1 LIMIT {}",
+        tables.garment,
+        tables.photo,
+        if category.is_some() {
+            "WHERE g.category = $2\n"
+        } else {
+            ""
+        },
+        args.k
+    );
+    messages::detail(format_args!(
+        "{sql};  -- $1: the garment's vector, $2: {category:?}"
+    ));
+    let statement = client.prepare(&sql)?;
+    let vector = EmbeddingRef(&query.embedding);
+    let rows = match &category {
+        Some(category) => client.query(&statement, &[&vector, category]),
+        None => client.query(&statement, &[&vector]),
+    };
+    let rows = rows.with_context(|| format!("cannot search {}", tables.garment))?;
+    let neighbour = |row: &postgres::Row| Neighbour {
+        sku: row.get(0),
+        path: row.get(1),
+        category: row.get(2),
+        label: row.get(3),
+        bbox: row.get(4),
+        distance: row.get(5),
+    };
+    Ok(rows.iter().map(neighbour).collect())
+}
+
+fn show(query: &Garment, category: Option<&str>, found: &[Neighbour]) -> Result<()> {
+    let b = query.bbox;
+    let place = format!("{:.0},{:.0} to {:.0},{:.0}", b.x1, b.y1, b.x2, b.y2);
+    messages::print(format_args!("{} at {place}", title(query)))?;
+    if found.is_empty() {
+        let of = category.map(|category| format!(" of category {category}"));
+        return messages::print(format_args!(
+            "  the catalogue has no garment{}",
+            of.unwrap_or_default()
+        ));
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["", "sku", "distance", "category", "label", "photo"]);
+    for (rank, row) in (1..).zip(found) {
+        table.add_row([
+            rank.to_string(),
+            row.sku.clone(),
+            format!("{:.4}", row.distance),
+            row.category.clone(),
+            row.label.clone(),
+            row.path.clone(),
+        ]);
+    }
+    for column in [0, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    messages::print(format_args!("{}\n", table.trim_fmt()))
+}
+
+fn title(query: &Garment) -> String {
+    match query.score {
+        Some(score) => format!("{} ({} {score:.2})", query.category, query.label),
+        None => "whole photo".to_owned(),
+    }
+}
+
+fn section(args: &SearchArgs, photo: &Photo, query: &Garment, found: &[Neighbour]) -> Section {
+    let (width, height) = (f64::from(photo.width()), f64::from(photo.height()));
+    let b = query.bbox;
+    let place = query.score.map(|_| Place {
+        left: f64::from(b.x1) / width,
+        top: f64::from(b.y1) / height,
+        width: f64::from(b.width()) / width,
+        height: f64::from(b.height()) / height,
+    });
+    let card = |row: &Neighbour| Card {
+        sku: row.sku.clone(),
+        distance: row.distance,
+        path: row.path.clone(),
+        picture: neighbour_picture(&args.root, row),
+    };
+    Section {
+        title: title(query),
+        colour: colour_of(&query.category),
+        place,
+        crop: cut(photo, query.bbox),
+        neighbours: found.iter().map(card).collect(),
+    }
+}
+
+/// The neighbour's garment, or in words why it cannot be shown.
+fn neighbour_picture(root: &Path, row: &Neighbour) -> Result<RgbImage, String> {
+    let file: PathBuf = root.join(&row.path);
+    if !file.is_file() {
+        return Err(format!("{} is not in the folder given by --root", row.path));
+    }
+    let b = row.bbox;
+    // A box is stored as float8; it was float4 when it was found.
+    let [x1, y1, x2, y2] = [b.x1, b.y1, b.x2, b.y2].map(|edge| edge as f32);
+    let photo = photo_of(&file, NEIGHBOUR_SIDE).map_err(|error| format!("{error:#}"))?;
+    Ok(cut(&photo, BoundingBox { x1, y1, x2, y2 }))
+}
+
+/// A box of a photo with the margin that was embedded, at the scale the photo was decoded at.
+fn cut(photo: &Photo, bbox: BoundingBox) -> RgbImage {
+    let b = bbox.with_margin(photo);
+    let pixels = photo.pixels();
+    let across = pixels.width() as f32 / photo.width() as f32;
+    let down = pixels.height() as f32 / photo.height() as f32;
+    let (left, top) = ((b.x1 * across) as u32, (b.y1 * down) as u32);
+    let (width, height) = (
+        (b.width() * across).ceil() as u32,
+        (b.height() * down).ceil() as u32,
+    );
+    imageops::crop_imm(pixels, left, top, width.max(1), height.max(1)).to_image()
+}
+
+fn whole(photo: &Photo) -> BoundingBox {
+    BoundingBox {
+        x1: 0.0,
+        y1: 0.0,
+        x2: photo.width() as f32,
+        y2: photo.height() as f32,
+    }
+}

@@ -1,0 +1,229 @@
+//! The contact sheet: one HTML file with the query, its boxes and the neighbours of each garment.
+//!
+//! Knows pictures and text, no database. Invariant: the file needs no other file and no network, and
+//! whatever a sku or a path holds is shown as text.
+
+use std::fmt::Write;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use image::{ExtendedColorType, ImageEncoder, RgbImage, codecs::jpeg::JpegEncoder, imageops};
+
+const JPEG_QUALITY: u8 = 82;
+
+const HEAD: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>lookbook search</title>
+<style>
+:root { color-scheme: light dark; --text: #1c1c1e; --dim: #62626a; --page: #fafafa; --card: #ffffff; --line: #d9d9de; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ececf0; --dim: #a2a2ac; --page: #161618; --card: #222226; --line: #3b3b42; }
+}
+body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--text); background: var(--page); font: 15px/1.45 system-ui, sans-serif; }
+h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 2rem 0 .6rem; border-left: .5rem solid; padding-left: .6rem; }
+.query { position: relative; display: inline-block; max-width: 100%; }
+.query img { display: block; max-width: 100%; max-height: 30rem; border-radius: 6px; }
+.box { position: absolute; border: 3px solid; box-sizing: border-box; }
+.box span { position: absolute; left: 0; top: 0; padding: 0 .35rem; font-size: 12px; color: #000; white-space: nowrap; }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; }
+figure { margin: 0; width: 11rem; padding: .6rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+figure img, .missing { display: block; width: 100%; height: 11rem; object-fit: contain; }
+.missing { display: grid; place-items: center; text-align: center; color: var(--dim); border: 1px dashed var(--line); border-radius: 6px; box-sizing: border-box; font-size: 13px; }
+figcaption { margin-top: .5rem; font-size: 13px; overflow-wrap: anywhere; }
+figcaption small { display: block; color: var(--dim); }
+.own { border-style: dashed; }
+p { color: var(--dim); }
+</style>
+"#;
+
+/// A rectangle on the query, in shares of its width and height.
+#[derive(Debug)]
+pub struct Place {
+    pub left: f64,
+    pub top: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+/// A garment of the query with its neighbours.
+#[derive(Debug)]
+pub struct Section {
+    pub title: String,
+    pub colour: [u8; 3],
+    pub place: Option<Place>,
+    pub crop: RgbImage,
+    pub neighbours: Vec<Card>,
+}
+
+/// A neighbour.
+#[derive(Debug)]
+pub struct Card {
+    pub sku: String,
+    pub distance: f64,
+    pub path: String,
+    /// Why there is no picture, where there is none.
+    pub picture: Result<RgbImage, String>,
+}
+
+/// The whole file.
+pub fn html(name: &str, query: &RgbImage, sections: &[Section]) -> String {
+    let mut page = String::from(HEAD);
+    let mut add = |part: String| page.push_str(&part);
+    add(format!(
+        "<h1>{}</h1>\n<div class=\"query\">{}",
+        escaped(name),
+        picture(query, 900)
+    ));
+    for section in sections {
+        if let Some(place) = &section.place {
+            add(format!(
+                "<div class=\"box\" style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%;border-color:{colour}\">\
+                 <span style=\"background:{colour}\">{}</span></div>",
+                100.0 * place.left,
+                100.0 * place.top,
+                100.0 * place.width,
+                100.0 * place.height,
+                escaped(&section.title),
+                colour = hex(section.colour),
+            ));
+        }
+    }
+    add("</div>\n".to_owned());
+    for section in sections {
+        add(format!(
+            "<h2 style=\"border-color:{}\">{}</h2>\n<div class=\"row\">\n\
+             <figure class=\"own\">{}<figcaption>in the query</figcaption></figure>\n",
+            hex(section.colour),
+            escaped(&section.title),
+            picture(&section.crop, 260),
+        ));
+        section
+            .neighbours
+            .iter()
+            .for_each(|neighbour| add(card(neighbour)));
+        add("</div>\n".to_owned());
+        if section.neighbours.is_empty() {
+            add("<p>The catalogue has no garment of this category.</p>\n".to_owned());
+        }
+    }
+    page.push_str("</html>\n");
+    page
+}
+
+fn card(neighbour: &Card) -> String {
+    let shown = match &neighbour.picture {
+        Ok(pixels) => picture(pixels, 260),
+        Err(reason) => format!("<div class=\"missing\">{}</div>", escaped(reason)),
+    };
+    format!(
+        "<figure>{shown}<figcaption>{}<small>distance {:.4}</small><small>{}</small></figcaption></figure>\n",
+        escaped(&neighbour.sku),
+        neighbour.distance,
+        escaped(&neighbour.path),
+    )
+}
+
+/// The picture itself inside the page, no side longer than `side`.
+fn picture(pixels: &RgbImage, side: u32) -> String {
+    let longest = pixels.width().max(pixels.height());
+    let small;
+    let shown = if longest > side {
+        let scaled =
+            |length: u32| (u64::from(length) * u64::from(side) / u64::from(longest)).max(1);
+        let (width, height) = (
+            scaled(pixels.width()) as u32,
+            scaled(pixels.height()) as u32,
+        );
+        small = imageops::resize(pixels, width, height, imageops::FilterType::Triangle);
+        &small
+    } else {
+        pixels
+    };
+    let mut jpeg = Vec::new();
+    let written = JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY).write_image(
+        shown.as_raw(),
+        shown.width(),
+        shown.height(),
+        ExtendedColorType::Rgb8,
+    );
+    match written {
+        Ok(()) => format!(
+            "<img alt=\"\" src=\"data:image/jpeg;base64,{}\">",
+            STANDARD.encode(jpeg)
+        ),
+        Err(error) => format!(
+            "<div class=\"missing\">{}</div>",
+            escaped(&error.to_string())
+        ),
+    }
+}
+
+fn hex(colour: [u8; 3]) -> String {
+    colour.iter().fold("#".to_owned(), |mut text, part| {
+        // Writing into a string does not fail.
+        let _ = write!(text, "{part:02x}");
+        text
+    })
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            _ => safe.push(letter),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sheet_is_one_file_and_shows_hostile_names_as_text() {
+        let hostile = "<script>alert('x')</script>\"&";
+        let section = Section {
+            title: hostile.to_owned(),
+            colour: [1, 2, 255],
+            place: Some(Place {
+                left: 0.25,
+                top: 0.0,
+                width: 0.5,
+                height: 1.0,
+            }),
+            crop: RgbImage::new(4, 3),
+            neighbours: vec![
+                Card {
+                    sku: hostile.to_owned(),
+                    distance: 0.5,
+                    path: hostile.to_owned(),
+                    picture: Ok(RgbImage::new(1_000, 1)),
+                },
+                Card {
+                    sku: "b".to_owned(),
+                    distance: 0.75,
+                    path: "gone.jpg".to_owned(),
+                    picture: Err("no file gone.jpg".to_owned()),
+                },
+            ],
+        };
+        let page = html(hostile, &RgbImage::new(10, 20), &[section]);
+        assert!(!page.contains("<script>"), "{page}");
+        assert_eq!(page.matches("&lt;script&gt;").count(), 5);
+        assert!(page.contains("left:25.00%;top:0.00%;width:50.00%") && page.contains("#0102ff"));
+        assert!(page.contains("<div class=\"missing\">no file gone.jpg</div>"));
+        assert_eq!(
+            page.matches("src=").count(),
+            page.matches("src=\"data:image/jpeg;base64,").count()
+        );
+        assert!(!page.contains("http"));
+    }
+}
