@@ -3,7 +3,8 @@
 # Sourced, never run. Sets LOOKBOOK_ROOT, LOOKBOOK_HOME and the build environment.
 
 LOOKBOOK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-LOOKBOOK_HOME=${LOOKBOOK_HOME:-$LOOKBOOK_ROOT/.lookbook}
+# Where it really is: the cluster's user may be kept from the checkout, where .lookbook is then a link.
+LOOKBOOK_HOME=$(readlink -m "${LOOKBOOK_HOME:-$LOOKBOOK_ROOT/.lookbook}")
 export LOOKBOOK_ROOT LOOKBOOK_HOME
 
 say() { printf '%s\n' "lookbook: $*" >&2; }
