@@ -8,6 +8,7 @@ mod rejects;
 mod stage;
 mod summary;
 mod tally;
+mod workers;
 
 use std::{thread, time::Instant};
 

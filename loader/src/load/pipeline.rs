@@ -9,34 +9,26 @@
 //! catalogue; a photo is counted exactly once, as loaded, skipped or rejected, or was not reached.
 
 use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::AtomicUsize,
     thread::{self, ScopedJoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Result, anyhow};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use lookbook_vision::{
-    BoundingBox, Detection, Detector, Embedder, Error, Limits, Photo, Preprocessor, Tensor, decode,
-};
+use anyhow::anyhow;
+use crossbeam_channel::bounded;
+use lookbook_vision::{Detector, Embedder, Limits};
 
 use super::{
-    read,
-    stage::{Budget, Meter, Share, Stop, each, in_batches},
+    stage::{Budget, Meter, Stop},
     tally::Tally,
 };
 use crate::{
-    database::{Box2, GarmentRow, Known, PhotoRow, Writer},
-    messages,
-    source::{Entry, Refusal, Reject, code},
+    database::{Known, Writer},
+    source::Entry,
 };
 
 /// Decoded pixels in flight.
 const PIXEL_BYTES: u64 = 512 << 20;
-/// Photos per transaction at most, and how long a finished photo waits at most.
-const COMMIT_PHOTOS: usize = 512;
-const COMMIT_PERIOD: Duration = Duration::from_secs(2);
 
 /// Threads and sizes of the stages.
 #[derive(Debug, Clone, Copy)]
@@ -88,27 +80,6 @@ impl Meters {
             &self.write,
         ]
     }
-}
-
-/// A photo on its way.
-pub struct Identity<'a> {
-    pub entry: &'a Entry,
-    pub sha256: [u8; 32],
-    pub replaces: Option<i64>,
-}
-
-struct Decoded<'a> {
-    identity: Identity<'a>,
-    photo: Photo,
-    share: Share,
-}
-
-struct Cropped<'a> {
-    identity: Identity<'a>,
-    width: u32,
-    height: u32,
-    garments: Vec<GarmentRow>,
-    tensors: Vec<Tensor>,
 }
 
 /// Everything the stages share.
@@ -181,316 +152,5 @@ impl<'a> Load<'a> {
                 }
             }
         });
-    }
-
-    fn read(&self, next: &AtomicUsize, output: Sender<(Identity<'a>, Vec<u8>)>) {
-        while let Some(entry) = self.entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if self.stop.is_requested() {
-                return;
-            }
-            let read = self
-                .meters
-                .read
-                .run(1, || read::read(&entry.file, self.limits.max_bytes));
-            let (bytes, sha256) = match read {
-                Ok(read) => read,
-                Err((code, reason)) => {
-                    self.tally
-                        .reject(&Reject::new(&entry.path, code, reason), self.stop);
-                    continue;
-                }
-            };
-            let loaded = self.known.photo(&entry.path);
-            if loaded.is_some_and(|loaded| loaded.is_current(&sha256)) {
-                self.tally.skip();
-                continue;
-            }
-            let identity = Identity {
-                entry,
-                sha256,
-                replaces: loaded.map(|loaded| loaded.id),
-            };
-            if output.send((identity, bytes)).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn decode(
-        &self,
-        prepare: &Preprocessor,
-        budget: &Budget,
-        input: &Receiver<(Identity<'a>, Vec<u8>)>,
-        output: &Sender<(Decoded<'a>, Tensor)>,
-    ) {
-        for (identity, bytes) in input {
-            if self.stop.is_requested() {
-                return;
-            }
-            let decoded = self
-                .meters
-                .decode
-                .run(1, || self.decode_one(prepare, &bytes));
-            match decoded {
-                Ok((photo, tensor)) => {
-                    let share = budget.take(photo.pixels().as_raw().len() as u64);
-                    if output
-                        .send((
-                            Decoded {
-                                identity,
-                                photo,
-                                share,
-                            },
-                            tensor,
-                        ))
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-                Err((code, reason)) => {
-                    self.tally
-                        .reject(&Reject::new(&identity.entry.path, code, reason), self.stop);
-                }
-            }
-        }
-    }
-
-    fn decode_one(&self, prepare: &Preprocessor, bytes: &[u8]) -> Result<(Photo, Tensor), Refusal> {
-        let side = Some(self.shape.decode_side);
-        let decoded = messages::contain(|| {
-            let photo = decode(bytes, &self.limits, side)?;
-            let tensor = prepare.prepare(&photo.whole());
-            Ok((photo, tensor))
-        });
-        match decoded {
-            Ok(decoded) => {
-                decoded.map_err(|error: Error| (error.code().as_str(), error.to_string()))
-            }
-            Err(panic) => Err((code::DECODER_PANIC, format!("the decoder failed: {panic}"))),
-        }
-    }
-
-    fn detect(
-        &self,
-        mut detector: Detector,
-        input: &Receiver<(Decoded<'a>, Tensor)>,
-        output: &Sender<(Decoded<'a>, Vec<Detection>)>,
-    ) {
-        let size = (self.shape.detect_batch, |_: &(Decoded<'a>, Tensor)| 1);
-        in_batches(
-            self.stop,
-            &self.meters.detect,
-            (input, output),
-            size,
-            |batch| {
-                let (photos, tensors): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-                let found = batch_or_singly(&tensors, |tensors| detector.detect_prepared(tensors));
-                self.keep_good(photos, found, |decoded| decoded.identity.entry)
-            },
-        );
-    }
-
-    fn crop(
-        &self,
-        prepare: &Preprocessor,
-        input: &Receiver<(Decoded<'a>, Vec<Detection>)>,
-        output: &Sender<Cropped<'a>>,
-    ) {
-        each(
-            self.stop,
-            &self.meters.crop,
-            input,
-            output,
-            |(decoded, found)| {
-                let Decoded {
-                    identity,
-                    photo,
-                    share,
-                } = decoded;
-                let tensors = if found.is_empty() {
-                    vec![prepare.prepare(&photo.whole())]
-                } else {
-                    let crop = |found: &Detection| photo.crop(found.bbox.with_margin(&photo));
-                    found
-                        .iter()
-                        .map(|found| prepare.prepare(&crop(found)))
-                        .collect()
-                };
-                let garments = garments_of(&photo, found);
-                let (width, height) = (photo.width(), photo.height());
-                drop((photo, share));
-                Some(Cropped {
-                    identity,
-                    width,
-                    height,
-                    garments,
-                    tensors,
-                })
-            },
-        );
-    }
-
-    fn embed(
-        &self,
-        mut embedder: Embedder,
-        input: &Receiver<Cropped<'a>>,
-        output: &Sender<PhotoRow>,
-    ) {
-        let batch_size = self.shape.embed_batch;
-        let size = (batch_size, |cropped: &Cropped<'a>| cropped.tensors.len());
-        in_batches(
-            self.stop,
-            &self.meters.embed,
-            (input, output),
-            size,
-            |mut batch| {
-                let tensors: Vec<Tensor> = batch
-                    .iter_mut()
-                    .flat_map(|cropped| cropped.tensors.drain(..))
-                    .collect();
-                let mut vectors: VecDeque<Result<Vec<f32>, Error>> = tensors
-                    .chunks(batch_size)
-                    .flat_map(|chunk| {
-                        batch_or_singly(chunk, |chunk| embedder.embed_prepared(chunk))
-                    })
-                    .collect();
-                let embedded = batch
-                    .iter_mut()
-                    .map(|cropped| {
-                        let own: Vec<_> = vectors.drain(..cropped.garments.len()).collect();
-                        for (garment, vector) in cropped.garments.iter_mut().zip(own) {
-                            garment.embedding = vector?;
-                        }
-                        Ok(())
-                    })
-                    .collect();
-                let good = self.keep_good(batch, embedded, |cropped| cropped.identity.entry);
-                good.into_iter()
-                    .map(|(cropped, ())| row_of(cropped))
-                    .collect()
-            },
-        );
-    }
-
-    fn write(&self, writer: &mut Writer, input: Receiver<PhotoRow>) {
-        let mut rows: Vec<PhotoRow> = Vec::new();
-        let mut oldest = Instant::now();
-        loop {
-            let received = input.recv_deadline(oldest + COMMIT_PERIOD);
-            let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
-            if let Ok(row) = received {
-                if rows.is_empty() {
-                    oldest = Instant::now();
-                }
-                rows.push(row);
-            }
-            let is_due =
-                is_over || rows.len() >= COMMIT_PHOTOS || oldest.elapsed() >= COMMIT_PERIOD;
-            if is_due && !rows.is_empty() {
-                if let Err(error) = self.meters.write.run(rows.len(), || writer.write(&rows)) {
-                    self.stop.fail(error);
-                    return;
-                }
-                let replaced = rows.iter().filter(|row| row.replaces.is_some()).count();
-                let garments = rows.iter().map(|row| row.garments.len()).sum();
-                self.tally.commit(rows.len(), replaced, garments);
-                rows.clear();
-            }
-            if is_over {
-                return;
-            }
-            if rows.is_empty() {
-                oldest = Instant::now();
-            }
-        }
-    }
-
-    /// Pairs what succeeded with its result and rejects the rest.
-    fn keep_good<T, R>(
-        &self,
-        items: Vec<T>,
-        results: Vec<Result<R, Error>>,
-        entry: impl Fn(&T) -> &'a Entry,
-    ) -> Vec<(T, R)> {
-        let mut good = Vec::with_capacity(items.len());
-        for (item, result) in items.into_iter().zip(results) {
-            match result {
-                Ok(result) => good.push((item, result)),
-                Err(error) => {
-                    let reject = Reject::new(&entry(&item).path, error.code().as_str(), error);
-                    self.tally.reject(&reject, self.stop);
-                }
-            }
-        }
-        good
-    }
-}
-
-/// Runs a batch; when it fails, each part alone, so that one bad photo costs only itself.
-fn batch_or_singly<R>(
-    tensors: &[Tensor],
-    mut run: impl FnMut(&[Tensor]) -> Result<Vec<R>, Error>,
-) -> Vec<Result<R, Error>> {
-    match run(tensors) {
-        Ok(results) => results.into_iter().map(Ok).collect(),
-        Err(error) if tensors.len() == 1 => vec![Err(error)],
-        Err(_) => tensors
-            .iter()
-            .flat_map(|one| batch_or_singly(std::slice::from_ref(one), &mut run))
-            .collect(),
-    }
-}
-
-/// The rows of a photo, without their vectors; the whole photo when nothing was found.
-fn garments_of(photo: &Photo, found: Vec<Detection>) -> Vec<GarmentRow> {
-    if found.is_empty() {
-        let (x2, y2) = (f64::from(photo.width()), f64::from(photo.height()));
-        return vec![GarmentRow {
-            category: "photo".to_owned(),
-            label: "photo".to_owned(),
-            score: None,
-            bbox: Box2 {
-                x1: 0.0,
-                y1: 0.0,
-                x2,
-                y2,
-            },
-            embedding: Vec::new(),
-        }];
-    }
-    let row = |found: Detection| GarmentRow {
-        category: found.group.as_str().to_owned(),
-        label: found.label,
-        score: Some(found.score),
-        bbox: Box2::from(found.bbox),
-        embedding: Vec::new(),
-    };
-    found.into_iter().map(row).collect()
-}
-
-fn row_of(cropped: Cropped<'_>) -> PhotoRow {
-    let entry = cropped.identity.entry;
-    PhotoRow {
-        path: entry.path.clone(),
-        sku: entry.sku.clone(),
-        sha256: cropped.identity.sha256,
-        width: cropped.width,
-        height: cropped.height,
-        attributes: entry.attributes.clone(),
-        replaces: cropped.identity.replaces,
-        garments: cropped.garments,
-    }
-}
-
-impl From<BoundingBox> for Box2 {
-    fn from(found: BoundingBox) -> Self {
-        let BoundingBox { x1, y1, x2, y2 } = found;
-        Self {
-            x1: x1.into(),
-            y1: y1.into(),
-            x2: x2.into(),
-            y2: y2.into(),
-        }
     }
 }
