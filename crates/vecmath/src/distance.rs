@@ -59,7 +59,14 @@ pub fn cosine(a: &[f32], b: &[f32]) -> Result<f64, Error> {
 }
 
 /// Euclidean norm.
-#[inline]
 pub fn norm(a: &[f32]) -> f64 {
-    kernel::active().norm_squared(a).sqrt()
+    // Several sums, because one would wait for itself.
+    let mut sums = [0.0f64; 8];
+    let (blocks, tail) = a.as_chunks::<8>();
+    for block in blocks.iter().map(|block| &block[..]).chain([tail]) {
+        for (sum, x) in sums.iter_mut().zip(block) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    sums.iter().sum::<f64>().sqrt()
 }

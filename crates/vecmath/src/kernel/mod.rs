@@ -1,27 +1,37 @@
-//! The loops that distances spend their time in, compiled once per instruction set and chosen once
-//! at run time.
+//! The loops that distances spend their time in, written once, compiled for every instruction set,
+//! and chosen once at run time.
 //!
-//! Owns the crate's only `unsafe`: calling code compiled for features that the processor was found
-//! to have. All levels agree to the last bit with [`Level::Scalar`], see [`lanes`].
+//! Owns the crate's only `unsafe`: vector instructions, and calling code compiled for features that
+//! the processor was found to have. All levels agree with [`Level::Scalar`] to the last bit.
 
-mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod wide;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::sync::OnceLock;
 
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// What every processor of the target has: SSE2 on x86-64, NEON on AArch64.
+    /// Plain code for what every processor of the target has: the definition.
     Scalar,
-    /// 256-bit registers.
+    /// 128-bit registers of AArch64.
+    Neon,
+    /// 256-bit registers of x86-64.
     Avx2,
-    /// 512-bit registers.
+    /// 512-bit registers of x86-64.
     Avx512,
 }
 
 impl Level {
-    /// All of them, widest last.
-    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+    /// All of them, fastest last.
+    pub const ALL: [Level; 4] = [Level::Scalar, Level::Neon, Level::Avx2, Level::Avx512];
 }
 
 /// The kernels of one level. Every method takes equally long slices and panics on others.
@@ -32,10 +42,17 @@ pub struct Kernels {
     inner_product: unsafe fn(&[f32], &[f32]) -> f32,
     l1: unsafe fn(&[f32], &[f32]) -> f32,
     cosine_terms: unsafe fn(&[f32], &[f32]) -> [f32; 3],
-    norm_squared: unsafe fn(&[f32]) -> f64,
 }
 
-/// The widest kernels that this processor runs.
+const SCALAR: Kernels = Kernels {
+    level: Level::Scalar,
+    l2_squared: scalar::l2_squared,
+    inner_product: scalar::inner_product,
+    l1: scalar::l1,
+    cosine_terms: scalar::cosine_terms,
+};
+
+/// The fastest kernels that this processor runs.
 #[inline]
 pub fn active() -> &'static Kernels {
     static ACTIVE: OnceLock<Kernels> = OnceLock::new();
@@ -44,68 +61,74 @@ pub fn active() -> &'static Kernels {
             .into_iter()
             .rev()
             .find_map(Kernels::at)
-            .unwrap_or(baseline::KERNELS)
+            .unwrap_or(SCALAR)
     })
 }
 
-macro_rules! compile_kernels {
-    ($module:ident, $level:expr $(, $features:literal)?) => {
+/// The kernels of one level: `wide`'s body, compiled for its features, with `$count` of its
+/// registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! compile {
+    ($module:ident, $level:expr, $features:literal, $register:ty, $count:literal) => {
         mod $module {
-            use super::{Kernels, Level, lanes};
+            use super::*;
+            use crate::kernel::wide::{
+                AbsoluteDifference, Product, ProductAndSquares, SquaredDifference, sum,
+            };
+            use crate::kernel::{Kernels, Level};
 
-            pub(super) const KERNELS: Kernels = Kernels {
+            pub(in crate::kernel) const KERNELS: Kernels = Kernels {
                 level: $level,
                 l2_squared,
                 inner_product,
                 l1,
                 cosine_terms,
-                norm_squared,
             };
-            $(#[target_feature(enable = $features)])?
+
+            // SAFETY, of all four: they are compiled for the features that the register needs.
+            #[target_feature(enable = $features)]
             fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
-                lanes::l2_squared(a, b)
+                // SAFETY: see above.
+                let [sum] = unsafe { sum::<$register, SquaredDifference, $count, 1>(a, b) };
+                sum
             }
-            $(#[target_feature(enable = $features)])?
+            #[target_feature(enable = $features)]
             fn inner_product(a: &[f32], b: &[f32]) -> f32 {
-                lanes::inner_product(a, b)
+                // SAFETY: see above.
+                let [sum] = unsafe { sum::<$register, Product, $count, 1>(a, b) };
+                sum
             }
-            $(#[target_feature(enable = $features)])?
+            #[target_feature(enable = $features)]
             fn l1(a: &[f32], b: &[f32]) -> f32 {
-                lanes::l1(a, b)
+                // SAFETY: see above.
+                let [sum] = unsafe { sum::<$register, AbsoluteDifference, $count, 1>(a, b) };
+                sum
             }
-            $(#[target_feature(enable = $features)])?
+            #[target_feature(enable = $features)]
             fn cosine_terms(a: &[f32], b: &[f32]) -> [f32; 3] {
-                lanes::cosine_terms(a, b)
-            }
-            $(#[target_feature(enable = $features)])?
-            fn norm_squared(a: &[f32]) -> f64 {
-                lanes::norm_squared(a)
+                // SAFETY: see above.
+                unsafe { sum::<$register, ProductAndSquares, $count, 3>(a, b) }
             }
         }
     };
 }
-
-compile_kernels!(baseline, Level::Scalar);
-#[cfg(target_arch = "x86_64")]
-compile_kernels!(avx2, Level::Avx2, "avx2");
-#[cfg(target_arch = "x86_64")]
-compile_kernels!(avx512, Level::Avx512, "avx512f,avx512vl,avx512dq,avx512bw");
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use compile;
 
 impl Kernels {
     /// The kernels of `level`, if this processor runs them.
     pub fn at(level: Level) -> Option<Kernels> {
         match level {
-            Level::Scalar => Some(baseline::KERNELS),
+            Level::Scalar => Some(SCALAR),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => aarch64::at(level),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => is_x86_feature_detected!("avx2").then_some(avx2::KERNELS),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => (is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw"))
-            .then_some(avx512::KERNELS),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => None,
+            Level::Avx2 | Level::Avx512 => x86::at(level),
+            #[allow(
+                unreachable_patterns,
+                reason = "which are left depends on the architecture"
+            )]
+            _ => None,
         }
     }
 
@@ -144,12 +167,5 @@ impl Kernels {
         assert_eq!(a.len(), b.len(), "operands of different lengths");
         // SAFETY: as above.
         unsafe { (self.cosine_terms)(a, b) }
-    }
-
-    /// Σ aᵢ² in double precision.
-    #[inline]
-    pub fn norm_squared(&self, a: &[f32]) -> f64 {
-        // SAFETY: as above.
-        unsafe { (self.norm_squared)(a) }
     }
 }
