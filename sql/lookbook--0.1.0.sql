@@ -382,3 +382,303 @@ CREATE AGGREGATE sum(embedding) (
 	PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE sum(embedding) IS 'the sum of all embeddings, element by element';
+
+-- ---------------------------------------------------------------------------------------------
+-- Models are rows
+-- ---------------------------------------------------------------------------------------------
+-- Rules, in one place: a role sees and uses the models it owns and those granted to it or to
+-- public, and changes only its own (row-level security). What comes in is validated by a trigger,
+-- so that COPY and pg_restore are covered. Shipped rows come from CREATE EXTENSION alone, nobody
+-- changes them, and pg_dump leaves them out.
+
+CREATE TABLE lookbook_model (
+  name text PRIMARY KEY,
+  kind text NOT NULL,
+  sha256 text NOT NULL,
+  manifest jsonb NOT NULL,
+  onnx bytea NOT NULL,
+  owner name NOT NULL DEFAULT current_user,
+  grantees name[] NOT NULL DEFAULT '{}',
+  shipped boolean NOT NULL DEFAULT false,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  UNIQUE (name, kind)
+);
+-- Weights do not compress, and an uncompressed value is read in one pass.
+ALTER TABLE lookbook_model ALTER COLUMN onnx SET STORAGE EXTERNAL;
+COMMENT ON TABLE lookbook_model IS 'Vision models: one row per ONNX file and its manifest';
+COMMENT ON COLUMN lookbook_model.sha256 IS 'Hex digest of onnx';
+COMMENT ON COLUMN lookbook_model.grantees IS 'Roles that may use the model besides its owner; public means every role';
+COMMENT ON COLUMN lookbook_model.shipped IS 'Came with the extension: read-only, and not dumped';
+
+CREATE TABLE lookbook_default_model (
+  kind text NOT NULL,
+  shipped boolean NOT NULL DEFAULT false,
+  name text NOT NULL,
+  PRIMARY KEY (kind, shipped),
+  FOREIGN KEY (name, kind) REFERENCES lookbook_model (name, kind) ON UPDATE CASCADE ON DELETE CASCADE
+);
+COMMENT ON TABLE lookbook_default_model IS 'The model of each kind that is used when none is named; the row with shipped = false wins';
+
+CREATE TABLE lookbook_embedding_column (
+  relation regclass NOT NULL,
+  attribute name NOT NULL,
+  model_name text NOT NULL,
+  model_sha256 text NOT NULL CHECK (model_sha256 ~ '^[0-9a-f]{64}$'),
+  PRIMARY KEY (relation, attribute)
+);
+COMMENT ON TABLE lookbook_embedding_column IS 'Which model filled a column: vectors of two models do not mix';
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON lookbook_model, lookbook_embedding_column TO PUBLIC;
+GRANT SELECT ON lookbook_default_model TO PUBLIC;
+
+-- Roles are kept by name: a dump restores where a role is missing, and a grant to it waits there.
+CREATE FUNCTION lookbook_model_changeable(owner name) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+               WHERE r.rolname = owner AND pg_catalog.pg_has_role(r.oid, 'USAGE'));
+
+CREATE FUNCTION lookbook_model_usable(owner name, grantees name[]) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN 'public' = ANY (grantees)
+    OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+               WHERE (r.rolname = owner OR r.rolname = ANY (grantees)) AND pg_catalog.pg_has_role(r.oid, 'USAGE'));
+
+ALTER TABLE lookbook_model ENABLE ROW LEVEL SECURITY;
+CREATE POLICY lookbook_model_use ON lookbook_model FOR SELECT USING (lookbook_model_usable(owner, grantees));
+CREATE POLICY lookbook_model_add ON lookbook_model FOR INSERT WITH CHECK (lookbook_model_changeable(owner));
+CREATE POLICY lookbook_model_change ON lookbook_model FOR UPDATE USING (lookbook_model_changeable(owner));
+CREATE POLICY lookbook_model_remove ON lookbook_model FOR DELETE USING (lookbook_model_changeable(owner));
+
+-- Whoever owns the table says which model filled its column; every role may read it.
+CREATE FUNCTION lookbook_relation_changeable(relation regclass) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN EXISTS (SELECT FROM pg_catalog.pg_class AS c
+               WHERE c.oid = relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+
+ALTER TABLE lookbook_embedding_column ENABLE ROW LEVEL SECURITY;
+CREATE POLICY lookbook_embedding_column_read ON lookbook_embedding_column FOR SELECT USING (true);
+CREATE POLICY lookbook_embedding_column_write ON lookbook_embedding_column
+  USING (lookbook_relation_changeable(relation));
+
+-- True only while a script of this extension runs (CREATE or ALTER EXTENSION).
+CREATE FUNCTION lookbook_extension_script() RETURNS boolean
+AS 'MODULE_PATHNAME', 'lookbook_extension_script_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+
+-- Everything that can be wrong with a model: manifest, sha256, ONNX file, one run on a generated
+-- image. Returns the sha256, raises the reason.
+CREATE FUNCTION lookbook_model_check(name text, kind text, sha256 text, manifest jsonb, onnx bytea) RETURNS text
+AS 'MODULE_PATHNAME', 'lookbook_model_check_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+
+-- The files that `make install` put beside the extension, name and sha256 checked. Raises outside
+-- of this extension's scripts: no SQL user reads a server file through us.
+CREATE FUNCTION lookbook_shipped_models() RETURNS TABLE (name text, kind text, sha256 text, manifest jsonb, onnx bytea)
+AS 'MODULE_PATHNAME', 'lookbook_shipped_models_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION lookbook_model_guard_shipped() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+BEGIN
+  IF NOT lookbook_extension_script() THEN
+    IF TG_OP <> 'INSERT' AND OLD.shipped THEN
+      RAISE EXCEPTION 'model "%" is shipped with lookbook and cannot be changed or dropped', OLD.name
+        USING ERRCODE = 'insufficient_privilege',
+              HINT = 'Import a model of your own under another name, and make it the default with lookbook_model_default().';
+    END IF;
+    IF TG_OP <> 'DELETE' AND NEW.shipped THEN
+      RAISE EXCEPTION 'model "%" cannot be marked as shipped', NEW.name
+        USING ERRCODE = 'insufficient_privilege',
+              DETAIL = 'Only CREATE EXTENSION and ALTER EXTENSION UPDATE register shipped models.';
+    END IF;
+  END IF;
+  IF TG_OP = 'DELETE' THEN
+    RETURN OLD;
+  END IF;
+  RETURN NEW;
+END $$;
+
+CREATE FUNCTION lookbook_model_validate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+BEGIN
+  -- Shipped files are checked by lookbook_shipped_models(), without starting ONNX Runtime.
+  IF NOT lookbook_extension_script() THEN
+    NEW.sha256 := lookbook_model_check(NEW.name, NEW.kind, NEW.sha256, NEW.manifest, NEW.onnx);
+  END IF;
+  RETURN NEW;
+END $$;
+
+CREATE TRIGGER lookbook_model_1_guard_shipped BEFORE INSERT OR UPDATE OR DELETE ON lookbook_model
+  FOR EACH ROW EXECUTE FUNCTION lookbook_model_guard_shipped();
+CREATE TRIGGER lookbook_model_2_validate BEFORE INSERT OR UPDATE OF name, kind, sha256, manifest, onnx ON lookbook_model
+  FOR EACH ROW EXECUTE FUNCTION lookbook_model_validate();
+
+-- NULL if there is no such model. Sees every row: it lets errors tell "not yours" from "not there".
+CREATE FUNCTION lookbook_model_owner(name text) RETURNS name
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp
+RETURN (SELECT m.owner FROM lookbook_model AS m WHERE m.name = $1);
+
+-- Raises the reason why the current role may not use (or, if change, not change) a model.
+CREATE FUNCTION lookbook_model_refuse(name text, change boolean) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+DECLARE
+  owner name := lookbook_model_owner($1);
+  usable text := (SELECT string_agg(quote_literal(m.name), ', ' ORDER BY m.name) FROM lookbook_model AS m
+                  WHERE NOT change OR lookbook_model_changeable(m.owner) AND NOT m.shipped);
+BEGIN
+  IF owner IS NULL THEN
+    RAISE EXCEPTION 'model "%" does not exist', $1
+      USING ERRCODE = 'undefined_object',
+            HINT = CASE WHEN usable IS NULL THEN 'Import one with lookbook_model_import().'
+                        ELSE format('Models that role %I may %s: %s.', current_user,
+                                    CASE WHEN change THEN 'change' ELSE 'use' END, usable) END;
+  ELSIF change THEN
+    RAISE EXCEPTION 'must be owner of model "%"', $1
+      USING ERRCODE = 'insufficient_privilege', DETAIL = format('Its owner is %I.', owner);
+  ELSE
+    RAISE EXCEPTION 'permission denied for model "%"', $1
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = format('Its owner, %I, may run: SELECT lookbook_model_grant(%L, %L);', owner, $1, current_user);
+  END IF;
+END $$;
+
+CREATE FUNCTION lookbook_model_import(name text, manifest jsonb, onnx bytea) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  new_name text := coalesce($1, $2 ->> 'name');
+  new_sha256 text := encode(sha256($3), 'hex');
+  old record;
+BEGIN
+  IF $2 IS NULL OR $3 IS NULL THEN
+    RAISE EXCEPTION 'a model needs a manifest and an ONNX file, and one of them is NULL'
+      USING ERRCODE = 'null_value_not_allowed';
+  END IF;
+  SELECT m.sha256, m.manifest INTO old FROM lookbook_model AS m
+    WHERE m.name = new_name AND lookbook_model_changeable(m.owner) AND NOT m.shipped;
+  IF FOUND AND old.sha256 = new_sha256 AND old.manifest = $2 THEN
+    RETURN new_sha256;  -- the same import once more
+  ELSIF lookbook_model_owner(new_name) IS NOT NULL THEN
+    RAISE EXCEPTION 'model "%" already exists', new_name
+      USING ERRCODE = 'duplicate_object', DETAIL = format('Its owner is %I.', lookbook_model_owner(new_name)),
+            HINT = 'Choose another name, or remove the old one with lookbook_model_drop().';
+  END IF;
+  INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx)
+    VALUES (new_name, $2 ->> 'kind', new_sha256, $2, $3);
+  RETURN new_sha256;
+END $$;
+
+CREATE FUNCTION lookbook_model_export(name text) RETURNS bytea
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+DECLARE
+  found_onnx bytea := (SELECT m.onnx FROM lookbook_model AS m WHERE m.name = $1);
+BEGIN
+  IF found_onnx IS NULL THEN
+    PERFORM lookbook_model_refuse($1, change => false);
+  END IF;
+  RETURN found_onnx;
+END $$;
+
+CREATE FUNCTION lookbook_model_drop(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+BEGIN
+  DELETE FROM lookbook_model AS m WHERE m.name = $1;
+  IF NOT FOUND THEN
+    PERFORM lookbook_model_refuse($1, change => true);
+  END IF;
+END $$;
+
+-- role: a role's name, or public.
+CREATE FUNCTION lookbook_model_grant(name text, role name) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+DECLARE
+  grantee name := CASE lower($2) WHEN 'public' THEN 'public' ELSE $2 END;
+BEGIN
+  IF grantee <> 'public' AND to_regrole(quote_ident(grantee)) IS NULL THEN
+    RAISE EXCEPTION 'role "%" does not exist', grantee USING ERRCODE = 'undefined_object';
+  END IF;
+  UPDATE lookbook_model AS m SET grantees = array_append(array_remove(m.grantees, grantee), grantee) WHERE m.name = $1;
+  IF NOT FOUND THEN
+    PERFORM lookbook_model_refuse($1, change => true);
+  END IF;
+END $$;
+
+CREATE FUNCTION lookbook_model_revoke(name text, role name) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+BEGIN
+  UPDATE lookbook_model AS m
+    SET grantees = array_remove(m.grantees, CASE lower($2) WHEN 'public' THEN 'public' ELSE $2 END)
+    WHERE m.name = $1;
+  IF NOT FOUND THEN
+    PERFORM lookbook_model_refuse($1, change => true);
+  END IF;
+END $$;
+
+-- The default holds for every role, so it takes the privileges of the table that keeps it.
+CREATE FUNCTION lookbook_model_default(name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+DECLARE
+  model record;
+BEGIN
+  SELECT m.kind, m.grantees INTO model FROM lookbook_model AS m WHERE m.name = $1;
+  IF NOT FOUND THEN
+    PERFORM lookbook_model_refuse($1, change => false);
+  END IF;
+  IF NOT (has_table_privilege('lookbook_default_model', 'INSERT')
+          AND has_table_privilege('lookbook_default_model', 'UPDATE')
+          AND has_table_privilege('lookbook_default_model', 'DELETE')) THEN
+    RAISE EXCEPTION 'permission denied to set the default % of every role', model.kind
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = format('To set it for yourself alone: ALTER ROLE %I SET lookbook.%s_model = %L;', current_user,
+                          CASE model.kind WHEN 'detector' THEN 'detect' WHEN 'embedder' THEN 'embed' ELSE model.kind END, $1);
+  END IF;
+  IF NOT 'public' = ANY (model.grantees) THEN
+    RAISE NOTICE 'model "%" is not granted to public: roles that may not use it must name another model', $1;
+  END IF;
+  IF EXISTS (SELECT FROM lookbook_default_model AS d WHERE d.shipped AND d.name = $1) THEN
+    DELETE FROM lookbook_default_model AS d WHERE d.kind = model.kind AND NOT d.shipped;
+  ELSE
+    INSERT INTO lookbook_default_model AS d (kind, name) VALUES (model.kind, $1)
+      ON CONFLICT (kind, shipped) DO UPDATE SET name = excluded.name;
+  END IF;
+END $$;
+
+INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx, grantees, shipped)
+  SELECT m.name, m.kind, m.sha256, m.manifest, m.onnx, '{public}', true FROM lookbook_shipped_models() AS m;
+INSERT INTO lookbook_default_model (kind, shipped, name)
+  SELECT m.kind, true, m.name FROM lookbook_model AS m WHERE m.name IN ('garment-detector', 'garment-embedder');
+
+SELECT pg_catalog.pg_extension_config_dump('lookbook_model', 'WHERE NOT shipped');
+SELECT pg_catalog.pg_extension_config_dump('lookbook_default_model', 'WHERE NOT shipped');
+-- A record of a dropped table is not worth restoring.
+SELECT pg_catalog.pg_extension_config_dump('lookbook_embedding_column',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = relation)');
+
+-- ---------------------------------------------------------------------------------------------
+-- Vision
+-- ---------------------------------------------------------------------------------------------
+-- A NULL image gives NULL (or no rows), a NULL model the default one: so these are not STRICT.
+-- The support function tells the planner that a constant image is worked on once, not per row.
+
+CREATE FUNCTION lookbook_vision_support(internal) RETURNS internal
+AS 'MODULE_PATHNAME', 'lookbook_vision_support_wrapper' LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION embed_image(image bytea, model text DEFAULT NULL) RETURNS embedding
+AS 'MODULE_PATHNAME', 'embed_image_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 100000 SUPPORT lookbook_vision_support;
+COMMENT ON FUNCTION embed_image(bytea, text) IS 'Embedding of a whole image';
+
+CREATE FUNCTION try_embed_image(image bytea, model text DEFAULT NULL) RETURNS embedding
+AS 'MODULE_PATHNAME', 'try_embed_image_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 100000 SUPPORT lookbook_vision_support;
+COMMENT ON FUNCTION try_embed_image(bytea, text) IS 'As embed_image, but NULL for bytes that are not a readable image';
+
+CREATE FUNCTION detect_garments(image bytea, model text DEFAULT NULL)
+RETURNS TABLE (category text, label text, score real, box box, embedding embedding)
+AS 'MODULE_PATHNAME', 'detect_garments_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 200000 ROWS 3;
+COMMENT ON FUNCTION detect_garments(bytea, text) IS
+  'Garments in an image, boxes in pixels of the upright photo, each with the embedding of its crop; no rows when none is found';
+
+-- What this connection has loaded and computed so far; for tests and for watching.
+CREATE FUNCTION lookbook_session_stats()
+RETURNS TABLE (sessions int, session_loads bigint, inferences bigint, memo_hits bigint, memo_entries int, memo_bytes bigint)
+AS 'MODULE_PATHNAME', 'lookbook_session_stats_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION lookbook_session_stats() IS 'Models loaded and results remembered by this connection';

@@ -7,5 +7,14 @@
 compile_error!("pgrx turns panics into errors by unwinding: build with panic = \"unwind\"");
 
 mod embedding;
+mod inference;
+mod models;
+mod settings;
 
 pgrx::pg_module_magic!();
+
+/// Runs when a backend loads the library: settings only, ONNX Runtime waits for the first inference.
+#[pgrx::pg_guard]
+extern "C-unwind" fn _PG_init() {
+    settings::register();
+}

@@ -1,0 +1,181 @@
+//! The SQL functions: arguments in, datums out, NULLs. What is computed is in the modules beside.
+
+use super::call_site;
+use super::{embedding_of, garments_of};
+use crate::embedding::NewEmbedding;
+use crate::models::{self, Sight};
+use crate::settings::errors::UserError;
+use lookbook_vision::{Garment, Kind};
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::prelude::*;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+
+/// A finished value of some SQL type; `None` is NULL.
+pub(super) struct Finished(pub(super) Option<pg_sys::Datum>);
+
+// SAFETY: the datum was made for the declared type, in a memory context that outlives the call.
+unsafe impl BoxRet for Finished {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        match self.0 {
+            // SAFETY: as above.
+            Some(datum) => unsafe { fcinfo.return_raw_datum(datum) },
+            None => fcinfo.return_null(),
+        }
+    }
+}
+
+impl IntoDatum for Finished {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        self.0
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::InvalidOid
+    }
+}
+
+/// What to do with bytes that are no readable image.
+#[derive(Clone, Copy)]
+enum BadImage {
+    Raise,
+    Null,
+}
+
+#[pg_extern]
+fn embed_image(fcinfo: pg_sys::FunctionCallInfo) -> Result<Finished, UserError> {
+    embed(fcinfo, BadImage::Raise)
+}
+
+#[pg_extern]
+fn try_embed_image(fcinfo: pg_sys::FunctionCallInfo) -> Result<Finished, UserError> {
+    embed(fcinfo, BadImage::Null)
+}
+
+fn embed(fcinfo: pg_sys::FunctionCallInfo, bad_image: BadImage) -> Result<Finished, UserError> {
+    if argument_is_null(fcinfo, 0) {
+        return Ok(Finished(None));
+    }
+    let sight = Sight::current();
+    if let Some(answer) = call_site::recall(fcinfo, sight) {
+        return Ok(Finished(answer));
+    }
+    let answer =
+        compute_embedding(fcinfo, bad_image)?.map(|elements| embedding_datum(fcinfo, &elements));
+    call_site::remember(fcinfo, sight, answer);
+    Ok(Finished(answer))
+}
+
+fn compute_embedding(
+    fcinfo: pg_sys::FunctionCallInfo,
+    bad_image: BadImage,
+) -> Result<Option<super::Elements>, UserError> {
+    let function = function_oid(fcinfo);
+    let asked = argument::<String>(fcinfo, 1);
+    let embedder = models::resolve(Kind::Embedder, asked.as_deref(), function)?;
+    let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
+        return Ok(None);
+    };
+    match embedding_of(image, &embedder, function) {
+        Ok(elements) => Ok(Some(elements)),
+        Err(failure) if failure.is_image_fault() && matches!(bad_image, BadImage::Null) => Ok(None),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+#[pg_extern]
+fn detect_garments(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(category, String),
+            name!(label, String),
+            name!(score, Option<f32>),
+            name!(bounds, pg_sys::BOX),
+            name!(embedding, Finished),
+        ),
+    >,
+    UserError,
+> {
+    let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
+        return Ok(TableIterator::empty());
+    };
+    let function = function_oid(fcinfo);
+    let asked = argument::<String>(fcinfo, 1);
+    let detector = models::resolve(Kind::Detector, asked.as_deref(), function)?;
+    let embedder = models::resolve(Kind::Embedder, None, function)?;
+    let found = garments_of(image, &detector, &embedder, function)?;
+    let rows: Vec<_> = found.iter().map(|garment| row(fcinfo, garment)).collect();
+    Ok(TableIterator::new(rows))
+}
+
+fn row(
+    fcinfo: pg_sys::FunctionCallInfo,
+    garment: &Garment,
+) -> (String, String, Option<f32>, pg_sys::BOX, Finished) {
+    let corner = |x: f32, y: f32| pg_sys::Point {
+        x: f64::from(x),
+        y: f64::from(y),
+    };
+    let bounds = pg_sys::BOX {
+        high: corner(garment.bbox.x2, garment.bbox.y2),
+        low: corner(garment.bbox.x1, garment.bbox.y1),
+    };
+    let embedding = Finished(Some(embedding_datum(fcinfo, &garment.embedding)));
+    (
+        garment.category.clone(),
+        garment.label.clone(),
+        garment.score,
+        bounds,
+        embedding,
+    )
+}
+
+#[pg_extern]
+#[allow(clippy::type_complexity)]
+fn lookbook_session_stats() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(sessions, i32),
+            name!(session_loads, i64),
+            name!(inferences, i64),
+            name!(memo_hits, i64),
+            name!(memo_entries, i32),
+            name!(memo_bytes, i64),
+        ),
+    >,
+    UserError,
+> {
+    let stats = super::stats();
+    Ok(TableIterator::once((
+        i32::try_from(stats.sessions).unwrap_or(i32::MAX),
+        stats.session_loads,
+        stats.inferences,
+        stats.memo_hits,
+        i32::try_from(stats.memo_entries).unwrap_or(i32::MAX),
+        i64::try_from(stats.memo_bytes).unwrap_or(i64::MAX),
+    )))
+}
+
+fn embedding_datum(fcinfo: pg_sys::FunctionCallInfo, elements: &[f32]) -> pg_sys::Datum {
+    // SAFETY: fcinfo is that of the running call.
+    unsafe { NewEmbedding::from_slice(elements).box_into(&mut FcInfo::from_ptr(fcinfo)) }
+        .sans_lifetime()
+}
+
+fn function_oid(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Oid {
+    // SAFETY: fcinfo is that of the running call.
+    unsafe { (*(*fcinfo).flinfo).fn_oid }
+}
+
+fn argument_is_null(fcinfo: pg_sys::FunctionCallInfo, number: usize) -> bool {
+    // SAFETY: our functions are declared with two arguments.
+    unsafe { pgrx::pg_arg_is_null(fcinfo, number) }
+}
+
+fn argument<T: FromDatum>(fcinfo: pg_sys::FunctionCallInfo, number: usize) -> Option<T> {
+    // SAFETY: the SQL declarations say bytea, text.
+    unsafe { pgrx::fcinfo::pg_getarg::<T>(fcinfo, number) }
+}

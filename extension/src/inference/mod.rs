@@ -1,0 +1,303 @@
+//! Vision inside a backend: models loaded at first use, results remembered, work that can be cancelled.
+//!
+//! Everything here belongs to one backend and dies with it. Nothing of ONNX Runtime exists before
+//! the first inference. No query runs while a model is borrowed, so nothing here is entered twice.
+
+mod background;
+mod call_site;
+mod functions;
+mod memo;
+mod planner;
+mod sessions;
+
+use crate::models::{self, Model};
+use crate::settings;
+use crate::settings::errors::{self, UserError};
+use lookbook_vision::{
+    Cancel, Detector, Device, Embedder, Error, Garment, Limits, Manifest, Runtime, SessionOptions,
+    check_model_with, decode, decode_side,
+};
+use memo::{Key, Memo, Value};
+use pgrx::pg_sys;
+use sessions::{SessionKey, Sessions};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+type Elements = Rc<[f32]>;
+
+/// What one backend has loaded and computed.
+struct Backend {
+    embedders: Sessions<Embedder>,
+    detectors: Sessions<Detector>,
+    memo: Memo,
+    /// The device that the memo's results were computed on.
+    memo_device: Device,
+    counts: Counts,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    session_loads: i64,
+    inferences: i64,
+    memo_hits: i64,
+}
+
+/// What `lookbook_session_stats()` shows.
+struct Stats {
+    sessions: usize,
+    session_loads: i64,
+    inferences: i64,
+    memo_hits: i64,
+    memo_entries: usize,
+    memo_bytes: usize,
+}
+
+thread_local! {
+    static BACKEND: RefCell<Backend> = RefCell::new(Backend {
+        embedders: Sessions::new(),
+        detectors: Sessions::new(),
+        memo: Memo::new(),
+        memo_device: Device::Cpu,
+        counts: Counts::default(),
+    });
+}
+
+/// Why there is no result: the photo or model at fault, or what a user is told already.
+enum Failure {
+    Vision(Error),
+    User(UserError),
+}
+
+impl Failure {
+    fn is_image_fault(&self) -> bool {
+        matches!(self, Failure::Vision(error) if error.code().is_image_fault())
+    }
+}
+
+impl From<UserError> for Failure {
+    fn from(error: UserError) -> Self {
+        Failure::User(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Vision(error)
+    }
+}
+
+impl From<Failure> for UserError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Vision(error) => errors::from_vision(error),
+            Failure::User(error) => error,
+        }
+    }
+}
+
+/// What every call reads of the settings.
+struct Circumstances {
+    options: SessionOptions,
+    limits: Limits,
+}
+
+impl Circumstances {
+    fn current() -> Result<Circumstances, UserError> {
+        let options = SessionOptions {
+            device: settings::device()?,
+            threads: settings::threads(),
+        };
+        Ok(Circumstances {
+            options,
+            limits: settings::limits(),
+        })
+    }
+
+    fn key(&self, image: &[u8], embedder: &Model, detector: Option<&Model>) -> Key {
+        Key {
+            image: Sha256::digest(image).into(),
+            embedder: embedder.fingerprint,
+            detector: detector.map(|model| model.fingerprint),
+            max_image_pixels: self.limits.max_pixels,
+        }
+    }
+
+    fn session(&self, model: &Model) -> SessionKey {
+        SessionKey {
+            fingerprint: model.fingerprint,
+            options: self.options,
+        }
+    }
+}
+
+/// The embedding of a whole image.
+fn embedding_of(
+    image: &[u8],
+    embedder: &Model,
+    function: pg_sys::Oid,
+) -> Result<Elements, Failure> {
+    let now = Circumstances::current()?;
+    check_size(image, &now.limits)?;
+    let key = now.key(image, embedder, None);
+    if let Some(Value::Embedding(elements)) = remembered(&key, now.options.device) {
+        return Ok(elements);
+    }
+    load_embedder(embedder, &now, function)?;
+    let cancel = Cancel::new();
+    let elements: Elements = BACKEND.with_borrow_mut(|backend| {
+        let session = loaded(backend.embedders.find(&now.session(embedder)))?;
+        session.set_cancel(&cancel);
+        let work = || {
+            let photo = decode(image, &now.limits, Some(decode_side(None, session)))?;
+            cancel.check()?;
+            Ok::<_, Error>(session.embed(&[photo.whole()])?.pop().unwrap_or_default())
+        };
+        let elements = background::run(&cancel, work)??;
+        backend.counts.inferences += 1;
+        Ok::<_, Failure>(elements.into())
+    })?;
+    remember(key, Value::Embedding(Rc::clone(&elements)));
+    Ok(elements)
+}
+
+/// The garments of an image with the embeddings of their crops.
+fn garments_of(
+    image: &[u8],
+    detector: &Model,
+    embedder: &Model,
+    function: pg_sys::Oid,
+) -> Result<Rc<[Garment]>, Failure> {
+    let now = Circumstances::current()?;
+    check_size(image, &now.limits)?;
+    let key = now.key(image, embedder, Some(detector));
+    if let Some(Value::Garments(garments)) = remembered(&key, now.options.device) {
+        return Ok(garments);
+    }
+    load_embedder(embedder, &now, function)?;
+    load_detector(detector, &now, function)?;
+    let cancel = Cancel::new();
+    let garments: Rc<[Garment]> = BACKEND.with_borrow_mut(|backend| {
+        let embed = loaded(backend.embedders.find(&now.session(embedder)))?;
+        let detect = loaded(backend.detectors.find(&now.session(detector)))?;
+        embed.set_cancel(&cancel);
+        detect.set_cancel(&cancel);
+        let work = || {
+            let photo = decode(image, &now.limits, Some(decode_side(Some(detect), embed)))?;
+            cancel.check()?;
+            lookbook_vision::garments(detect, embed, &photo)
+        };
+        let garments = background::run(&cancel, work)??;
+        backend.counts.inferences += 1;
+        Ok::<_, Failure>(garments.into())
+    })?;
+    remember(key, Value::Garments(Rc::clone(&garments)));
+    Ok(garments)
+}
+
+/// Checks a model before its row is stored, also with one run on a generated image.
+pub(crate) fn check_model(
+    manifest: &Manifest,
+    onnx: &[u8],
+) -> Result<Result<(), Error>, UserError> {
+    let library = settings::onnxruntime_library();
+    let cancel = Cancel::new();
+    background::run(&cancel, || {
+        let runtime = Runtime::load(&library)?;
+        check_model_with(&runtime, manifest, onnx, &cancel).map(|_report| ())
+    })
+}
+
+/// Refuses before the digest is computed what the decoder would refuse after it.
+fn check_size(image: &[u8], limits: &Limits) -> Result<(), Error> {
+    let bytes = image.len() as u64;
+    if bytes > limits.max_bytes {
+        return Err(Error::ImageTooManyBytes {
+            bytes,
+            limit: limits.max_bytes,
+        });
+    }
+    Ok(())
+}
+
+fn remembered(key: &Key, device: Device) -> Option<Value> {
+    BACKEND.with_borrow_mut(|backend| {
+        if backend.memo_device != device {
+            backend.memo = Memo::new();
+            backend.memo_device = device;
+        }
+        let found = backend.memo.find(key);
+        backend.counts.memo_hits += i64::from(found.is_some());
+        found
+    })
+}
+
+fn remember(key: Key, value: Value) {
+    BACKEND.with_borrow_mut(|backend| backend.memo.remember(key, value));
+}
+
+fn load_embedder(model: &Model, now: &Circumstances, function: pg_sys::Oid) -> Result<(), Failure> {
+    let key = now.session(model);
+    if BACKEND.with_borrow(|backend| backend.embedders.contains(&key)) {
+        return Ok(());
+    }
+    let session = open(model, now, function, Embedder::open)?;
+    BACKEND.with_borrow_mut(|backend| {
+        backend.counts.session_loads += 1;
+        backend.embedders.insert(key, session);
+    });
+    Ok(())
+}
+
+fn load_detector(model: &Model, now: &Circumstances, function: pg_sys::Oid) -> Result<(), Failure> {
+    let key = now.session(model);
+    if BACKEND.with_borrow(|backend| backend.detectors.contains(&key)) {
+        return Ok(());
+    }
+    let session = open(model, now, function, Detector::open)?;
+    BACKEND.with_borrow_mut(|backend| {
+        backend.counts.session_loads += 1;
+        backend.detectors.insert(key, session);
+    });
+    Ok(())
+}
+
+type Open<T> = fn(&Runtime, Manifest, &[u8], &SessionOptions) -> Result<T, Error>;
+
+fn open<T: Send>(
+    model: &Model,
+    now: &Circumstances,
+    function: pg_sys::Oid,
+    open: Open<T>,
+) -> Result<T, Failure> {
+    let manifest = Manifest::from_json(&model.manifest)?;
+    let onnx = models::onnx(model, function)?;
+    let library = settings::onnxruntime_library();
+    let options = now.options;
+    let session = background::run(&Cancel::new(), move || {
+        let runtime = Runtime::load(&library)?;
+        open(&runtime, manifest, &onnx, &options)
+    })??;
+    Ok(session)
+}
+
+/// Sessions are loaded just before they are used, in one call of one function.
+fn loaded<T>(session: Option<&mut T>) -> Result<&mut T, UserError> {
+    session.ok_or_else(|| {
+        errors::error(
+            pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            "a loaded model vanished before its use",
+        )
+    })
+}
+
+fn stats() -> Stats {
+    BACKEND.with_borrow(|backend| Stats {
+        sessions: backend.embedders.len() + backend.detectors.len(),
+        session_loads: backend.counts.session_loads,
+        inferences: backend.counts.inferences,
+        memo_hits: backend.counts.memo_hits,
+        memo_entries: backend.memo.len(),
+        memo_bytes: backend.memo.bytes(),
+    })
+}

@@ -1,0 +1,216 @@
+//! Model rows: which model a call means, whether the calling role may use it, and its bytes.
+//!
+//! Every lookup is a query on `lookbook_model` as the calling role, so that row-level security
+//! decides, also under SET ROLE and inside SECURITY DEFINER functions. Knows nothing of sessions.
+
+pub(crate) mod check;
+mod query;
+mod shipped;
+
+use crate::settings;
+use crate::settings::errors::{self, UserError};
+use lookbook_vision::Kind;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
+
+/// What identifies the behaviour of a model: its ONNX bytes and its manifest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Fingerprint([u8; 32]);
+
+/// A model that the current role may use.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) name: String,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) manifest: String,
+}
+
+/// What a statement sees of the database. Two snapshots of one backend with equal fields see the
+/// same rows: whatever commits, aborts or is rolled back to a savepoint moves `xmax` or shrinks the
+/// number of transactions in progress, and whatever this transaction writes moves `curcid`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sight {
+    xmin: pg_sys::TransactionId,
+    xmax: pg_sys::TransactionId,
+    in_progress: u32,
+    subtransactions: i32,
+    command: pg_sys::CommandId,
+    role: pg_sys::Oid,
+    settings: u64,
+}
+
+impl Sight {
+    /// Snapshot, role and settings of the running statement.
+    pub(crate) fn current() -> Sight {
+        // SAFETY: a function call always runs under an active snapshot, which stays until it returns.
+        let snapshot = unsafe { &*pg_sys::GetActiveSnapshot() };
+        Sight {
+            xmin: snapshot.xmin,
+            xmax: snapshot.xmax,
+            in_progress: snapshot.xcnt,
+            subtransactions: snapshot.subxcnt,
+            command: snapshot.curcid,
+            // SAFETY: reads a variable.
+            role: unsafe { pg_sys::GetUserId() },
+            settings: settings::generation(),
+        }
+    }
+}
+
+struct Resolved {
+    sight: Sight,
+    schema: pg_sys::Oid,
+    kind: Kind,
+    asked: Option<String>,
+    model: Model,
+}
+
+thread_local! {
+    /// The last models resolved: a statement asks for one or two, once per row.
+    static RESOLVED: RefCell<Vec<Resolved>> = const { RefCell::new(Vec::new()) };
+}
+const RESOLVED_KEPT: usize = 4;
+
+/// The model that `asked` names, or else the setting, or else the default of its kind.
+/// `function`: any function of the extension; its schema is where the tables are.
+pub(crate) fn resolve(
+    kind: Kind,
+    asked: Option<&str>,
+    function: pg_sys::Oid,
+) -> Result<Model, UserError> {
+    let sight = Sight::current();
+    // SAFETY: a catalogue lookup; the function is running, so it exists.
+    let schema = unsafe { pg_sys::get_func_namespace(function) };
+    let known = RESOLVED.with_borrow(|kept| {
+        kept.iter()
+            .find(|old| {
+                old.sight == sight
+                    && old.schema == schema
+                    && old.kind == kind
+                    && old.asked.as_deref() == asked
+            })
+            .map(|old| old.model.clone())
+    });
+    if let Some(model) = known {
+        return Ok(model);
+    }
+    let model = look_up(kind, asked, &schema_name(schema))?;
+    RESOLVED.with_borrow_mut(|kept| {
+        kept.truncate(RESOLVED_KEPT - 1);
+        kept.insert(
+            0,
+            Resolved {
+                sight,
+                schema,
+                kind,
+                asked: asked.map(str::to_owned),
+                model: model.clone(),
+            },
+        );
+    });
+    Ok(model)
+}
+
+/// The ONNX bytes of a model, as the current role sees it.
+pub(crate) fn onnx(model: &Model, function: pg_sys::Oid) -> Result<Vec<u8>, UserError> {
+    // SAFETY: as in `resolve`.
+    let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
+    let sql = statement(format!(
+        "SELECT onnx FROM {schema}.lookbook_model WHERE name = $1"
+    ));
+    query::first_row(&sql, &[&model.name], |row| row.value::<Vec<u8>>(1))
+        .flatten()
+        .ok_or_else(|| missing(&model.name))
+}
+
+fn look_up(kind: Kind, asked: Option<&str>, schema: &str) -> Result<Model, UserError> {
+    let name = match asked.map(str::to_owned).or_else(|| settings::model(kind)) {
+        Some(name) => name,
+        None => default_name(kind, schema)?,
+    };
+    let sql = statement(format!(
+        "SELECT kind, sha256, manifest::text FROM {schema}.lookbook_model WHERE name = $1"
+    ));
+    let row = query::first_row(&sql, &[&name], |row| {
+        (
+            row.value::<String>(1),
+            row.value::<String>(2),
+            row.value::<String>(3),
+        )
+    });
+    let Some((Some(found_kind), Some(sha256), Some(manifest))) = row else {
+        return Err(refusal(&name, schema));
+    };
+    if found_kind != kind.as_str() {
+        return Err(wrong_kind(&name, &found_kind, kind));
+    }
+    let digest = Sha256::new()
+        .chain_update(&sha256)
+        .chain_update(&manifest)
+        .finalize();
+    Ok(Model {
+        name,
+        fingerprint: Fingerprint(digest.into()),
+        manifest,
+    })
+}
+
+fn default_name(kind: Kind, schema: &str) -> Result<String, UserError> {
+    let sql = statement(format!(
+        "SELECT name FROM {schema}.lookbook_default_model WHERE kind = $1 ORDER BY shipped LIMIT 1"
+    ));
+    query::first_row(&sql, &[kind.as_str()], |row| row.value::<String>(1)).flatten().ok_or_else(|| {
+        errors::error(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("there is no default {} model", kind.as_str()),
+        )
+        .set_hint("Import one with lookbook_model_import() and choose it with lookbook_model_default().")
+    })
+}
+
+/// Raises what lookbook_model_refuse() says: whether the model is missing or not granted, and which
+/// ones may be used.
+fn refusal(name: &str, schema: &str) -> UserError {
+    let sql = statement(format!(
+        "SELECT {schema}.lookbook_model_refuse($1, change => false)"
+    ));
+    query::first_row(&sql, &[name], |_| ());
+    missing(name)
+}
+
+fn missing(name: &str) -> UserError {
+    errors::error(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("model \"{name}\" does not exist"),
+    )
+}
+
+fn wrong_kind(name: &str, found: &str, wanted: Kind) -> UserError {
+    errors::error(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        format!(
+            "model \"{name}\" is of kind {found}, and this needs one of kind {}",
+            wanted.as_str()
+        ),
+    )
+    .set_hint(format!(
+        "Name another model, here or in {}; SELECT name, kind FROM lookbook_model lists them.",
+        settings::model_setting(wanted)
+    ))
+}
+
+fn statement(sql: String) -> CString {
+    CString::new(sql).unwrap_or_default()
+}
+
+fn schema_name(schema: pg_sys::Oid) -> String {
+    // SAFETY: both functions return palloc'd or static NUL-terminated text; the schema exists.
+    unsafe {
+        let name = pg_sys::get_namespace_name(schema);
+        CStr::from_ptr(pg_sys::quote_identifier(name))
+            .to_string_lossy()
+            .into_owned()
+    }
+}

@@ -1,0 +1,81 @@
+//! What users are told: the one table from the vision crate's error codes to SQLSTATEs and hints.
+
+use lookbook_vision::{Error, ErrorCode};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+
+/// An error on its way to the user: SQLSTATE, message, detail, hint.
+pub(crate) type UserError = ErrorReport;
+
+/// A user error without detail or hint.
+pub(crate) fn error(code: PgSqlErrorCode, message: impl Into<String>) -> UserError {
+    ErrorReport::new(code, message.into(), "lookbook")
+}
+
+/// SQLSTATE and hint of every way in which the vision crate can fail; docs/models-in-sql.md has the
+/// same table.
+fn table(code: ErrorCode) -> (PgSqlErrorCode, Option<&'static str>) {
+    use PgSqlErrorCode as State;
+    match code {
+        ErrorCode::ImageEmpty | ErrorCode::NotAnImage | ErrorCode::ImageCorrupt => (
+            State::ERRCODE_INVALID_BINARY_REPRESENTATION,
+            Some("try_embed_image() gives NULL instead of this error."),
+        ),
+        ErrorCode::ImageTruncated => (
+            State::ERRCODE_STRING_DATA_LENGTH_MISMATCH,
+            Some("try_embed_image() gives NULL instead of this error."),
+        ),
+        ErrorCode::ImageUnsupported => (State::ERRCODE_FEATURE_NOT_SUPPORTED, None),
+        ErrorCode::ImageTooLarge => (
+            State::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            Some("The limits are lookbook.max_image_bytes and lookbook.max_image_pixels."),
+        ),
+        ErrorCode::ManifestInvalid => (
+            State::ERRCODE_INVALID_PARAMETER_VALUE,
+            Some("docs/architecture.md describes every key of a manifest."),
+        ),
+        ErrorCode::ModelDigestMismatch | ErrorCode::ModelMismatch | ErrorCode::InvalidSetting => {
+            (State::ERRCODE_INVALID_PARAMETER_VALUE, None)
+        }
+        ErrorCode::ModelInvalid => (State::ERRCODE_INVALID_BINARY_REPRESENTATION, None),
+        ErrorCode::ModelUnsupported => (State::ERRCODE_FEATURE_NOT_SUPPORTED, None),
+        ErrorCode::RuntimeMissing => (
+            State::ERRCODE_UNDEFINED_FILE,
+            Some(
+                "make install puts the library there; a superuser may name another with lookbook.onnxruntime.",
+            ),
+        ),
+        ErrorCode::ProviderUnavailable => (
+            State::ERRCODE_SYSTEM_ERROR,
+            Some("lookbook.device chooses the device: cpu, cuda, cuda:N or auto."),
+        ),
+        ErrorCode::InferenceFailed => (State::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, None),
+        ErrorCode::Cancelled => (State::ERRCODE_QUERY_CANCELED, None),
+        _ => (State::ERRCODE_INTERNAL_ERROR, None),
+    }
+}
+
+/// What a user is told of an error of the vision crate.
+pub(crate) fn from_vision(failure: Error) -> UserError {
+    let (state, hint) = table(failure.code());
+    let told = error(state, failure.to_string());
+    match hint {
+        Some(hint) => told.set_hint(hint),
+        None => told,
+    }
+}
+
+/// A row of `lookbook_model` that was not stored, and why.
+pub(crate) fn refused_model(name: &str, reason: Error) -> UserError {
+    let (state, hint) = table(reason.code());
+    let reason = reason.to_string();
+    let told = if reason.starts_with("model \"") {
+        error(state, reason)
+    } else {
+        error(state, format!("model \"{name}\" was refused: {reason}"))
+    };
+    match hint {
+        Some(hint) => told.set_hint(hint),
+        None => told,
+    }
+}
