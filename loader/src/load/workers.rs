@@ -276,13 +276,23 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Pairs what succeeded with its result and rejects the rest.
+    /// Pairs what succeeded with its result and rejects the rest. When nothing of a batch did, the
+    /// photos are not to blame, and the load stops.
     fn keep_good<T, R>(
         &self,
         items: Vec<T>,
         results: Vec<Result<R, Error>>,
         entry: impl Fn(&T) -> &'a Entry,
     ) -> Vec<(T, R)> {
+        if results.len() > 1
+            && let Some(Err(error)) = results.first()
+            && results.iter().all(Result::is_err)
+        {
+            let error = anyhow::Error::from(error.clone());
+            self.stop
+                .fail(error.context("a model failed for every photo of a batch"));
+            return Vec::new();
+        }
         let mut good = Vec::with_capacity(items.len());
         for (item, result) in items.into_iter().zip(results) {
             match result {
@@ -307,7 +317,10 @@ fn batch_or_singly<R>(
         Err(error) if tensors.len() == 1 => vec![Err(error)],
         Err(_) => tensors
             .iter()
-            .flat_map(|one| batch_or_singly(std::slice::from_ref(one), &mut run))
+            .flat_map(|tensor| match run(std::slice::from_ref(tensor)) {
+                Ok(results) => results.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            })
             .collect(),
     }
 }
