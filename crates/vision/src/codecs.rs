@@ -111,21 +111,30 @@ fn over_white(image: &RgbaImage) -> RgbImage {
     flat
 }
 
-/// A WebP file states its length; a shorter one is truncated, whatever its codec would make of it.
+/// A WebP file is a list of chunks that state their lengths, which its codec takes at their word
+/// when it reserves memory. One that reaches beyond the data means truncation.
 fn check_riff(bytes: &[u8]) -> Result<(), Error> {
-    let stated = bytes
-        .get(4..8)
-        .and_then(|size| size.try_into().ok())
-        .map_or(0, u32::from_le_bytes);
-    let stated = u64::from(stated) + 8;
+    let truncated = |reason| Error::ImageTruncated { format: Format::WebP.name(), reason };
+    let size_at = |at: usize| {
+        let size = bytes.get(at..at + 4).and_then(|size| size.try_into().ok());
+        size.map(|size| u64::from(u32::from_le_bytes(size)))
+    };
     let found = bytes.len() as u64;
-    if found >= stated {
-        return Ok(());
+    let stated = size_at(4).unwrap_or(u64::MAX - 8) + 8;
+    if stated > found {
+        return Err(truncated(format!("it has {found} of {stated} bytes")));
     }
-    Err(Error::ImageTruncated {
-        format: Format::WebP.name(),
-        reason: format!("it has {found} of {stated} bytes"),
-    })
+    let mut at = 12;
+    while at < stated {
+        let size = usize::try_from(at + 4).ok().and_then(size_at);
+        // Chunks are padded to even lengths; some writers leave out the last byte of padding.
+        let end = size.map_or(u64::MAX, |size| at + 8 + size);
+        if end > found {
+            return Err(truncated("its last chunk ends behind the data".to_owned()));
+        }
+        at = end + end % 2;
+    }
+    Ok(())
 }
 
 fn explain(format: Format, error: &ImageError) -> Error {

@@ -55,7 +55,7 @@ impl Model {
                 ));
             }
         }
-        let preprocessor = Preprocessor::new(manifest.input());
+        let preprocessor = Preprocessor::new(&manifest);
         Ok(Self {
             session,
             manifest,

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 use half::f16;
 
 use crate::geometry::Geometry;
-use crate::manifest::{Colour, Dtype, Filter, Input, Layout, Resize};
+use crate::manifest::{Colour, Dtype, Filter, Input, Layout, Manifest, Resize};
 use crate::photo::View;
 
 /// Turns views into input tensors; cheap to clone, usable from any thread.
@@ -55,7 +55,9 @@ impl Tensor {
 }
 
 impl Preprocessor {
-    pub(crate) fn new(input: &Input) -> Self {
+    /// What the manifest's input asks for.
+    pub fn new(manifest: &Manifest) -> Self {
+        let input = manifest.input();
         let scale = input.scale.unwrap_or(1.0 / 255.0);
         let mean = input.mean.unwrap_or([0.0; 3]);
         let std = input.std.unwrap_or([1.0; 3]);
@@ -218,24 +220,56 @@ fn resample(view: &View<'_>, fit: &Fit, filter: Filter) -> Vec<U8x3> {
     let source_width = (fit.source[2] * width).min(columns - source_left);
     let source_height = (fit.source[3] * height).min(rows - source_top);
 
-    let algorithm = match filter {
-        Filter::Nearest => ResizeAlg::Nearest,
-        Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-        Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-        Filter::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
-    };
-    let options = ResizeOptions::new()
-        .resize_alg(algorithm)
-        .use_alpha(false)
-        .crop(source_left, source_top, source_width, source_height);
-    let mut out = TypedImage::<U8x3>::new(fit.size.0, fit.size.1);
     let image =
         TypedImageRef::<U8x3>::from_buffer(pixels.width(), pixels.height(), pixels.as_raw())
             .expect("an RgbImage holds width × height × 3 bytes");
     let cut = TypedCroppedImage::from_ref(&image, x as u32, y as u32, columns as u32, rows as u32)
         .expect("a view lies inside its photo");
+    let (source_x, source_y) = ((source_left, source_width), (source_top, source_height));
+    let (width, height) = fit.size;
+    let algorithm = match filter {
+        Filter::Nearest => return resized(&cut, fit.size, source_x, source_y, ResizeAlg::Nearest),
+        Filter::Bilinear => FilterType::Bilinear,
+        Filter::Bicubic => FilterType::CatmullRom,
+        Filter::Lanczos3 => FilterType::Lanczos3,
+    };
+    let algorithm = ResizeAlg::Convolution(algorithm);
+    // Rows, then columns: Pillow's order, and each pass rounds to bytes. The resampler alone would
+    // take columns first, which differs by up to a dozen levels at hard edges.
+    let rows_first = u64::from(width) * rows as u64 <= MOST_BETWEEN;
+    let (first, box_of_first) = if rows_first {
+        ((width, rows as u32), (source_x, (0.0, rows)))
+    } else {
+        ((columns as u32, height), ((0.0, columns), source_y))
+    };
+    let between = resized(&cut, first, box_of_first.0, box_of_first.1, algorithm);
+    let between = TypedImageRef::new(first.0, first.1, &between)
+        .expect("the first pass fills its whole image");
+    let whole = |size: u32| (0.0, f64::from(size));
+    let (source_x, source_y) =
+        if rows_first { (whole(width), source_y) } else { (source_x, whole(height)) };
+    resized(&between, fit.size, source_x, source_y, algorithm)
+}
+
+/// Pixels between the two passes up to which rows go first. Beyond it (a strip of a few columns and
+/// millions of rows) the order only serves to bound memory.
+const MOST_BETWEEN: u64 = 1 << 24;
+
+/// One call of the resampler; `x` and `y` are start and length of the source box.
+fn resized(
+    source: &impl ImageView<Pixel = U8x3>,
+    size: (u32, u32),
+    x: (f64, f64),
+    y: (f64, f64),
+    algorithm: ResizeAlg,
+) -> Vec<U8x3> {
+    let options =
+        ResizeOptions::new().resize_alg(algorithm).use_alpha(false).crop(x.0, y.0, x.1, y.1);
+    let mut out = vec![U8x3::new([0; 3]); size.0 as usize * size.1 as usize];
+    let mut image = TypedImage::from_pixels_slice(size.0, size.1, &mut out)
+        .expect("the buffer has the size of the image");
     Resizer::new()
-        .resize_typed(&cut, &mut out, &options)
-        .expect("the source box lies inside the view");
-    out.pixels().to_vec()
+        .resize_typed(source, &mut image, &options)
+        .expect("the source box lies inside the source");
+    out
 }

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Tiny ONNX models for the tests: one per output form, and broken ones.
+
+Their numbers are plain functions of the picture (mostly of its mean brightness), so that the tests
+can say what must come out. Needs: onnx, numpy. The results are committed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper, save_model
+
+HERE = Path(__file__).parent
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+WIDTH, HEIGHT = 32, 40
+PICTURE = ["n", 3, HEIGHT, WIDTH]
+
+
+def constant(name, values, dtype=np.float32):
+    return numpy_helper.from_array(np.array(values, dtype), name)
+
+
+def value(name, shape, element=FLOAT):
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+def write(name, nodes, outputs, constants=(), inputs=None, domains=(), check=True):
+    graph = helper.make_graph(
+        nodes, name, inputs or [value("image", PICTURE)], outputs, list(constants)
+    )
+    opsets = [helper.make_opsetid("", 17)] + [helper.make_opsetid(d, 1) for d in domains]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="lookbook")
+    if check:
+        checker.check_model(model)
+    path = HERE / f"{name}.onnx"
+    path.write_bytes(model.SerializeToString())
+    return model
+
+
+def weights():
+    return constant("weights", np.random.default_rng(5).normal(0, 0.5, (6, 3, 4, 4)))
+
+
+def embedders():
+    conv = helper.make_node("Conv", ["image", "weights"], ["map"], strides=[4, 4])
+    pool = [
+        conv,
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["embedding"]),
+    ]
+    write("embed", pool, [value("embedding", ["n", 6])], [weights()])
+    write("embed_map", [conv], [value("map", ["n", 6, HEIGHT // 4, WIDTH // 4])], [weights()])
+    for batch in (1, 3):
+        picture = value("image", [batch, 3, HEIGHT, WIDTH])
+        out = value("embedding", [batch, 6])
+        write(f"embed_fixed_{batch}", pool, [out], [weights()], [picture])
+
+    # NHWC bytes in: what a quantised model takes.
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["embedding"], axes=[1, 2], keepdims=0),
+    ]
+    picture = value("image", ["n", HEIGHT, WIDTH, 3], TensorProto.UINT8)
+    write("embed_bytes", nodes, [value("embedding", ["n", 3])], inputs=[picture])
+    # Half precision in and out.
+    nodes = [helper.make_node("ReduceMean", ["image"], ["embedding"], axes=[2, 3], keepdims=0)]
+    half = TensorProto.FLOAT16
+    write("embed_half", nodes, [value("embedding", ["n", 3], half)], inputs=[value("image", PICTURE, half)])
+
+    nodes = pool + [
+        helper.make_node("Sub", ["embedding", "embedding"], ["zero"]),
+        helper.make_node("Div", ["zero", "zero"], ["nan"]),
+    ]
+    write("embed_nan", nodes, [value("nan", ["n", 6])], [weights()])
+    write("embed_zero", nodes[:-1], [value("zero", ["n", 6])], [weights()])
+    nodes = pool[:2] + [
+        helper.make_node("Shape", ["map"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["floats"], to=FLOAT),
+    ]
+    write("embed_rank", nodes, [value("floats", [4])], [weights()])
+    nodes = pool + [helper.make_node("Cast", ["embedding"], ["integers"], to=INT64)]
+    write("embed_integers", nodes, [value("integers", ["n", 6], INT64)], [weights()])
+    second = value("other", [1])
+    nodes = pool[:2] + [
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Add", ["flat", "other"], ["embedding"]),
+    ]
+    write("embed_two_inputs", nodes, [value("embedding", ["n", 6])], [weights()], [value("image", PICTURE), second])
+
+
+def slow():
+    """Runs for hours unless it is stopped: a loop around a small product of matrices."""
+    size = 48
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "turn"], ["next"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        "body",
+        [value("step", [], INT64), value("go", [], TensorProto.BOOL), value("state", [size, size])],
+        [value("go_on", [], TensorProto.BOOL), value("next", [size, size])],
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["start", "mean"], ["state0"]),
+        helper.make_node("Loop", ["steps", "yes", "state0"], ["last"], body=body),
+        helper.make_node("ReduceMean", ["last"], ["embedding"], axes=[0], keepdims=0),
+        helper.make_node("Unsqueeze", ["embedding", "zero"], ["out"]),
+    ]
+    constants = [
+        constant("zero", [0], np.int64),
+        constant("steps", 10**12, np.int64),
+        constant("yes", True, bool),
+    ]
+    ramp = [
+        helper.make_node("ConstantOfShape", ["square"], ["start"], value=constant("one", [1.0])),
+        helper.make_node("EyeLike", ["start"], ["turn"]),
+    ]
+    constants.append(constant("square", [size, size], np.int64))
+    write("slow", ramp + nodes, [value("out", [1, size])], constants, [value("image", [1, *PICTURE[1:]])])
+
+
+def brightness(shape):
+    """Nodes that give each photo's mean as a tensor of `shape`, which starts with -1."""
+    return [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["mean", "ones"], ["bright"]),
+    ], constant("ones", shape, np.int64)
+
+
+# Boxes in input pixels: cx, cy, w, h. The second hides behind the first; the fourth is the same
+# place in another class; the fifth reaches beyond the input; the sixth scores too little.
+BOXES = [
+    [10, 12, 8, 16], [11, 12, 8, 16], [24, 30, 6, 8], [10, 12, 8, 16], [31, 39, 10, 10], [5, 5, 4, 4],
+]
+SCORES = [
+    [0.9, 0.1, 0.0], [0.8, 0.1, 0.0], [0.1, 0.7, 0.0], [0.0, 0.6, 0.1], [0.5, 0.1, 0.2], [0.05, 0.0, 0.0],
+]
+
+
+def detectors():
+    boxes, scores = np.array(BOXES, np.float32), np.array(SCORES, np.float32)
+    # Scores are those above times the photo's mean, so white photos keep them.
+    nodes, ones = brightness([-1, 1, 1])
+    v8 = nodes + [
+        helper.make_node("Mul", ["scores", "bright"], ["scaled"]),
+        helper.make_node("Mul", ["bright", "nothing"], ["zero"]),
+        helper.make_node("Add", ["boxes", "zero"], ["spread"]),
+        helper.make_node("Concat", ["spread", "scaled"], ["out"], axis=1),
+    ]
+    constants = [ones, constant("boxes", boxes.T[None]), constant("scores", scores.T[None]), constant("nothing", [0.0])]
+    write("yolo_v8", v8, [value("out", ["n", 7, 6])], constants)
+    logits = [constant("scores", 8 * (scores.T[None] - 0.5)) if c.name == "scores" else c for c in constants]
+    write("yolo_v8_logits", v8, [value("out", ["n", 7, 6])], logits)
+
+    nodes, ones = brightness([-1, 1, 1])
+    v5 = nodes + [
+        helper.make_node("Mul", ["objectness", "bright"], ["scaled"]),
+        helper.make_node("Mul", ["bright", "nothing"], ["zero"]),
+        helper.make_node("Add", ["boxes", "zero"], ["spread"]),
+        helper.make_node("Add", ["classes", "zero"], ["certain"]),
+        helper.make_node("Concat", ["spread", "scaled", "certain"], ["out"], axis=2),
+    ]
+    best = scores.max(axis=1, keepdims=True)
+    constants = [
+        ones, constant("boxes", boxes[None]), constant("objectness", best[None]),
+        constant("classes", (scores / best)[None]), constant("nothing", [0.0]),
+    ]
+    write("yolo_v5", v5, [value("out", ["n", 6, 8])], constants)
+
+    nodes, ones = brightness([-1, 1, 1])
+    rest = 1 - scores.sum(axis=1, keepdims=True) * 0.95
+    logits = np.log(np.concatenate([scores * 0.95, rest], axis=1) + 1e-6)
+    size = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32)
+    detr = nodes + [
+        helper.make_node("Mul", ["bright", "nothing"], ["zero"]),
+        helper.make_node("Add", ["logits0", "zero"], ["logits"]),
+        helper.make_node("Add", ["boxes0", "zero"], ["boxes"]),
+    ]
+    constants = [ones, constant("logits0", logits[None]), constant("boxes0", (boxes / size)[None]), constant("nothing", [0.0])]
+    write("detr", detr, [value("logits", ["n", 6, 4]), value("boxes", ["n", 6, 4])], constants)
+
+    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)[[0, 2, 4]]
+    vision = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["scores0", "mean"], ["scores"]),
+        helper.make_node("Identity", ["labels0"], ["labels"]),
+        helper.make_node("Identity", ["boxes0"], ["boxes"]),
+    ]
+    constants = [constant("boxes0", corners), constant("labels0", [1, 2, 1], np.int64), constant("scores0", [0.9, 0.7, 0.5])]
+    outputs = [value("boxes", ["k", 4]), value("labels", ["k"], INT64), value("scores", ["k"])]
+    write("torchvision", vision, outputs, constants, [value("image", PICTURE[1:])])
+
+
+def broken():
+    identity = helper.make_node("Frobnicate", ["image"], ["embedding"])
+    write("unknown_operator", [identity], [value("embedding", PICTURE)], check=False)
+    custom = helper.make_node("Frobnicate", ["image"], ["embedding"], domain="com.example")
+    write("custom_domain", [custom], [value("embedding", PICTURE)], domains=["com.example"], check=False)
+    context = helper.make_node("EPContext", ["image"], ["embedding"], domain="com.microsoft")
+    write("ep_context", [context], [value("embedding", PICTURE)], domains=["com.microsoft"], check=False)
+
+    model = write("external_data", [helper.make_node("Add", ["image", "big"], ["embedding"])],
+                  [value("embedding", PICTURE)], [constant("big", np.ones((1, 3, 1, 1)))])
+    save_model(model, str(HERE / "external_data.onnx"), save_as_external_data=True,
+               location="external_data.bin", size_threshold=0)
+    (HERE / "external_data.bin").unlink()
+
+
+if __name__ == "__main__":
+    embedders()
+    slow()
+    detectors()
+    broken()
