@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use postgres::{Client, Config, NoTls};
 
 use crate::database::Database;
@@ -129,6 +129,27 @@ impl Cluster {
     pub fn start_server(&self) -> Result<()> {
         let mut running = self.running();
         ensure!(running.is_none(), "the server runs already");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log_before_bytes = self.log().len();
+            if let Some(postmaster) = self.try_start(deadline)? {
+                *running = Some(postmaster);
+                return Ok(());
+            }
+            // Of a killed server, the last processes may take a moment to notice.
+            let log = self.log();
+            let said = log.get(log_before_bytes..).unwrap_or_default();
+            let is_waiting = said.contains("pre-existing shared memory block");
+            ensure!(
+                is_waiting && Instant::now() < deadline,
+                "the server does not come up:\n{log}"
+            );
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A postmaster that takes connections, or `None` if it ended at once.
+    fn try_start(&self, deadline: Instant) -> Result<Option<Child>> {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -140,15 +161,18 @@ impl Cluster {
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut postmaster = server.spawn().context("starting postgres")?;
-        let deadline = Instant::now() + PATIENCE;
         while self.connect("postgres", "postgres").is_err() {
-            if postmaster.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!("the server does not come up:\n{}", self.log());
+            if postmaster.try_wait()?.is_some() {
+                return Ok(None);
             }
+            ensure!(
+                Instant::now() < deadline,
+                "the server does not come up:\n{}",
+                self.log()
+            );
             sleep(Duration::from_millis(20));
         }
-        *running = Some(postmaster);
-        Ok(())
+        Ok(Some(postmaster))
     }
 
     /// Stops the server the `fast` way: sessions are ended, everything is written.
@@ -165,24 +189,11 @@ impl Cluster {
         self.start_server()
     }
 
-    /// Kills the postmaster with SIGKILL and waits until all of its processes have noticed.
+    /// Kills the postmaster with SIGKILL; its other processes end as they notice.
     pub fn kill_9(&self) -> Result<()> {
         let mut postmaster = self.running().take().context("the server does not run")?;
-        let children = children_of(postmaster.id())?;
         postmaster.kill()?;
         postmaster.wait()?;
-        let deadline = Instant::now() + PATIENCE;
-        // A process that ended and whose parent has not asked yet has no program any more.
-        while children
-            .iter()
-            .any(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok())
-        {
-            ensure!(
-                Instant::now() < deadline,
-                "the killed server still has processes"
-            );
-            sleep(Duration::from_millis(20));
-        }
         Ok(())
     }
 
@@ -271,27 +282,4 @@ fn start_keeper(installation: &Installation, folder: &Path) -> Result<Child> {
         .stderr(Stdio::null())
         .spawn()
         .context("starting the keeper of the cluster")
-}
-
-fn children_of(parent: u32) -> Result<Vec<u32>> {
-    let mut children = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        // Field 4 of /proc/PID/stat, after the program's name in parentheses. Gone: not a child.
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        if after_name.split_whitespace().nth(1) == Some(&parent.to_string()) {
-            children.push(pid);
-        }
-    }
-    Ok(children)
 }

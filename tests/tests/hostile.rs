@@ -1,0 +1,199 @@
+//! Whatever bytes come in, the answer is a value or an error with an SQLSTATE of its own: no backend
+//! dies, and no panic reaches a user (that would be XX000).
+
+use std::fs;
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
+use lookbook_tests::{Cluster, workspace};
+use postgres::Client;
+
+/// SplitMix64: the same hostile bytes in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap_or(0)
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    /// Flips, cuts, repeats and inserts: a few times each.
+    fn damage(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(8) {
+            let at = self.below(bytes.len().max(1));
+            match self.below(5) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at.min(bytes.len()), self.byte()),
+                2 => bytes.extend_from_within(at.min(bytes.len())..),
+                _ if !bytes.is_empty() => bytes[at] = self.byte(),
+                _ => bytes.push(self.byte()),
+            }
+        }
+    }
+}
+
+fn backend(client: &mut Client) -> Result<i32> {
+    Ok(client.query_one("SELECT pg_backend_pid()", &[])?.get(0))
+}
+
+/// The SQLSTATE of a refusal, which must be one that a user can act on.
+fn refusal(error: &postgres::Error, what: &str) -> Result<String> {
+    let error = error
+        .as_db_error()
+        .with_context(|| format!("the backend died of {what}: {error}"))?;
+    ensure!(
+        !error.code().code().starts_with("XX"),
+        "{what} is an internal error: {error:?}"
+    );
+    Ok(error.code().code().to_owned())
+}
+
+#[test]
+fn damaged_photos_are_values_or_refusals() -> Result<()> {
+    let database = Cluster::shared()?.database("damaged_photos")?;
+    let mut client = database.connect()?;
+    let pid = backend(&mut client)?;
+    let mut photos: Vec<_> = fs::read_dir(workspace().join("tests/catalogue/queries"))?
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .map(|entry| entry.path())
+        .collect();
+    photos.sort();
+    let mut random = Random(20);
+    let (mut values, mut refusals) = (0, 0);
+    for round in 0..200 {
+        let mut bytes = fs::read(&photos[round % photos.len()])?;
+        random.damage(&mut bytes);
+        let embedded = client.query_one("SELECT embed_image($1)::text", &[&bytes]);
+        match &embedded {
+            Ok(_) => values += 1,
+            Err(error) => {
+                refusal(error, &format!("damaged photo {round}"))?;
+                refusals += 1;
+            }
+        }
+        let tried: Option<String> = client
+            .query_one("SELECT try_embed_image($1)::text", &[&bytes])?
+            .get(0);
+        assert_eq!(
+            tried,
+            embedded.ok().map(|row| row.get(0)),
+            "try_embed_image of {round}"
+        );
+    }
+    ensure!(
+        values > 0 && refusals > 0,
+        "{values} values, {refusals} refusals: a one-sided test"
+    );
+    assert_eq!(backend(&mut client)?, pid);
+    Ok(())
+}
+
+#[test]
+fn literals_are_values_that_read_back_or_refusals() -> Result<()> {
+    const PIECES: [&str; 20] = [
+        "[", "]", ",", "1", "-2.5", "1e38", "1e39", "1e-46", "NaN", "infinity", " ", "\t", "0x1",
+        "+", "e", "é", "]]", "[[", "1,2,3", "'",
+    ];
+    let database = Cluster::shared()?.database("literals")?;
+    let mut client = database.connect()?;
+    let pid = backend(&mut client)?;
+    let mut random = Random(21);
+    for _ in 0..3000 {
+        let middle: String = (0..random.below(6))
+            .map(|_| PIECES[random.below(PIECES.len())])
+            .collect();
+        let literal = if random.below(4) == 0 {
+            middle
+        } else {
+            format!("[{middle}]")
+        };
+        match client.query_one("SELECT $1::text::embedding::text", &[&literal]) {
+            Ok(row) => {
+                let text: String = row.get(0);
+                let again = client.query_one("SELECT $1::text::embedding::text", &[&text])?;
+                assert_eq!(
+                    again.get::<_, String>(0),
+                    text,
+                    "{literal} reads back differently"
+                );
+            }
+            Err(error) => {
+                let code = refusal(&error, &literal)?;
+                ensure!(
+                    code.starts_with("22") || code == "54000",
+                    "{literal}: SQLSTATE {code}"
+                );
+            }
+        }
+    }
+    assert_eq!(backend(&mut client)?, pid);
+    Ok(())
+}
+
+/// One row of one field in the binary format of COPY.
+fn copy_of(field: &[u8]) -> Vec<u8> {
+    let mut bytes = b"PGCOPY\n\xff\r\n\0".to_vec();
+    bytes.extend([0; 8]);
+    bytes.extend(1_i16.to_be_bytes());
+    bytes.extend(i32::try_from(field.len()).unwrap_or(i32::MAX).to_be_bytes());
+    bytes.extend(field);
+    bytes.extend((-1_i16).to_be_bytes());
+    bytes
+}
+
+#[test]
+fn damaged_binary_input_is_a_value_or_a_refusal() -> Result<()> {
+    let database = Cluster::shared()?.database("binary_input")?;
+    let mut client = database.connect()?;
+    client.batch_execute("CREATE TABLE t (v embedding)")?;
+    let pid = backend(&mut client)?;
+    let mut good = vec![0, 3, 0, 0];
+    for element in [1.0_f32, -2.0, 3.5] {
+        good.extend(element.to_be_bytes());
+    }
+    let mut random = Random(22);
+    let mut stored = 0;
+    for round in 0..500 {
+        let mut field = good.clone();
+        if round > 0 {
+            random.damage(&mut field);
+        }
+        let mut writer = client.copy_in("COPY t FROM STDIN (FORMAT binary)")?;
+        let sent = writer.write_all(&copy_of(&field));
+        match sent
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(writer.finish()?))
+        {
+            Ok(rows) => stored += rows,
+            Err(error) => {
+                let error = error
+                    .downcast_ref::<postgres::Error>()
+                    .context("COPY broke off")?;
+                refusal(error, &format!("binary input {field:?}"))?;
+            }
+        }
+    }
+    let row = client.query_one(
+        "SELECT count(*), bool_and(v = v::text::embedding), bool_and(embedding_norm(v) < 'infinity') FROM t",
+        &[],
+    )?;
+    assert_eq!(row.get::<_, i64>(0), i64::try_from(stored)?);
+    ensure!(
+        row.get::<_, bool>(1) && row.get::<_, bool>(2),
+        "a stored value is not a value"
+    );
+    assert_eq!(backend(&mut client)?, pid);
+    Ok(())
+}
