@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+pub mod codes;
 mod scalar;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,212 @@
+//! Kernels over quantised codes: what the index spends its time in.
+//!
+//! Owns the byte layouts that the kernels fix (16-lane sign-code groups, packed refinement codes) and
+//! the choice of the instruction set. Must not know pages, lists or metrics. `scalar` is the
+//! definition: every other level gives the same integers exactly and the same floats up to the
+//! rounding of a sum in another order, never with a deeper sum than the scalar one.
+//!
+//! * **Sign-code group**: 16 codes of `8·p` bits. Byte `i·16 + j` holds dimensions `8i..8i+8` of code
+//!   `j`, the lowest bit first: a column of 16 bytes is one byte-shuffle. `p` is even.
+//! * **Packed codes**: eight codes of `b` bits in `b` bytes, the first in the lowest bits (3 ≤ b ≤ 8).
+//! * **Look-up tables**: for every byte of the code two tables of 16 bytes, one for each nibble, in two
+//!   arrays. Entries are at most 127, so that two of them add up in a byte.
+
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+/// Codes in one group.
+pub const LANES: usize = 16;
+/// The largest entry of a look-up table.
+pub const TABLE_MAX: u8 = 127;
+
+/// One group of [`LANES`] sign codes with the factors of each; all columns borrow from a page.
+#[derive(Clone, Copy, Debug)]
+pub struct SignGroup<'a> {
+    /// `16·p` bytes, see the module.
+    pub codes: &'a [u8],
+    /// 16 little-endian `f32`: the constant of each code.
+    pub constants: &'a [u8],
+    /// 16 little-endian bf16: the factor of each code's inner product with the query.
+    pub factors: &'a [u8],
+    /// 16 little-endian bf16: the error radius of each code.
+    pub radii: &'a [u8],
+}
+
+/// Tables of one query, `16·p` bytes each.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables<'a> {
+    /// For the low nibble of every byte.
+    pub low: &'a [u8],
+    /// For the high nibble of every byte.
+    pub high: &'a [u8],
+}
+
+/// What turns a table sum `S` into a bound:
+/// `constant·constant_weight + base − factor·(gain·S + offset) − radius·spread`.
+#[derive(Clone, Copy, Debug)]
+pub struct BoundTerms {
+    /// 1 when the constant counts (distances), 0 when not (inner products).
+    pub constant_weight: f32,
+    /// Added to every bound.
+    pub base: f32,
+    /// Width of one table step, twice.
+    pub gain: f32,
+    /// What a sum of zero stands for.
+    pub offset: f32,
+    /// How much of the error radius is subtracted.
+    pub spread: f32,
+}
+
+/// The instruction sets there are implementations for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Portable; the definition.
+    Scalar,
+    /// AVX2, FMA, BMI2.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VBMI.
+    Avx512,
+}
+
+type DotPanel = fn(&[f32], &[f32], usize, &mut [[f32; LANES]]);
+
+/// One implementation of every kernel. `kernels()` is the best this processor has.
+#[derive(Debug)]
+pub struct Kernels {
+    level: Level,
+    hadamard: fn(&mut [f32]),
+    sign_bounds: fn(&SignGroup<'_>, &Tables<'_>, &BoundTerms, &mut [f32; LANES]),
+    squared_distance: fn(&[f32], &[u8], u32, f32) -> f32,
+    dot: fn(&[f32], &[u8], u32) -> f32,
+    dot_panel: DotPanel,
+}
+
+static SCALAR: Kernels = Kernels {
+    level: Level::Scalar,
+    hadamard: scalar::hadamard,
+    sign_bounds: scalar::sign_bounds,
+    squared_distance: scalar::squared_distance,
+    dot: scalar::dot,
+    dot_panel: scalar::dot_panel,
+};
+
+/// The fastest kernels that this processor runs; chosen once.
+pub fn kernels() -> &'static Kernels {
+    static BEST: OnceLock<&'static Kernels> = OnceLock::new();
+    BEST.get_or_init(|| {
+        [Level::Avx512, Level::Avx2]
+            .into_iter()
+            .find_map(Kernels::at)
+            .unwrap_or(&SCALAR)
+    })
+}
+
+impl Kernels {
+    /// The kernels of one level, if this processor runs them.
+    pub fn at(level: Level) -> Option<&'static Kernels> {
+        match level {
+            Level::Scalar => Some(&SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::Avx512 => x86::at(level),
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 => None,
+        }
+    }
+
+    /// Which level this is.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The Walsh–Hadamard transform in place, not normalised: norms grow by √n. The length is a power
+    /// of two.
+    pub fn hadamard(&self, x: &mut [f32]) {
+        assert!(
+            x.len().is_power_of_two(),
+            "a Hadamard transform has a power of two elements"
+        );
+        (self.hadamard)(x);
+    }
+
+    /// The bound of each of the 16 codes of `group`; see [`BoundTerms`].
+    pub fn sign_bounds(
+        &self,
+        group: &SignGroup<'_>,
+        tables: &Tables<'_>,
+        terms: &BoundTerms,
+        bounds: &mut [f32; LANES],
+    ) {
+        let bytes = group.codes.len();
+        assert!(
+            bytes.is_multiple_of(2 * LANES)
+                && tables.low.len() == bytes
+                && tables.high.len() == bytes
+                && group.constants.len() == 4 * LANES
+                && group.factors.len() == 2 * LANES
+                && group.radii.len() == 2 * LANES,
+            "columns of a sign-code group disagree"
+        );
+        (self.sign_bounds)(group, tables, terms, bounds);
+    }
+
+    /// `Σ (xᵢ − step·(uᵢ − (2ᵇ − 1)/2))²` for packed codes `u` of `bits` bits. `x` has a multiple of 16
+    /// elements, `packed` `bits` bytes for every eight of them.
+    pub fn squared_distance(&self, x: &[f32], packed: &[u8], bits: u32, step: f32) -> f32 {
+        check_packed(x, packed, bits);
+        (self.squared_distance)(x, packed, bits, step)
+    }
+
+    /// `Σ xᵢ·(uᵢ − (2ᵇ − 1)/2)` for packed codes `u`; shapes as in [`Kernels::squared_distance`].
+    pub fn dot(&self, x: &[f32], packed: &[u8], bits: u32) -> f32 {
+        check_packed(x, packed, bits);
+        (self.dot)(x, packed, bits)
+    }
+
+    /// Inner products of rows with 16 columns: `out[r][j] = Σ_d rows[r·dims + d] · panel[16·d + j]`.
+    pub fn dot_panel(&self, rows: &[f32], panel: &[f32], dims: usize, out: &mut [[f32; LANES]]) {
+        assert!(
+            rows.len() == dims * out.len() && panel.len() == dims * LANES,
+            "rows, panel and result of a product disagree"
+        );
+        (self.dot_panel)(rows, panel, dims, out);
+    }
+}
+
+fn check_packed(x: &[f32], packed: &[u8], bits: u32) {
+    assert!(
+        (3..=8).contains(&bits)
+            && x.len().is_multiple_of(LANES)
+            && packed.len() == x.len() / 8 * bits as usize,
+        "packed codes and vector disagree"
+    );
+}
+
+/// Packs codes of `bits` bits; `codes` has a multiple of eight elements, `packed` `bits` bytes for each
+/// eight. Higher bits of a code are dropped.
+pub fn pack(codes: &[u8], bits: u32, packed: &mut [u8]) {
+    let mask = (1u64 << bits) - 1;
+    for (eight, out) in codes
+        .chunks_exact(8)
+        .zip(packed.chunks_exact_mut(bits as usize))
+    {
+        let word = eight.iter().enumerate().fold(0u64, |word, (i, &code)| {
+            word | (u64::from(code) & mask) << (i as u32 * bits)
+        });
+        out.copy_from_slice(&word.to_le_bytes()[..bits as usize]);
+    }
+}
+
+/// The inverse of [`pack`].
+pub fn unpack(packed: &[u8], bits: u32, codes: &mut [u8]) {
+    for (bytes, eight) in packed
+        .chunks_exact(bits as usize)
+        .zip(codes.chunks_exact_mut(8))
+    {
+        eight.copy_from_slice(&scalar::unpack_eight(bytes, bits));
+    }
+}
