@@ -1,0 +1,367 @@
+//! Chains of leaves: a list, or the directory.
+//!
+//! Owns how leaves are read, appended to, written anew and freed. Must not know what rows mean.
+//! Invariants: a chain only grows at its tail; slots never change but to die; a chain is replaced as a
+//! whole, and the record that replaces it also marks its tail retired, so nobody appends to it later and a
+//! reader that comes to the tail knows. Lock order: tail, head, refinement pages, new pages.
+
+use crate::error::{Error, Result};
+use crate::page::leaf::{self, Leaf};
+use crate::page::{self, Kind, Layout, PageRef, refinement};
+use crate::store::{BlockId, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES};
+
+/// More leaves than any index has: a chain that is longer runs in a circle.
+const LONGEST_CHAIN: usize = 1 << 24;
+
+/// What tells a list from the directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChainKind<'a> {
+    pub kind: Kind,
+    pub layout: &'a Layout,
+}
+
+/// A slot of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub leaf: PageRef,
+    pub slot: usize,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// It is there, and the chain has about so many rows, dead ones included.
+    At { place: Place, rows: usize },
+    /// The chain was replaced.
+    Gone,
+}
+
+/// Reads a leaf under its lock; `None`: the page was freed since.
+pub(crate) fn with_leaf<S: PageStore, T>(
+    store: &S,
+    name: PageRef,
+    chain: ChainKind<'_>,
+    read: impl FnOnce(Leaf<'_>, &PageBytes) -> Result<T>,
+) -> Result<Option<T>> {
+    let page = store.read(name.block)?;
+    if !page::opened(&page, name) {
+        return Ok(None);
+    }
+    let leaf = Leaf::new(&page, name.block, chain.kind, chain.layout)?;
+    read(leaf, &page).map(Some)
+}
+
+/// Walks a chain, one page locked at a time. `None`: it was replaced before the end was reached. `Some`: the
+/// tail's name and whatever `read` made of it.
+pub(crate) fn walk<S: PageStore>(
+    store: &S,
+    head: PageRef,
+    chain: ChainKind<'_>,
+    mut read: impl FnMut(PageRef, Leaf<'_>, &PageBytes) -> Result<()>,
+) -> Result<Option<PageRef>> {
+    let mut name = head;
+    for _ in 0..LONGEST_CHAIN {
+        store.check_interrupts()?;
+        let after = with_leaf(store, name, chain, |leaf, page| {
+            read(name, leaf, page)?;
+            Ok((page::next(page), page::is_retired(page)))
+        })?;
+        match after {
+            None | Some((_, true)) => return Ok(None),
+            Some((None, false)) => return Ok(Some(name)),
+            Some((Some(next), false)) => name = next,
+        }
+    }
+    Err(circle(head))
+}
+
+fn circle(head: PageRef) -> Error {
+    Error::Corrupt {
+        block: head.block,
+        offset: 8,
+        what: "the chain that begins here",
+        found: LONGEST_CHAIN as u64,
+        expected: "a chain with an end",
+    }
+}
+
+/// A chain's tail, locked and not retired.
+pub(crate) struct LockedTail<T> {
+    pub txn: T,
+    pub handle: PageHandle,
+    pub name: PageRef,
+    /// Leaves of the chain, as the head said before the tail was locked.
+    pub leaves: usize,
+}
+
+/// Locks the tail of a chain. `None`: the chain was replaced.
+pub(crate) fn lock_tail<'s, S: PageStore>(
+    store: &'s S,
+    head: PageRef,
+    chain: ChainKind<'_>,
+) -> Result<Option<LockedTail<S::Txn<'s>>>> {
+    let hint = with_leaf(store, head, chain, |leaf, _| {
+        Ok((leaf.tail(), leaf.leaves()))
+    })?;
+    let Some((tail, leaves)) = hint else {
+        return Ok(None);
+    };
+    let mut name = tail.unwrap_or(head);
+    for _ in 0..LONGEST_CHAIN {
+        store.check_interrupts()?;
+        let mut txn = store.begin();
+        let handle = txn.lock(name.block)?;
+        let page = txn.page(handle);
+        if !page::opened(page, name) || page::is_retired(page) {
+            return Ok(None);
+        }
+        Leaf::new(page, name.block, chain.kind, chain.layout)?;
+        match page::next(page) {
+            None => {
+                return Ok(Some(LockedTail {
+                    txn,
+                    handle,
+                    name,
+                    leaves,
+                }));
+            }
+            Some(next) => name = next,
+        }
+    }
+    Err(circle(head))
+}
+
+/// Appends a row record: one record of the log, or two when a leaf is added before.
+pub(crate) fn append<S: PageStore>(
+    store: &S,
+    head: PageRef,
+    chain: ChainKind<'_>,
+    record: &[u8],
+) -> Result<Appended> {
+    loop {
+        let Some(LockedTail {
+            mut txn,
+            handle,
+            name,
+            leaves,
+        }) = lock_tail(store, head, chain)?
+        else {
+            return Ok(Appended::Gone);
+        };
+        let slot = page::count(txn.page(handle));
+        if slot == chain.layout.rows {
+            add_leaf(txn, handle, name, head, chain)?;
+            continue;
+        }
+        let place = Place { leaf: name, slot };
+        put_refinement(&mut txn, handle, place, chain, record)?;
+        leaf::push_row(txn.page_mut(handle), chain.layout, record);
+        txn.commit()?;
+        let rows = leaves.saturating_sub(1).saturating_mul(chain.layout.rows) + slot + 1;
+        return Ok(Appended::At { place, rows });
+    }
+}
+
+/// Links an empty leaf behind the full tail, which is locked.
+fn add_leaf<T: PageTxn>(
+    mut txn: T,
+    tail: PageHandle,
+    tail_name: PageRef,
+    head: PageRef,
+    chain: ChainKind<'_>,
+) -> Result<()> {
+    let first = txn.lock(head.block)?;
+    let (leaves, edits) = {
+        let head_leaf = Leaf::new(txn.page(first), head.block, chain.kind, chain.layout)?;
+        let tail_leaf = Leaf::new(txn.page(tail), tail_name.block, chain.kind, chain.layout)?;
+        (head_leaf.leaves(), tail_leaf.edits())
+    };
+    let (block, handle) = txn.allocate(page::is_free)?;
+    let name = leaf::format_leaf(txn.page_mut(handle), block, chain.kind, Some(head));
+    leaf::set_edits(txn.page_mut(handle), edits);
+    page::set_next(txn.page_mut(tail), Some(name));
+    leaf::set_tail(txn.page_mut(first), name, leaves.saturating_add(1));
+    txn.commit()
+}
+
+/// Writes the refinement record of the next slot of a leaf that is locked; adds the pages if it is the first
+/// there.
+fn put_refinement<T: PageTxn>(
+    txn: &mut T,
+    leaf_handle: PageHandle,
+    Place { leaf: name, slot }: Place,
+    chain: ChainKind<'_>,
+    record: &[u8],
+) -> Result<()> {
+    let layout = chain.layout;
+    let bytes = &record[layout.row().refinement..];
+    for span in 0..layout.spans {
+        let index = slot / layout.per_refinement * layout.spans + span;
+        let handle = if slot.is_multiple_of(layout.per_refinement) {
+            let (block, handle) = txn.allocate(page::is_free)?;
+            page::format(txn.page_mut(handle), block, Kind::Refinement, Some(name));
+            leaf::set_link(txn.page_mut(leaf_handle), index, block);
+            handle
+        } else {
+            let leaf = Leaf::new(txn.page(leaf_handle), name.block, chain.kind, layout)?;
+            let block = leaf.link(index);
+            let handle = txn.lock(block)?;
+            if !refinement::belongs(txn.page(handle), block, name)? {
+                return Err(foreign(block, txn.page(handle)));
+            }
+            handle
+        };
+        refinement::put_record(txn.page_mut(handle), layout, slot, span, bytes);
+    }
+    Ok(())
+}
+
+/// A refinement page that a live leaf names is another's.
+pub(crate) fn foreign(block: BlockId, page: &PageBytes) -> Error {
+    Error::Corrupt {
+        block,
+        offset: 24,
+        what: "the owner",
+        found: page::owner(page).map_or(u64::from(u32::MAX), |owner| u64::from(owner.block.0)),
+        expected: "the leaf that names this page",
+    }
+}
+
+/// Writes a chain that nobody knows yet, last leaf first, and gives its head.
+pub(crate) fn write<S: PageStore>(
+    store: &S,
+    chain: ChainKind<'_>,
+    rows: &[impl AsRef<[u8]>],
+) -> Result<PageRef> {
+    let layout = chain.layout;
+    let mut chunks: Vec<&[_]> = rows.chunks(layout.rows).collect();
+    if chunks.is_empty() {
+        chunks.push(&[]);
+    }
+    // Leaves name their head, whose page must exist first.
+    let mut txn = store.begin();
+    let (head_block, handle) = txn.allocate(page::is_free)?;
+    let head = leaf::format_leaf(txn.page_mut(handle), head_block, chain.kind, None);
+    txn.commit()?;
+    let (mut next, mut tail) = (None, head);
+    for (index, chunk) in chunks.iter().enumerate().rev() {
+        store.check_interrupts()?;
+        let name = write_leaf(store, chain, head, index == 0, next, chunk)?;
+        if next.is_none() {
+            tail = name;
+        }
+        next = Some(name);
+    }
+    let mut txn = store.begin();
+    let handle = txn.lock(head.block)?;
+    leaf::set_tail(txn.page_mut(handle), tail, chunks.len());
+    txn.commit()?;
+    Ok(head)
+}
+
+/// One leaf and its refinement pages, as few records as the limit allows.
+fn write_leaf<S: PageStore>(
+    store: &S,
+    chain: ChainKind<'_>,
+    head: PageRef,
+    is_head: bool,
+    next: Option<PageRef>,
+    rows: &[impl AsRef<[u8]>],
+) -> Result<PageRef> {
+    let layout = chain.layout;
+    let mut txn = store.begin();
+    let (block, mut handle) = if is_head {
+        (head.block, txn.lock(head.block)?)
+    } else {
+        txn.allocate(page::is_free)?
+    };
+    let owner = (!is_head).then_some(head);
+    let name = leaf::format_leaf(txn.page_mut(handle), block, chain.kind, owner);
+    page::set_next(txn.page_mut(handle), next);
+    for row in rows {
+        leaf::push_row(txn.page_mut(handle), layout, row.as_ref());
+    }
+    let mut pages = 1;
+    for (group, records) in rows.chunks(layout.per_refinement).enumerate() {
+        if pages + layout.spans > TXN_PAGES {
+            txn.commit()?;
+            txn = store.begin();
+            handle = txn.lock(block)?;
+            pages = 1;
+        }
+        pages += layout.spans;
+        for span in 0..layout.spans {
+            let (block, page) = txn.allocate(page::is_free)?;
+            page::format(txn.page_mut(page), block, Kind::Refinement, Some(name));
+            leaf::set_link(txn.page_mut(handle), group * layout.spans + span, block);
+            for (slot, row) in records.iter().enumerate() {
+                let bytes = &row.as_ref()[layout.row().refinement..];
+                refinement::put_record(txn.page_mut(page), layout, slot, span, bytes);
+            }
+        }
+    }
+    txn.commit()?;
+    Ok(name)
+}
+
+/// Frees the pages of a chain that was replaced, or that never became known. Pages freed already are left
+/// alone, so this may be repeated after a crash.
+pub(crate) fn discard<S: PageStore>(store: &S, head: PageRef, chain: ChainKind<'_>) -> Result<()> {
+    let mut pages: Vec<(BlockId, PageRef)> = Vec::new();
+    let mut name = Some(head);
+    while let Some(leaf_name) = name {
+        store.check_interrupts()?;
+        name = with_leaf(store, leaf_name, chain, |leaf, page| {
+            pages.push((leaf_name.block, leaf_name));
+            let used = leaf.count().div_ceil(chain.layout.per_refinement) * chain.layout.spans;
+            pages.extend((0..used).map(|index| (leaf.link(index), leaf_name)));
+            Ok(page::next(page))
+        })?
+        .flatten();
+        if pages.len() > LONGEST_CHAIN {
+            return Err(circle(head));
+        }
+    }
+    for batch in pages.chunks(TXN_PAGES) {
+        store.check_interrupts()?;
+        let mut txn = store.begin();
+        for &(block, leaf_name) in batch {
+            let handle = txn.lock(block)?;
+            let page = txn.page(handle);
+            let ours = if block == leaf_name.block {
+                page::opened(page, leaf_name)
+            } else {
+                refinement::belongs(page, block, leaf_name)?
+            };
+            if ours && !page::is_free(page) {
+                page::free(txn.page_mut(handle), block);
+            }
+        }
+        txn.commit()?;
+        for &(block, _) in batch {
+            store.note_free(block)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the refinement record of a slot. `None`: the pages were freed since.
+pub(crate) fn copy_refinement<S: PageStore>(
+    store: &S,
+    layout: &Layout,
+    leaf: PageRef,
+    links: &[BlockId],
+    slot: usize,
+    record: &mut [u8],
+) -> Result<bool> {
+    for span in 0..layout.spans {
+        let block = links[slot / layout.per_refinement * layout.spans + span];
+        let page = store.read(block)?;
+        if !refinement::belongs(&page, block, leaf)? {
+            return Ok(false);
+        }
+        let part = refinement::record(&page, layout, slot, span);
+        record[layout.span(span)].copy_from_slice(part);
+    }
+    Ok(true)
+}

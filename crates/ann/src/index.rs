@@ -1,0 +1,107 @@
+//! An index as an operation sees it: the meta page and the geometry it implies.
+//!
+//! Owns what is worth keeping between operations. Invariant: `space` belongs to `meta`. Neither is
+//! ever wrong for long: whoever meets a page that was freed meanwhile refreshes and starts again.
+
+use crate::error::{Error, Result};
+use crate::page::meta::{META, Meta};
+use crate::page::{self, PageRef, frame};
+use crate::space::Space;
+use crate::store::{PAGE_BYTES, PageBytes, PageStore};
+
+use crate::options::Options;
+
+/// How often an operation starts again before it gives up.
+pub(crate) const ATTEMPTS: usize = 1000;
+
+/// The state of an index that may be kept between operations: by a scan, by a statement that inserts.
+#[derive(Clone, Debug)]
+pub struct Index {
+    pub(crate) meta: Meta,
+    pub(crate) space: Space,
+}
+
+/// The meta page of an empty index: its first and only page. An index is created by writing this to block 0.
+///
+/// # Errors
+/// [`Error::Option`].
+pub fn empty_index(options: &Options) -> Result<Box<PageBytes>> {
+    options.validate()?;
+    let mut page = Box::new([0; PAGE_BYTES]);
+    let meta = Meta {
+        options: *options,
+        directory: None,
+        frame: None,
+        nulls: None,
+        unordered: None,
+        calibration: Default::default(),
+    };
+    meta.write(&mut page);
+    Ok(page)
+}
+
+impl Index {
+    /// Reads the meta page and the frame.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], or whatever the store says.
+    pub fn open<S: PageStore>(store: &S) -> Result<Index> {
+        for _ in 0..ATTEMPTS {
+            let meta = Meta::read(&*store.read(META)?)?;
+            if let Some(frame) = read_frame(store, &meta)? {
+                let space = Space::new(meta.options, frame);
+                return Ok(Index { meta, space });
+            }
+            store.check_interrupts()?;
+        }
+        Err(Error::Contended {
+            operation: "opening",
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// Reads the meta page again, and the frame if it is another.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    pub fn refresh<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        let meta = Meta::read(&*store.read(META)?)?;
+        if meta.frame == self.meta.frame && meta.options == self.meta.options {
+            self.meta = meta;
+            return Ok(());
+        }
+        *self = Index::open(store)?;
+        Ok(())
+    }
+
+    /// What the index was created with.
+    pub fn options(&self) -> &Options {
+        &self.meta.options
+    }
+}
+
+/// `None`: the frame was replaced since the meta page was read.
+fn read_frame<S: PageStore>(store: &S, meta: &Meta) -> Result<Option<Vec<f32>>> {
+    let dims = meta.options.padded();
+    let mut elements = Vec::new();
+    let mut link: Option<PageRef> = meta.frame;
+    while let Some(name) = link {
+        let page = store.read(name.block)?;
+        if !page::opened(&page, name) {
+            return Ok(None);
+        }
+        let before = elements.len();
+        frame::read(&page, name.block, dims - before, &mut elements)?;
+        link = page::next(&page);
+        if link.is_some() == (elements.len() == dims) || elements.len() == before {
+            return Err(Error::Corrupt {
+                block: name.block,
+                offset: 8,
+                what: "the length of the frame",
+                found: elements.len() as u64,
+                expected: "the dimensions of the index",
+            });
+        }
+    }
+    Ok(Some(elements))
+}

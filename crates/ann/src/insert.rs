@@ -1,0 +1,237 @@
+//! Adding a row: to the list around the nearest centroid, or to a chain without order.
+//!
+//! One record of the log for a row (at most four pages), one before it when a leaf is added or a radius
+//! grows. The list may be replaced between choosing it and writing to it: then the row's list is
+//! chosen again.
+
+use crate::chain::{self, Appended, LockedTail};
+use crate::code::{Label, boundless, encode, reach};
+use crate::directory::{self, ListEntry, Nearest};
+use crate::error::{Error, Result};
+use crate::index::{ATTEMPTS, Index};
+use crate::page::meta::{META, Meta};
+use crate::page::{self, PageRef, tids};
+use crate::query::Shape;
+use crate::space::Placed;
+use crate::store::{HeapTid, PageStore, PageTxn};
+use crate::structure;
+
+/// A row to be added.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Where it lies.
+    pub tid: HeapTid,
+    /// Its vector; `None`: NULL.
+    pub vector: Option<&'a [f32]>,
+    /// One hash for each filter column.
+    pub words: &'a [u32],
+}
+
+/// Which chain without order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    Nulls,
+    Unordered,
+}
+
+impl Aside {
+    pub fn head(self, meta: &Meta) -> Option<PageRef> {
+        match self {
+            Aside::Nulls => meta.nulls,
+            Aside::Unordered => meta.unordered,
+        }
+    }
+
+    pub fn head_mut(self, meta: &mut Meta) -> &mut Option<PageRef> {
+        match self {
+            Aside::Nulls => &mut meta.nulls,
+            Aside::Unordered => &mut meta.unordered,
+        }
+    }
+}
+
+impl Index {
+    /// Adds a row, and splits its list if that became too long and nobody else changes the structure.
+    ///
+    /// # Errors
+    /// [`Error::Dimensions`] and [`Error::FilterColumns`] before anything is written; [`Error::Corrupt`],
+    /// [`Error::Interrupted`], [`Error::Contended`].
+    pub fn insert<S: PageStore>(&mut self, store: &S, row: Row<'_>) -> Result<()> {
+        self.space.check_words(row.words)?;
+        if let Some(vector) = row.vector {
+            self.space.check_dimensions(vector)?;
+        }
+        for _ in 0..ATTEMPTS {
+            store.check_interrupts()?;
+            self.refresh(store)?;
+            let placed = match row.vector {
+                None => return self.insert_aside(store, row, Aside::Nulls),
+                Some(vector) => self.space.place(vector)?,
+            };
+            let (y, slop, bounded) = match placed {
+                Placed::Unordered => return self.insert_aside(store, row, Aside::Unordered),
+                Placed::Point { y, slop } => (y, slop, true),
+                Placed::Boundless => (vec![0.0; self.space.dims()], f64::INFINITY, false),
+            };
+            let Some(directory) = self.meta.directory else {
+                structure::first_list(store, self, &y)?;
+                continue;
+            };
+            match directory::nearest(store, &self.space, directory, &y)? {
+                Nearest::Gone => {}
+                Nearest::Empty => structure::first_list(store, self, &y)?,
+                Nearest::List(list, centroid) => {
+                    let label = Label {
+                        tid: row.tid.0,
+                        words: row.words,
+                    };
+                    let record = if bounded {
+                        encode(&self.space.layout, label, &y, slop, &centroid)
+                    } else {
+                        boundless(&self.space.layout, label)
+                    };
+                    if self.append(store, &list, reach(&y, slop, &centroid), &record)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Err(Error::Contended {
+            operation: "adding a row",
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// `false`: the list was replaced, and nothing was added.
+    fn append<S: PageStore>(
+        &mut self,
+        store: &S,
+        list: &ListEntry,
+        reach: f32,
+        record: &[u8],
+    ) -> Result<bool> {
+        if !directory::raise_radius(store, &self.space, list, reach)? {
+            return Ok(false);
+        }
+        match chain::append(store, list.head, directory::lists(&self.space), record)? {
+            Appended::Gone => Ok(false),
+            Appended::At { rows, .. } => {
+                // Every 16th row only, so that a list that cannot be split does not cost each insert.
+                if rows >= self.meta.options.split_rows() && rows.is_multiple_of(16) {
+                    structure::split(store, self, list.head)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn insert_aside<S: PageStore>(&mut self, store: &S, row: Row<'_>, aside: Aside) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            store.check_interrupts()?;
+            let done = match aside.head(&self.meta) {
+                None => begin_aside(store, row, aside)?,
+                Some(head) => append_aside(store, head, row)?,
+            };
+            if done {
+                return Ok(());
+            }
+            self.refresh(store)?;
+        }
+        Err(Error::Contended {
+            operation: "adding a row",
+            attempts: ATTEMPTS,
+        })
+    }
+}
+
+/// Begins a chain with its first row; `false`: somebody else did.
+fn begin_aside<S: PageStore>(store: &S, row: Row<'_>, aside: Aside) -> Result<bool> {
+    let mut txn = store.begin();
+    let handle = txn.lock(META)?;
+    let mut meta = Meta::read(txn.page(handle))?;
+    if aside.head(&meta).is_some() {
+        return Ok(false);
+    }
+    let (block, page) = txn.allocate(page::is_free)?;
+    let name = tids::format_page(txn.page_mut(page), block, None);
+    tids::push(txn.page_mut(page), row.tid, row.words);
+    *aside.head_mut(&mut meta) = Some(name);
+    meta.write(txn.page_mut(handle));
+    txn.commit()?;
+    Ok(true)
+}
+
+/// `false`: the chain was given up.
+fn append_aside<S: PageStore>(store: &S, head: PageRef, row: Row<'_>) -> Result<bool> {
+    let words = row.words.len();
+    let Some(LockedTail {
+        mut txn,
+        handle,
+        name,
+        ..
+    }) = lock_aside_tail(store, head, words)?
+    else {
+        return Ok(false);
+    };
+    if page::count(txn.page(handle)) < tids::capacity(words) {
+        tids::push(txn.page_mut(handle), row.tid, row.words);
+        txn.commit()?;
+        return Ok(true);
+    }
+    let first = txn.lock(head.block)?;
+    let (block, added) = txn.allocate(page::is_free)?;
+    let added_name = tids::format_page(txn.page_mut(added), block, Some(head));
+    tids::push(txn.page_mut(added), row.tid, row.words);
+    page::set_next(txn.page_mut(handle), Some(added_name));
+    tids::set_tail(txn.page_mut(first), added_name);
+    debug_assert_ne!(name, added_name);
+    txn.commit()?;
+    Ok(true)
+}
+
+/// Locks the last page of a chain without order. `None`: the chain was given up.
+pub(crate) fn lock_aside_tail<'s, S: PageStore>(
+    store: &'s S,
+    head: PageRef,
+    words: usize,
+) -> Result<Option<LockedTail<S::Txn<'s>>>> {
+    let page = store.read(head.block)?;
+    if !page::opened(&page, head) {
+        return Ok(None);
+    }
+    tids::check(&page, head.block, words)?;
+    let mut name = tids::tail(&page).unwrap_or(head);
+    drop(page);
+    for _ in 0..ATTEMPTS {
+        store.check_interrupts()?;
+        let mut txn = store.begin();
+        let handle = txn.lock(name.block)?;
+        let page = txn.page(handle);
+        if !page::opened(page, name) {
+            return Ok(None);
+        }
+        tids::check(page, name.block, words)?;
+        match page::next(page) {
+            None => {
+                return Ok(Some(LockedTail {
+                    txn,
+                    handle,
+                    name,
+                    leaves: 0,
+                }));
+            }
+            Some(next) => name = next,
+        }
+    }
+    Err(Error::Contended {
+        operation: "adding a row",
+        attempts: ATTEMPTS,
+    })
+}
+
+/// What a list without rows looks like.
+pub(crate) const EMPTY_SHAPE: Shape = Shape {
+    radius: 0.0,
+    typical: 0.0,
+    slop: 0.0,
+};

@@ -1,0 +1,186 @@
+//! How many entries fit which page, and where their columns lie.
+//!
+//! Derived from (dimensions, filter words, bits) alone, so it is never stored. A *row record* is one
+//! entry in one piece: what the bulk build sorts and what moves between lists.
+
+use super::header::HEADER_BYTES;
+use crate::store::PAGE_BYTES;
+
+/// Where the numbers of the links to refinement pages begin in a leaf.
+pub(super) const LEAF_LINKS: usize = HEADER_BYTES + 16;
+/// No leaf has more refinement pages.
+const MOST_REFINEMENT_PAGES: usize = 8;
+/// Step and error of a refinement code, bf16 each.
+pub(super) const REFINEMENT_FACTORS: usize = 4;
+/// Bytes of a refinement page for codes.
+pub(super) const REFINEMENT_SPACE: usize = PAGE_BYTES - HEADER_BYTES;
+
+/// Shapes of the pages of one index (or of its directory).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Dimensions of the rotated space: a multiple of 16.
+    pub dims: usize,
+    /// 32-bit words per entry beside code and factors.
+    pub words: usize,
+    /// Bits of a refinement code per dimension.
+    pub bits: u32,
+    /// Entries in a group: 16 where the fast kernel works, else 4 or 1.
+    pub lanes: usize,
+    /// Bytes of the sign code of an entry.
+    pub code_bytes: usize,
+    /// Bytes of a group, all columns.
+    pub group_bytes: usize,
+    /// Bytes of a refinement record: factors and packed codes.
+    pub refinement_bytes: usize,
+    /// Pages one refinement record is spread over: 1, or 2 for very many dimensions.
+    pub spans: usize,
+    /// Refinement records on a page (of `spans` pages).
+    pub per_refinement: usize,
+    /// Refinement pages of a full leaf.
+    pub refinement_pages: usize,
+    /// Entries of a full leaf.
+    pub rows: usize,
+}
+
+/// Offsets in a row record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowFields {
+    pub words: usize,
+    pub constant: usize,
+    pub factor: usize,
+    pub radius: usize,
+    pub code: usize,
+    pub refinement: usize,
+    pub end: usize,
+}
+
+impl Layout {
+    /// For vectors of `dims` dimensions after padding, `words` words and `bits` refinement bits.
+    pub fn new(dims: usize, words: usize, bits: u32) -> Layout {
+        let code_bytes = dims / 8;
+        let entry_bytes = code_bytes + 4 + 2 + 2 + 4 * words + 6;
+        let refinement_bytes = REFINEMENT_FACTORS + code_bytes * bits as usize;
+        let spans = refinement_bytes.div_ceil(REFINEMENT_SPACE);
+        let per_refinement = REFINEMENT_SPACE / refinement_bytes.div_ceil(spans);
+        let mut best = Layout {
+            dims,
+            words,
+            bits,
+            lanes: 1,
+            code_bytes,
+            group_bytes: entry_bytes,
+            refinement_bytes,
+            spans,
+            per_refinement,
+            refinement_pages: 0,
+            rows: 0,
+        };
+        for pages in (spans..=MOST_REFINEMENT_PAGES).step_by(spans) {
+            let space = PAGE_BYTES - LEAF_LINKS - 4 * pages;
+            for lanes in [16, 4, 1] {
+                let slots = space / (entry_bytes * lanes) * lanes;
+                let rows = slots.min(pages / spans * per_refinement);
+                // More rows per page, the leaf counted; on a tie the wider group.
+                if rows * (1 + best.refinement_pages) > best.rows * (1 + pages) {
+                    best.lanes = lanes;
+                    best.group_bytes = entry_bytes * lanes;
+                    best.refinement_pages = pages;
+                    best.rows = rows;
+                }
+            }
+        }
+        best
+    }
+
+    /// Where group `group` of a leaf begins.
+    pub fn group(&self, group: usize) -> usize {
+        LEAF_LINKS + 4 * self.refinement_pages + group * self.group_bytes
+    }
+
+    /// Column offsets inside a group: constants, factors, radii, words, heap TIDs (codes are at 0).
+    pub fn columns(&self) -> [usize; 5] {
+        let constants = self.code_bytes * self.lanes;
+        let factors = constants + 4 * self.lanes;
+        let radii = factors + 2 * self.lanes;
+        let words = radii + 2 * self.lanes;
+        [
+            constants,
+            factors,
+            radii,
+            words,
+            words + 4 * self.words * self.lanes,
+        ]
+    }
+
+    /// Where the fields of a row record lie.
+    pub fn row(&self) -> RowFields {
+        let words = 6;
+        let constant = words + 4 * self.words;
+        let factor = constant + 4;
+        let radius = factor + 2;
+        let code = radius + 2;
+        let refinement = code + self.code_bytes;
+        RowFields {
+            words,
+            constant,
+            factor,
+            radius,
+            code,
+            refinement,
+            end: refinement + self.refinement_bytes,
+        }
+    }
+
+    /// Bytes of a refinement record that lie on page `span` of its pages.
+    pub fn span(&self, span: usize) -> std::ops::Range<usize> {
+        if self.spans == 1 {
+            return 0..self.refinement_bytes;
+        }
+        // A whole number of 16 dimensions on each page, the factors on the first.
+        let eights = (self.code_bytes / 2).next_multiple_of(2);
+        let share = eights * self.bits as usize + REFINEMENT_FACTORS;
+        if span == 0 {
+            0..share
+        } else {
+            share..self.refinement_bytes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dimension_and_width_has_a_layout_that_fits_its_pages() {
+        for dims in (16..=16_000).step_by(16) {
+            for (words, bits) in [(0, 3), (0, 7), (4, 7), (8, 3), (8, 5), (8, 7)] {
+                let layout = Layout::new(dims, words, bits);
+                assert!(layout.rows >= 1, "{layout:?}");
+                let groups = layout.rows.div_ceil(layout.lanes);
+                assert!(layout.group(groups) <= PAGE_BYTES, "{layout:?}");
+                assert!(layout.spans <= 2, "{layout:?}");
+                for span in 0..layout.spans {
+                    assert!(layout.span(span).len() * layout.per_refinement <= REFINEMENT_SPACE);
+                }
+                assert_eq!(layout.span(layout.spans - 1).end, layout.refinement_bytes);
+                let first = layout.span(0).end - REFINEMENT_FACTORS;
+                assert_eq!(
+                    first % (2 * bits as usize),
+                    0,
+                    "the kernel takes 16 dimensions a step"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_rows_of_256_dimensions_fit_a_quarter_of_hnsw() {
+        let layout = Layout::new(256, 0, 7);
+        let pages = 1.0 + layout.refinement_pages as f64;
+        let full = pages * 8192.0 / layout.rows as f64;
+        // pgvector's HNSW takes 1,302 bytes a row (PEERS.md); lists of some 240 rows end in half a page
+        // of each kind.
+        assert!(full + 8192.0 / 240.0 < 0.25 * 1302.0, "{full} bytes a row");
+    }
+}

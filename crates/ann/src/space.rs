@@ -1,0 +1,147 @@
+//! The geometry of an index: from a user's vector to the rotated space and back to bounds.
+//!
+//! Owns normalisation, rotation and frame. Must not know lists. Everything here is derived from the meta
+//! page and the frame pages.
+
+use lookbook_vecmath::kernel::codes::{Kernels, kernels};
+
+use crate::error::{Error, Result};
+use crate::options::{Metric, Options};
+use crate::page::Layout;
+use crate::rotation::Rotation;
+use crate::rounding::{U, norm};
+
+/// Larger elements or norms overflow the squares that `f32` arithmetic forms.
+const LARGEST_NORM: f64 = 1e17;
+/// Words of a directory entry: incarnation and radius, typical distance, slop of the list.
+pub(crate) const DIRECTORY_WORDS: usize = 4;
+/// Bits of a centroid's refinement code. The decoded centroid *is* the centroid, so this costs nothing in
+/// precision of rows.
+const CENTROID_BITS: u32 = 7;
+
+/// Where a vector goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Placed {
+    /// A point of the rotated space and an upper limit of its distance to the exact one.
+    Point { y: Vec<f32>, slop: f64 },
+    /// Too large to compute with.
+    Boundless,
+    /// No distance to anything: a zero vector under cosine.
+    Unordered,
+}
+
+/// Geometry of one index.
+#[derive(Clone, Debug)]
+pub(crate) struct Space {
+    pub options: Options,
+    pub rotation: Rotation,
+    /// Of the rotated space; empty: the origin.
+    pub frame: Vec<f32>,
+    pub layout: Layout,
+    pub directory_layout: Layout,
+    pub kernels: &'static Kernels,
+}
+
+impl Space {
+    pub fn new(options: Options, frame: Vec<f32>) -> Space {
+        let dims = options.padded();
+        Space {
+            options,
+            rotation: Rotation::new(options.dimensions, options.seed),
+            frame,
+            layout: Layout::new(dims, options.filter_columns, options.refinement_bits()),
+            directory_layout: Layout::new(dims, DIRECTORY_WORDS, CENTROID_BITS),
+            kernels: kernels(),
+        }
+    }
+
+    /// Dimensions of the rotated space.
+    pub fn dims(&self) -> usize {
+        self.layout.dims
+    }
+
+    /// The same geometry around another frame.
+    pub fn with_frame(&self, frame: Vec<f32>) -> Space {
+        Space {
+            frame,
+            ..self.clone()
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Dimensions`].
+    pub fn check_dimensions(&self, x: &[f32]) -> Result<()> {
+        if x.len() == self.options.dimensions {
+            return Ok(());
+        }
+        Err(Error::Dimensions {
+            expected: self.options.dimensions,
+            found: x.len(),
+        })
+    }
+
+    /// # Errors
+    /// [`Error::FilterColumns`].
+    pub fn check_words(&self, words: &[u32]) -> Result<()> {
+        if words.len() == self.options.filter_columns {
+            return Ok(());
+        }
+        Err(Error::FilterColumns {
+            expected: self.options.filter_columns,
+            found: words.len(),
+        })
+    }
+
+    /// Places a row.
+    ///
+    /// # Errors
+    /// [`Error::Dimensions`].
+    pub fn place(&self, x: &[f32]) -> Result<Placed> {
+        self.check_dimensions(x)?;
+        let (x, length) = match self.normalised(x) {
+            Ok(x) => x,
+            Err(placed) => return Ok(placed),
+        };
+        let mut y = self.rotation.apply(&x);
+        for (y, m) in y.iter_mut().zip(&self.frame) {
+            *y -= m;
+        }
+        let slop = self.slop(length) + U * norm(&y);
+        Ok(Placed::Point { y, slop })
+    }
+
+    /// Rotates a query without the frame, for inner products; with an upper limit of the error.
+    pub fn rotate(&self, x: &[f32]) -> (Vec<f32>, f64) {
+        (self.rotation.apply(x), self.slop(norm(x)))
+    }
+
+    /// The vector as the metric sees it, and its norm; or why it has no place.
+    pub fn normalised(&self, x: &[f32]) -> std::result::Result<(Vec<f32>, f64), Placed> {
+        let length = norm(x);
+        if self.options.metric != Metric::Cosine {
+            // The comparison is false for NaN.
+            let computable = length < LARGEST_NORM;
+            return if computable {
+                Ok((x.to_vec(), length))
+            } else {
+                Err(Placed::Boundless)
+            };
+        }
+        if length == 0.0 {
+            return Err(Placed::Unordered);
+        }
+        // The operator squares in `f32`: what over- or underflows there has no distance we could bound.
+        if !(1e-15..LARGEST_NORM).contains(&length) {
+            return Err(Placed::Boundless);
+        }
+        Ok((
+            x.iter().map(|&x| (f64::from(x) / length) as f32).collect(),
+            1.0,
+        ))
+    }
+
+    /// Rotation and normalisation of a vector of this norm are off by at most so much.
+    fn slop(&self, length: f64) -> f64 {
+        (self.rotation.error() + 2.0 * U) * length * (1.0 + 1e-6)
+    }
+}

@@ -1,0 +1,405 @@
+//! Vacuum: dead rows out, lists compact again, pages back.
+//!
+//! [`Index::bulk_delete`] marks entries dead in place. Marking counts as an edit of the chain, so a list that
+//! is being replaced meanwhile is copied again: a dead row never survives in a copy. New lists are entered
+//! behind all others, so the walk comes to them. [`Index::cleanup`] then rewrites what has many dead entries
+//! and finds pages that a crash left without owner.
+
+use std::collections::HashSet;
+
+use crate::chain::{self, LockedTail};
+use crate::directory;
+use crate::error::{Error, Result};
+use crate::index::{ATTEMPTS, Index};
+use crate::insert::{Aside, lock_aside_tail};
+use crate::page::leaf::{self, Leaf};
+use crate::page::meta::{META, Meta};
+use crate::page::{self, PageRef, tids};
+use crate::store::{BlockId, HeapTid, PageStore, PageTxn};
+use crate::structure::{self, Into};
+
+/// A list is rewritten when at least one of so many entries is dead.
+const DEAD_SHARE: usize = 8;
+
+/// What a bulk delete did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Rows taken out.
+    pub removed: usize,
+    /// Rows left.
+    pub kept: usize,
+}
+
+impl Index {
+    /// Takes out every row that `dead` says is dead. `dead` is called with no page locked.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Interrupted`], [`Error::Contended`].
+    pub fn bulk_delete<S: PageStore>(
+        &mut self,
+        store: &S,
+        dead: &mut dyn FnMut(HeapTid) -> bool,
+    ) -> Result<Removed> {
+        let mut done = Removed::default();
+        for _ in 0..ATTEMPTS {
+            self.refresh(store)?;
+            let directory = self.meta.directory;
+            done.kept = 0;
+            let finished = match directory {
+                Some(directory) => self.delete_from_lists(store, directory, dead, &mut done)?,
+                None => true,
+            };
+            // The directory may have been replaced behind the walk.
+            self.refresh(store)?;
+            if !finished || self.meta.directory != directory {
+                continue;
+            }
+            for aside in [Aside::Nulls, Aside::Unordered] {
+                self.delete_aside(store, aside, dead, &mut done)?;
+            }
+            return Ok(done);
+        }
+        Err(Error::Contended {
+            operation: "vacuum",
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// `false`: the directory was replaced.
+    fn delete_from_lists<S: PageStore>(
+        &self,
+        store: &S,
+        directory: PageRef,
+        dead: &mut dyn FnMut(HeapTid) -> bool,
+        done: &mut Removed,
+    ) -> Result<bool> {
+        let entries = directory::entries(&self.space);
+        let mut visited: HashSet<PageRef> = HashSet::new();
+        let mut next = Some(directory);
+        while let Some(name) = next {
+            store.check_interrupts()?;
+            let mut lists = Vec::new();
+            let read = chain::with_leaf(store, name, entries, |leaf, page| {
+                for slot in 0..leaf.count() {
+                    lists.extend(directory::entry(&leaf, name, slot)?);
+                }
+                Ok((page::next(page), page::is_retired(page)))
+            })?;
+            let Some((following, false)) = read else {
+                return Ok(false);
+            };
+            lists.retain(|list| visited.insert(list.head));
+            // Lists may have been entered here since: the leaf is left only when it has nothing new.
+            next = if lists.is_empty() {
+                following
+            } else {
+                Some(name)
+            };
+            for list in lists {
+                self.delete_from_list(store, list.head, dead, done)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn delete_from_list<S: PageStore>(
+        &self,
+        store: &S,
+        head: PageRef,
+        dead: &mut dyn FnMut(HeapTid) -> bool,
+        done: &mut Removed,
+    ) -> Result<()> {
+        let lists = directory::lists(&self.space);
+        let mut next = Some(head);
+        while let Some(name) = next {
+            store.check_interrupts()?;
+            let mut rows = Vec::new();
+            let read = chain::with_leaf(store, name, lists, |leaf, page| {
+                rows.extend((0..leaf.count()).filter_map(|slot| Some((slot, leaf.tid(slot)?))));
+                Ok(page::next(page))
+            })?;
+            let Some(following) = read else { return Ok(()) };
+            let before = rows.len();
+            rows.retain(|&(_, tid)| dead(tid));
+            done.kept += before - rows.len();
+            if !rows.is_empty() && !self.bury(store, head, name, &rows)? {
+                return Ok(());
+            }
+            done.removed += rows.len();
+            next = following;
+        }
+        Ok(())
+    }
+
+    /// Marks entries of a leaf dead, and the chain edited, in one record. `false`: the chain was replaced.
+    fn bury<S: PageStore>(
+        &self,
+        store: &S,
+        head: PageRef,
+        name: PageRef,
+        rows: &[(usize, HeapTid)],
+    ) -> Result<bool> {
+        let lists = directory::lists(&self.space);
+        let Some(LockedTail {
+            mut txn,
+            handle: tail,
+            ..
+        }) = chain::lock_tail(store, head, lists)?
+        else {
+            return Ok(false);
+        };
+        let handle = txn.lock(name.block)?;
+        if !page::opened(txn.page(handle), name) {
+            return Ok(false);
+        }
+        Leaf::new(txn.page(handle), name.block, lists.kind, lists.layout)?;
+        for &(slot, _) in rows {
+            leaf::bury(txn.page_mut(handle), lists.layout, slot);
+        }
+        leaf::note_edit(txn.page_mut(tail));
+        txn.commit()?;
+        Ok(true)
+    }
+
+    fn delete_aside<S: PageStore>(
+        &self,
+        store: &S,
+        aside: Aside,
+        dead: &mut dyn FnMut(HeapTid) -> bool,
+        done: &mut Removed,
+    ) -> Result<()> {
+        let words = self.meta.options.filter_columns;
+        let mut next = aside.head(&self.meta);
+        while let Some(name) = next {
+            store.check_interrupts()?;
+            let page = store.read(name.block)?;
+            if !page::opened(&page, name) {
+                return Ok(());
+            }
+            tids::check(&page, name.block, words)?;
+            let found: Vec<HeapTid> = (0..page::count(&page))
+                .map(|slot| tids::tid(&page, words, slot))
+                .collect();
+            next = page::next(&page);
+            drop(page);
+            let gone: HashSet<HeapTid> = found.iter().copied().filter(|tid| dead(*tid)).collect();
+            done.kept += found.len() - gone.len();
+            done.removed += gone.len();
+            if gone.is_empty() {
+                continue;
+            }
+            let mut txn = store.begin();
+            let handle = txn.lock(name.block)?;
+            tids::check(txn.page(handle), name.block, words)?;
+            for slot in (0..page::count(txn.page(handle))).rev() {
+                if gone.contains(&tids::tid(txn.page(handle), words, slot)) {
+                    tids::remove(txn.page_mut(handle), words, slot);
+                }
+            }
+            txn.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Rewrites lists with many dead entries, drops empty ones, splits long ones, compacts the directory, and frees
+    /// pages that nothing names. Holds the latch for as long as each of these takes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Interrupted`].
+    pub fn cleanup<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        self.refresh(store)?;
+        if let Some(directory) = self.meta.directory {
+            let lists = directory::all(store, &self.space, directory)?.unwrap_or_default();
+            for list in lists {
+                let (mut live, mut total) = (0, 0);
+                chain::walk(
+                    store,
+                    list.head,
+                    directory::lists(&self.space),
+                    |_, leaf, _| {
+                        total += leaf.count();
+                        live += (0..leaf.count())
+                            .filter(|&slot| leaf.tid(slot).is_some())
+                            .count();
+                        Ok(())
+                    },
+                )?;
+                let into = match live {
+                    0 => Into::Nothing,
+                    _ if live >= self.meta.options.split_rows() => Into::Two,
+                    _ if (total - live) * DEAD_SHARE >= total => Into::One,
+                    _ => continue,
+                };
+                let _latch = store.latch()?;
+                if !structure::replace(store, self, list.head, into)? && live == 0 && total > 0 {
+                    structure::replace(store, self, list.head, Into::One)?;
+                }
+            }
+        }
+        let _latch = store.latch()?;
+        self.compact_directory(store)?;
+        for aside in [Aside::Nulls, Aside::Unordered] {
+            self.trim_aside(store, aside)?;
+        }
+        self.sweep(store)
+    }
+
+    fn compact_directory<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        self.refresh(store)?;
+        let Some(old) = self.meta.directory else {
+            return Ok(());
+        };
+        let entries = directory::entries(&self.space);
+        let (mut total, mut live) = (0, 0);
+        chain::walk(store, old, entries, |_, leaf, _| {
+            total += leaf.count();
+            live += (0..leaf.count())
+                .filter(|&slot| leaf.tid(slot).is_some())
+                .count();
+            Ok(())
+        })?;
+        if (total - live) * DEAD_SHARE < total {
+            return Ok(());
+        }
+        let Some(copy) = structure::copy(store, entries, old, None)? else {
+            return Ok(());
+        };
+        let new = chain::write(store, entries, &copy.rows)?;
+        structure::swap_directory(store, self, new)?;
+        chain::discard(store, old, directory::entries(&self.space))
+    }
+
+    /// Frees empty pages at the end of a chain without order, and the chain when it is empty.
+    fn trim_aside<S: PageStore>(&mut self, store: &S, aside: Aside) -> Result<()> {
+        let words = self.meta.options.filter_columns;
+        loop {
+            self.refresh(store)?;
+            let Some(head) = aside.head(&self.meta) else {
+                return Ok(());
+            };
+            let before = self.before_tail(store, head)?;
+            let Some(LockedTail {
+                mut txn,
+                handle,
+                name,
+                ..
+            }) = lock_aside_tail(store, head, words)?
+            else {
+                return Ok(());
+            };
+            if page::count(txn.page(handle)) > 0 {
+                return Ok(());
+            }
+            match before {
+                Some(before) => {
+                    let previous = txn.lock(before.block)?;
+                    let first = txn.lock(head.block)?;
+                    if page::next(txn.page(previous)) != Some(name) {
+                        return Ok(());
+                    }
+                    page::set_next(txn.page_mut(previous), None);
+                    tids::set_tail(txn.page_mut(first), before);
+                }
+                None if name == head => {
+                    let handle = txn.lock(META)?;
+                    let mut meta = Meta::read(txn.page(handle))?;
+                    *aside.head_mut(&mut meta) = None;
+                    meta.write(txn.page_mut(handle));
+                }
+                None => return Ok(()),
+            }
+            page::free(txn.page_mut(handle), name.block);
+            txn.commit()?;
+            store.note_free(name.block)?;
+        }
+    }
+
+    /// The page before the last of a chain without order; `None`: it has one page.
+    fn before_tail<S: PageStore>(&self, store: &S, head: PageRef) -> Result<Option<PageRef>> {
+        let (mut before, mut name) = (None, head);
+        loop {
+            store.check_interrupts()?;
+            let page = store.read(name.block)?;
+            match page::next(&page).filter(|_| page::opened(&page, name)) {
+                Some(next) => (before, name) = (Some(name), next),
+                None => return Ok(before),
+            }
+        }
+    }
+
+    /// Frees every page that nothing names. Under the latch nobody writes a chain that is not yet named, but rows
+    /// are added: so a page is an orphan only if it was in use before the walk, is the same page still, and the walk
+    /// did not come to it.
+    fn sweep<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        let mut used = Vec::new();
+        for block in (1..store.block_count()?).map(BlockId) {
+            store.check_interrupts()?;
+            let page = store.read(block)?;
+            let (free, new) = (page::is_free(&page), page::is_new(&page));
+            let incarnation = page::incarnation(&page);
+            drop(page);
+            if free && !new {
+                store.note_free(block)?;
+            } else {
+                used.push(PageRef { block, incarnation });
+            }
+        }
+        let Some(named) = self.named_blocks(store)? else {
+            return Ok(());
+        };
+        for page in used.into_iter().filter(|page| !named.contains(&page.block)) {
+            store.check_interrupts()?;
+            let mut txn = store.begin();
+            let handle = txn.lock(page.block)?;
+            if page::incarnation(txn.page(handle)) == page.incarnation {
+                page::free(txn.page_mut(handle), page.block);
+                txn.commit()?;
+                store.note_free(page.block)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every block that the meta page leads to. `None`: something was replaced meanwhile.
+    pub(crate) fn named_blocks<S: PageStore>(
+        &mut self,
+        store: &S,
+    ) -> Result<Option<HashSet<BlockId>>> {
+        self.refresh(store)?;
+        let mut named = HashSet::from([META]);
+        let mut heads = Vec::new();
+        if let Some(directory) = self.meta.directory {
+            let Some(lists) = directory::all(store, &self.space, directory)? else {
+                return Ok(None);
+            };
+            heads.push((directory, directory::entries(&self.space)));
+            heads.extend(
+                lists
+                    .into_iter()
+                    .map(|list| (list.head, directory::lists(&self.space))),
+            );
+        }
+        for (head, kind) in heads {
+            let end = chain::walk(store, head, kind, |name, leaf, _| {
+                named.insert(name.block);
+                let used = leaf.count().div_ceil(kind.layout.per_refinement) * kind.layout.spans;
+                named.extend((0..used).map(|index| leaf.link(index)));
+                Ok(())
+            })?;
+            if end.is_none() {
+                return Ok(None);
+            }
+        }
+        for mut link in [self.meta.frame, self.meta.nulls, self.meta.unordered] {
+            while let Some(name) = link {
+                store.check_interrupts()?;
+                let page = store.read(name.block)?;
+                if !named.insert(name.block) || !page::opened(&page, name) {
+                    return Ok(None);
+                }
+                link = page::next(&page);
+            }
+        }
+        Ok(Some(named))
+    }
+}
