@@ -114,7 +114,10 @@ fn over_white(image: &RgbaImage) -> RgbImage {
 /// A WebP file is a list of chunks that state their lengths, which its codec takes at their word
 /// when it reserves memory. One that reaches beyond the data means truncation.
 fn check_riff(bytes: &[u8]) -> Result<(), Error> {
-    let truncated = |reason| Error::ImageTruncated { format: Format::WebP.name(), reason };
+    let truncated = |reason| Error::ImageTruncated {
+        format: Format::WebP.name(),
+        reason,
+    };
     let size_at = |at: usize| {
         let size = bytes.get(at..at + 4).and_then(|size| size.try_into().ok());
         size.map(|size| u64::from(u32::from_le_bytes(size)))
@@ -163,6 +166,10 @@ fn ends_early(error: &ImageError) -> bool {
     let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
     if let ImageError::IoError(error) = error {
         return is_end(error);
+    }
+    // The `gif` crate says so in words only.
+    if error.to_string().contains("Unexpected End of File") {
+        return true;
     }
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -246,8 +246,11 @@ fn resample(view: &View<'_>, fit: &Fit, filter: Filter) -> Vec<U8x3> {
     let between = TypedImageRef::new(first.0, first.1, &between)
         .expect("the first pass fills its whole image");
     let whole = |size: u32| (0.0, f64::from(size));
-    let (source_x, source_y) =
-        if rows_first { (whole(width), source_y) } else { (source_x, whole(height)) };
+    let (source_x, source_y) = if rows_first {
+        (whole(width), source_y)
+    } else {
+        (source_x, whole(height))
+    };
     resized(&between, fit.size, source_x, source_y, algorithm)
 }
 
@@ -263,8 +266,10 @@ fn resized(
     y: (f64, f64),
     algorithm: ResizeAlg,
 ) -> Vec<U8x3> {
-    let options =
-        ResizeOptions::new().resize_alg(algorithm).use_alpha(false).crop(x.0, y.0, x.1, y.1);
+    let options = ResizeOptions::new()
+        .resize_alg(algorithm)
+        .use_alpha(false)
+        .crop(x.0, y.0, x.1, y.1);
     let mut out = vec![U8x3::new([0; 3]); size.0 as usize * size.1 as usize];
     let mut image = TypedImage::from_pixels_slice(size.0, size.1, &mut out)
         .expect("the buffer has the size of the image");

@@ -12,13 +12,19 @@ fn open(bytes: &[u8]) -> Photo {
 }
 
 fn plain() -> RgbImage {
-    image::load_from_memory(&read("images/plain.png")).unwrap().into_rgb8()
+    image::load_from_memory(&read("images/plain.png"))
+        .unwrap()
+        .into_rgb8()
 }
 
 /// Mean and largest difference in levels.
 fn difference(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
     assert_eq!(a.dimensions(), b.dimensions());
-    let all = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b));
+    let all = a
+        .as_raw()
+        .iter()
+        .zip(b.as_raw())
+        .map(|(a, b)| a.abs_diff(*b));
     let sum: u64 = all.clone().map(u64::from).sum();
     (sum as f64 / a.as_raw().len() as f64, all.max().unwrap())
 }
@@ -32,10 +38,19 @@ fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 #[test]
 fn lossless_forms_are_exact() {
     for name in ["plain.png", "plain.bmp", "moving.webp"] {
-        assert_eq!(open(&read(&format!("images/{name}"))).pixels(), &plain(), "{name}");
+        assert_eq!(
+            open(&read(&format!("images/{name}"))).pixels(),
+            &plain(),
+            "{name}"
+        );
     }
     let image = DynamicImage::ImageRgb8(picture(41, 29, 2));
-    for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP] {
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+        ImageFormat::WebP,
+    ] {
         let photo = open(&encode(&image, format));
         assert_eq!(photo.pixels(), image.as_rgb8().unwrap(), "{format:?}");
     }
@@ -78,7 +93,12 @@ fn gray_and_sixteen_bits_become_rgb8() {
     let bytes = encode(&DynamicImage::ImageRgb32F(floats), ImageFormat::Tiff);
     assert!(difference(open(&bytes).pixels(), &plain()).1 <= 1);
     let bilevel = open(&read("images/bilevel.tif"));
-    assert!(bilevel.pixels().pixels().all(|p| p.0 == [0; 3] || p.0 == [255; 3]));
+    assert!(
+        bilevel
+            .pixels()
+            .pixels()
+            .all(|p| p.0 == [0; 3] || p.0 == [255; 3])
+    );
 }
 
 #[test]
@@ -94,18 +114,29 @@ fn alpha_lies_over_white() {
         assert!(found.1 <= 1, "{name}: {found:?}");
     }
     let palette = open(&read("images/palette.png"));
-    let found = difference(palette.pixels(), open(&read("images/palette_as_rgba.png")).pixels());
+    let found = difference(
+        palette.pixels(),
+        open(&read("images/palette_as_rgba.png")).pixels(),
+    );
     assert_eq!(found.1, 0);
     let clear = RgbaImage::from_pixel(3, 2, Rgba([9, 9, 9, 0]));
     let clear = encode(&DynamicImage::ImageRgba8(clear), ImageFormat::Png);
-    assert!(open(&clear).pixels().pixels().all(|pixel| pixel.0 == [255; 3]));
+    assert!(
+        open(&clear)
+            .pixels()
+            .pixels()
+            .all(|pixel| pixel.0 == [255; 3])
+    );
 }
 
 #[test]
 fn ink_of_adobe_and_of_others_gives_the_same_colours() {
     // Light as Adobe stores it; libjpeg writes the Adobe marker for four components.
     let source = picture(64, 48, 4);
-    let light: Vec<u8> = source.pixels().flat_map(|p| [p[0], p[1], p[2], 255]).collect();
+    let light: Vec<u8> = source
+        .pixels()
+        .flat_map(|p| [p[0], p[1], p[2], 255])
+        .collect();
     let ink: Vec<u8> = light.iter().map(|sample| 255 - sample).collect();
     for colorspace in [turbojpeg::Colorspace::CMYK, turbojpeg::Colorspace::YCCK] {
         let compress = |samples: &[u8]| {
@@ -134,7 +165,10 @@ fn ink_of_adobe_and_of_others_gives_the_same_colours() {
 
 /// A JPEG file without its first segment of this marker.
 fn without_segment(jpeg: &[u8], marker: u8) -> Vec<u8> {
-    let at = jpeg.windows(2).position(|two| two == [0xff, marker]).unwrap();
+    let at = jpeg
+        .windows(2)
+        .position(|two| two == [0xff, marker])
+        .unwrap();
     let length = usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
     [&jpeg[..at], &jpeg[at + 2 + length..]].concat()
 }
@@ -174,7 +208,11 @@ fn all_eight_orientations_end_upright() {
     let bytes = jpeg(&stored, 98);
     let as_stored = open(&bytes).pixels().clone();
     for orientation in 1..=8 {
-        let size = if orientation < 5 { (400, 240) } else { (240, 400) };
+        let size = if orientation < 5 {
+            (400, 240)
+        } else {
+            (240, 400)
+        };
         for big_endian in [false, true] {
             let turned = with_orientation(&bytes, orientation, big_endian);
             let photo = open(&turned);
@@ -184,7 +222,11 @@ fn all_eight_orientations_end_upright() {
             assert_eq!(photo.pixels(), &expected, "{orientation}");
             let half = decode(&turned, &Limits::default(), Some(200)).unwrap();
             assert_eq!((half.width(), half.height()), size, "{orientation}");
-            assert_eq!(half.pixels().dimensions(), (size.0 / 2, size.1 / 2), "{orientation}");
+            assert_eq!(
+                half.pixels().dimensions(),
+                (size.0 / 2, size.1 / 2),
+                "{orientation}"
+            );
         }
     }
     let senseless = with_orientation(&bytes, 9, false);
@@ -209,15 +251,33 @@ fn scaled_decoding_keeps_what_is_asked_for_and_full_size_boxes() {
         Rgb([(x * 255 / 1601) as u8, (y * 255 / 1067) as u8, wave as u8])
     });
     let bytes = jpeg(&source, 92);
-    for (at_least, side) in
-        [(None, 1601), (Some(1601), 1601), (Some(802), 1601), (Some(801), 801), (Some(401), 401)]
-        .into_iter()
-        .chain([(Some(300), 401), (Some(201), 201), (Some(1), 201), (Some(9000), 1601)])
-    {
+    for (at_least, side) in [
+        (None, 1601),
+        (Some(1601), 1601),
+        (Some(802), 1601),
+        (Some(801), 801),
+        (Some(401), 401),
+    ]
+    .into_iter()
+    .chain([
+        (Some(300), 401),
+        (Some(201), 201),
+        (Some(1), 201),
+        (Some(9000), 1601),
+    ]) {
         let photo = decode(&bytes, &Limits::default(), at_least).unwrap();
-        assert_eq!((photo.width(), photo.height()), (1601, 1067), "{at_least:?}");
+        assert_eq!(
+            (photo.width(), photo.height()),
+            (1601, 1067),
+            "{at_least:?}"
+        );
         assert_eq!(photo.pixels().width(), side, "{at_least:?}");
-        let all = BoundingBox { x1: -5.0, y1: -5.0, x2: 5000.0, y2: 5000.0 };
+        let all = BoundingBox {
+            x1: -5.0,
+            y1: -5.0,
+            x2: 5000.0,
+            y2: 5000.0,
+        };
         assert_eq!(photo.crop(all).bounds(), photo.bounds());
         let size = photo.pixels().dimensions();
         let expected = image::imageops::thumbnail(&source, size.0, size.1);
@@ -228,7 +288,13 @@ fn scaled_decoding_keeps_what_is_asked_for_and_full_size_boxes() {
 
 #[test]
 fn decoding_is_deterministic() {
-    for name in ["progressive.jpg", "cmyk.jpg", "lossy.webp", "moving.gif", "alpha.png"] {
+    for name in [
+        "progressive.jpg",
+        "cmyk.jpg",
+        "lossy.webp",
+        "moving.gif",
+        "alpha.png",
+    ] {
         let bytes = read(&format!("images/{name}"));
         assert_eq!(open(&bytes), open(&bytes), "{name}");
     }
@@ -246,7 +312,10 @@ fn tiny_and_very_wide_pictures_are_pictures() {
         if width.max(height) <= 16_383 {
             all.push(encode(&image, ImageFormat::WebP));
         }
-        all.push(encode(&DynamicImage::ImageRgba8(image.to_rgba8()), ImageFormat::Gif));
+        all.push(encode(
+            &DynamicImage::ImageRgba8(image.to_rgba8()),
+            ImageFormat::Gif,
+        ));
         for bytes in all {
             let photo = open(&bytes);
             assert_eq!((photo.width(), photo.height()), (width, height));
@@ -261,11 +330,23 @@ fn what_is_no_image_is_named() {
     let code = |bytes: &[u8]| decode(bytes, &Limits::default(), None).unwrap_err().code();
     assert_eq!(code(b""), ErrorCode::ImageEmpty);
     assert_eq!(code(b"x"), ErrorCode::NotAnImage);
-    assert_eq!(code(b"BMW is a maker of cars, not a bitmap"), ErrorCode::NotAnImage);
+    assert_eq!(
+        code(b"BMW is a maker of cars, not a bitmap"),
+        ErrorCode::NotAnImage
+    );
     assert_eq!(code(b"%PDF-1.7 and so on and on"), ErrorCode::NotAnImage);
-    assert_eq!(code(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), ErrorCode::NotAnImage);
-    assert_eq!(code(b"\0\0\0\x20ftypavif\0\0\0\0"), ErrorCode::ImageUnsupported);
-    assert_eq!(code(b"\0\0\0\x20ftypheic\0\0\0\0"), ErrorCode::ImageUnsupported);
+    assert_eq!(
+        code(b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ErrorCode::NotAnImage
+    );
+    assert_eq!(
+        code(b"\0\0\0\x20ftypavif\0\0\0\0"),
+        ErrorCode::ImageUnsupported
+    );
+    assert_eq!(
+        code(b"\0\0\0\x20ftypheic\0\0\0\0"),
+        ErrorCode::ImageUnsupported
+    );
     assert_eq!(code(&[0; 64]), ErrorCode::NotAnImage);
     assert_eq!(code(b"\xff\xd8"), ErrorCode::ImageTruncated);
     assert_eq!(code(b"\x89PNG"), ErrorCode::ImageTruncated);
@@ -281,6 +362,12 @@ fn what_is_no_image_is_named() {
 fn harmless_padding_before_the_end_is_accepted() {
     let bytes = jpeg(&picture(64, 64, 1), 90);
     let body = &bytes[..bytes.len() - 2];
-    let padded = [body, &[0; 7], b"\xff\xd9", b"trailing bytes of a careless tool"].concat();
+    let padded = [
+        body,
+        &[0; 7],
+        b"\xff\xd9",
+        b"trailing bytes of a careless tool",
+    ]
+    .concat();
     assert_eq!(open(&padded).pixels(), open(&bytes).pixels());
 }

@@ -59,15 +59,34 @@ fn measured(bytes: &[u8], limits: &Limits) -> (Result<lookbook_vision::Photo, Er
 }
 
 fn small() -> Limits {
-    Limits { max_bytes: 1 << 20, max_pixels: 100_000 }
+    Limits {
+        max_bytes: 1 << 20,
+        max_pixels: 100_000,
+    }
 }
 
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     [
-        "baseline.jpg", "progressive.jpg", "restart.jpg", "cmyk.jpg", "gray.jpg", "turned.jpg",
-        "plain.png", "alpha.png", "palette.png", "gray16.png", "turned.png", "lossy.webp",
-        "alpha.webp", "moving.webp", "turned.webp", "moving.gif", "plain.bmp", "turned.tif",
-        "bilevel.tif", "jpeg.tif",
+        "baseline.jpg",
+        "progressive.jpg",
+        "restart.jpg",
+        "cmyk.jpg",
+        "gray.jpg",
+        "turned.jpg",
+        "plain.png",
+        "alpha.png",
+        "palette.png",
+        "gray16.png",
+        "turned.png",
+        "lossy.webp",
+        "alpha.webp",
+        "moving.webp",
+        "turned.webp",
+        "moving.gif",
+        "plain.bmp",
+        "turned.tif",
+        "bilevel.tif",
+        "jpeg.tif",
     ]
     .into_iter()
     .map(|name| (name, read(&format!("images/{name}"))))
@@ -97,19 +116,33 @@ fn flipped_bytes_never_panic_nor_exceed_the_memory_limit() {
             let mut bytes = seed.clone();
             for _ in 0..=random.below(6) {
                 // Headers matter most: half of the changes fall into the first 64 bytes.
-                let range = if random.below(2) == 0 { bytes.len().min(64) } else { bytes.len() };
+                let range = if random.below(2) == 0 {
+                    bytes.len().min(64)
+                } else {
+                    bytes.len()
+                };
                 let at = random.below(range);
-                bytes[at] = if random.below(3) == 0 { 0xff } else { random.below(256) as u8 };
+                bytes[at] = if random.below(3) == 0 {
+                    0xff
+                } else {
+                    random.below(256) as u8
+                };
             }
             let (result, peak) = measured(&bytes, &limits);
-            assert!(peak <= limits.max_memory_bytes(), "{name}, round {round}: {peak} bytes");
+            assert!(
+                peak <= limits.max_memory_bytes(),
+                "{name}, round {round}: {peak} bytes"
+            );
             match result {
                 Ok(photo) => {
                     assert!(u64::from(photo.width()) * u64::from(photo.height()) <= 100_000);
                     decoded += 1;
                 }
                 Err(error) => {
-                    assert!(error.code().is_image_fault(), "{name}, round {round}: {error}");
+                    assert!(
+                        error.code().is_image_fault(),
+                        "{name}, round {round}: {error}"
+                    );
                     assert!(!error.to_string().contains("panicked"), "{name}: {error}");
                     refused += 1;
                 }
@@ -117,7 +150,10 @@ fn flipped_bytes_never_panic_nor_exceed_the_memory_limit() {
         }
     }
     println!("{decoded} decoded, {refused} refused");
-    assert!(decoded > 100 && refused > 100, "the changes must reach past the headers");
+    assert!(
+        decoded > 100 && refused > 100,
+        "the changes must reach past the headers"
+    );
 }
 
 #[test]
@@ -137,10 +173,23 @@ fn a_truncated_file_is_refused_as_truncated() {
                 }
             }
         }
-        let truncated = codes.iter().filter(|&&code| code == ErrorCode::ImageTruncated).count();
-        println!("{name}: {truncated} of {} cuts are called truncated", codes.len());
-        assert!(codes.iter().all(|code| code.is_image_fault()), "{name}: {codes:?}");
-        assert!(truncated * 10 >= codes.len() * 9, "{name}: {truncated} of {}", codes.len());
+        let truncated = codes
+            .iter()
+            .filter(|&&code| code == ErrorCode::ImageTruncated)
+            .count();
+        println!(
+            "{name}: {truncated} of {} cuts are called truncated",
+            codes.len()
+        );
+        assert!(
+            codes.iter().all(|code| code.is_image_fault()),
+            "{name}: {codes:?}"
+        );
+        assert!(
+            truncated * 10 >= codes.len() * 9,
+            "{name}: {truncated} of {}",
+            codes.len()
+        );
     }
 }
 
@@ -154,7 +203,11 @@ fn a_jpeg_cut_anywhere_is_truncated() {
     for bytes in [bytes, progressive] {
         for cut in (2..bytes.len()).step_by(31) {
             let error = decode(&bytes[..cut], &Limits::default(), Some(100)).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::ImageTruncated, "cut at {cut}: {error}");
+            assert_eq!(
+                error.code(),
+                ErrorCode::ImageTruncated,
+                "cut at {cut}: {error}"
+            );
         }
         // An end marker put behind the cut does not hide it.
         let body = [&bytes[..bytes.len() * 2 / 3], b"\xff\xd9"].concat();
@@ -171,13 +224,22 @@ fn headers_beyond_the_limits_are_refused_before_anything_is_allocated() {
         let error = result.unwrap_err();
         assert_eq!(error.code(), ErrorCode::ImageTooLarge, "{name}: {error}");
         assert!(peak < 8 << 20, "{name}: {peak} bytes");
-        println!("{name}: {} bytes of file, {peak} bytes of memory: {error}", bytes.len());
+        println!(
+            "{name}: {} bytes of file, {peak} bytes of memory: {error}",
+            bytes.len()
+        );
     }
     let bytes = read("images/plain.png");
-    let limits = Limits { max_bytes: 50, ..Limits::default() };
+    let limits = Limits {
+        max_bytes: 50,
+        ..Limits::default()
+    };
     let error = decode(&bytes, &limits, None).unwrap_err();
     assert_eq!(error.code(), ErrorCode::ImageTooLarge);
-    assert!(error.to_string().contains("exceeds the limit of 50 bytes"), "{error}");
+    assert!(
+        error.to_string().contains("exceeds the limit of 50 bytes"),
+        "{error}"
+    );
 }
 
 /// Small files that state, or expand to, enormous pictures.
@@ -209,15 +271,24 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     jpeg[at + 5..at + 9].copy_from_slice(&[0x75, 0x30, 0x75, 0x30]);
 
     vec![
-        ("PNG", png), ("GIF", gif), ("BMP", bmp), ("lossless WebP", lossless),
-        ("JPEG", jpeg), ("TIFF", tiff_bomb(side)), ("progressive JPEG", scan_bomb()),
+        ("PNG", png),
+        ("GIF", gif),
+        ("BMP", bmp),
+        ("lossless WebP", lossless),
+        ("JPEG", jpeg),
+        ("TIFF", tiff_bomb(side)),
+        ("progressive JPEG", scan_bomb()),
     ]
 }
 
 fn encoded(format: ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let image = DynamicImage::ImageRgb8(picture(8, 8, 0));
-    let image = if format == ImageFormat::Gif { image.to_rgba8().into() } else { image };
+    let image = if format == ImageFormat::Gif {
+        image.to_rgba8().into()
+    } else {
+        image
+    };
     image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
@@ -225,8 +296,15 @@ fn encoded(format: ImageFormat) -> Vec<u8> {
 /// A little-endian TIFF of one strip that claims to be `side` x `side` RGB.
 fn tiff_bomb(side: u32) -> Vec<u8> {
     let entries: [(u16, u16, u32, u32); 9] = [
-        (256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 5), (262, 3, 1, 1),
-        (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, side), (279, 4, 1, 64),
+        (256, 4, 1, side),
+        (257, 4, 1, side),
+        (258, 3, 1, 8),
+        (259, 3, 1, 5),
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (278, 4, 1, side),
+        (279, 4, 1, 64),
     ];
     let mut bytes = b"II*\0\x48\0\0\0".to_vec();
     bytes.extend([0x80; 64]);
@@ -247,7 +325,10 @@ fn scan_bomb() -> Vec<u8> {
     let mut compressor = turbojpeg::Compressor::new().unwrap();
     compressor.set_progressive(true).unwrap();
     let bytes = compressor.compress_to_vec(raw_image(&source)).unwrap();
-    let last = bytes.windows(2).rposition(|two| two == [0xff, 0xda]).unwrap();
+    let last = bytes
+        .windows(2)
+        .rposition(|two| two == [0xff, 0xda])
+        .unwrap();
     let (head, scan) = (&bytes[..last], &bytes[last..bytes.len() - 2]);
     let mut bomb = head.to_vec();
     while bomb.len() < 900_000 {
@@ -261,27 +342,38 @@ fn scan_bomb() -> Vec<u8> {
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 }
+            if crc & 1 == 1 {
+                0xedb8_8320 ^ (crc >> 1)
+            } else {
+                crc >> 1
+            }
         })
     })
 }
 
 #[test]
 fn a_large_picture_stays_within_the_memory_limit() {
-    let limits = Limits { max_pixels: 4_000_000, ..Limits::default() };
+    let limits = Limits {
+        max_pixels: 4_000_000,
+        ..Limits::default()
+    };
     let rgba16 = image::ImageBuffer::<image::Rgba<u16>, Vec<u16>>::from_fn(2000, 2000, |x, y| {
         image::Rgba([x as u16 * 30, y as u16 * 30, 5000, 60_000])
     });
     let mut all = Vec::new();
     for format in [ImageFormat::Png, ImageFormat::Tiff] {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        DynamicImage::ImageRgba16(rgba16.clone()).write_to(&mut bytes, format).unwrap();
+        DynamicImage::ImageRgba16(rgba16.clone())
+            .write_to(&mut bytes, format)
+            .unwrap();
         all.push(bytes.into_inner());
     }
     let rgba8 = DynamicImage::ImageRgba16(rgba16).into_rgba8();
     for format in [ImageFormat::WebP, ImageFormat::Gif] {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        DynamicImage::ImageRgba8(rgba8.clone()).write_to(&mut bytes, format).unwrap();
+        DynamicImage::ImageRgba8(rgba8.clone())
+            .write_to(&mut bytes, format)
+            .unwrap();
         all.push(bytes.into_inner());
     }
     for bytes in all {

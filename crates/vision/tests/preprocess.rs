@@ -14,11 +14,21 @@ const MEAN_LEVELS: f64 = 0.03;
 
 fn golden_cases() -> Vec<(String, Value)> {
     let cases: Value = serde_json::from_slice(&read("golden/cases.json")).unwrap();
-    cases.as_object().unwrap().iter().map(|(name, case)| (name.clone(), case.clone())).collect()
+    cases
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, case)| (name.clone(), case.clone()))
+        .collect()
 }
 
 fn preprocessor(input: &Value) -> Preprocessor {
-    let mut document = document("golden", "embedder", b"", embedder_output("x", 4, "none", false));
+    let mut document = document(
+        "golden",
+        "embedder",
+        b"",
+        embedder_output("x", 4, "none", false),
+    );
     document["input"] = input.clone();
     Preprocessor::new(&manifest(&document))
 }
@@ -47,7 +57,12 @@ fn tensors_equal_pillow_and_numpy() {
             None => photo.whole(),
             Some(edges) => {
                 let edge = |at: usize| edges[at].as_f64().unwrap() as f32;
-                photo.crop(BoundingBox { x1: edge(0), y1: edge(1), x2: edge(2), y2: edge(3) })
+                photo.crop(BoundingBox {
+                    x1: edge(0),
+                    y1: edge(1),
+                    x2: edge(2),
+                    y2: edge(3),
+                })
             }
         };
         let found = preprocessor(input).prepare(&view).to_f32();
@@ -57,13 +72,18 @@ fn tensors_equal_pillow_and_numpy() {
         // One level of the pixel, in units of the tensor; the smallest std is the strictest.
         let scale = input["scale"].as_f64().unwrap_or(1.0 / 255.0);
         let std = input["std"].as_array().map_or(1.0, |all| {
-            all.iter().map(|std| std.as_f64().unwrap()).fold(f64::INFINITY, f64::min)
+            all.iter()
+                .map(|std| std.as_f64().unwrap())
+                .fold(f64::INFINITY, f64::min)
         });
         let level = if dtype == "u8" { 1.0 } else { scale / std };
         // Values of up to 130 in half precision are 1/16 apart.
         let rounding = if dtype == "f16" { 0.07 } else { 0.0 };
-        let errors: Vec<f64> =
-            found.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs()) / level).collect();
+        let errors: Vec<f64> = found
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| f64::from((a - b).abs()) / level)
+            .collect();
         let most = errors.iter().copied().fold(0.0, f64::max);
         let mean = errors.iter().sum::<f64>() / errors.len() as f64;
         println!("{name}: most {most:.3} levels, mean {mean:.4} levels");
@@ -75,7 +95,12 @@ fn tensors_equal_pillow_and_numpy() {
 #[test]
 fn a_view_is_prepared_as_if_it_were_cut_out_first() {
     let photo = common::photo(120, 90, 3);
-    let bbox = BoundingBox { x1: 13.0, y1: 22.0, x2: 77.0, y2: 81.0 };
+    let bbox = BoundingBox {
+        x1: 13.0,
+        y1: 22.0,
+        x2: 77.0,
+        y2: 81.0,
+    };
     let cut = image::imageops::crop_imm(photo.pixels(), 13, 22, 64, 59).to_image();
     let cut = lookbook_vision::Photo::from_pixels(cut);
     for (_, case) in golden_cases() {
@@ -92,7 +117,12 @@ fn a_view_of_a_reduced_photo_shows_the_same_place() {
     let reduced = decode(&jpeg, &Limits::default(), Some(280)).unwrap();
     assert_eq!((reduced.width(), reduced.height()), (1200, 800));
     assert_eq!(reduced.pixels().dimensions(), (300, 200));
-    let bbox = BoundingBox { x1: 301.0, y1: 203.0, x2: 902.0, y2: 650.0 };
+    let bbox = BoundingBox {
+        x1: 301.0,
+        y1: 203.0,
+        x2: 902.0,
+        y2: 650.0,
+    };
     let whole = decode(&jpeg, &Limits::default(), None).unwrap();
     for (name, case) in golden_cases() {
         if case["input"]["filter"] == "nearest" || case["input"]["dtype"] != "f32" {
@@ -102,9 +132,17 @@ fn a_view_of_a_reduced_photo_shows_the_same_place() {
         let a = preprocessor.prepare(&whole.crop(bbox));
         let b = preprocessor.prepare(&reduced.crop(bbox));
         assert_eq!(a.geometry(), b.geometry(), "{name}");
-        let std = if case["input"]["std"].is_null() { 1.0 } else { 0.225 };
+        let std = if case["input"]["std"].is_null() {
+            1.0
+        } else {
+            0.225
+        };
         let (a, b) = (a.to_f32(), b.to_f32());
-        let mean = a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>()
+        let mean = a
+            .iter()
+            .zip(&b)
+            .map(|(a, b)| f64::from((a - b).abs()))
+            .sum::<f64>()
             / a.len() as f64
             * 255.0
             * std;

@@ -81,7 +81,11 @@ pub fn photo(width: u32, height: u32, seed: u32) -> Photo {
 pub fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let wave = ((x + seed * 17) * 7 % 97 + y * 3) % 256;
-        Rgb([(x * 255 / width) as u8, (y * 255 / height) as u8, wave as u8])
+        Rgb([
+            (x * 255 / width) as u8,
+            (y * 255 / height) as u8,
+            wave as u8,
+        ])
     })
 }
 

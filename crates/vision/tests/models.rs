@@ -1,0 +1,656 @@
+//! Models do what their manifests say, or the reason is given.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use lookbook_vision::{
+    BoundingBox, Cancel, Detection, Detector, Device, Embedder, Error, ErrorCode, Group, Photo,
+    SessionOptions, View, check_model, check_model_with, decode_side, garments,
+};
+use serde_json::{Value, json};
+
+use common::{detector_output, document, embedder_output, manifest, onnx, photo, runtime, white};
+
+const OPTIONS: SessionOptions = SessionOptions {
+    device: Device::Cpu,
+    threads: 2,
+};
+
+fn embedder_document(file: &str) -> Value {
+    let output = match file {
+        "embed_map" => embedder_output("map", 6, "mean", true),
+        "embed_bytes" | "embed_half" => embedder_output("embedding", 3, "none", false),
+        "slow" => embedder_output("out", 48, "none", false),
+        _ => embedder_output("embedding", 6, "none", true),
+    };
+    let mut document = document(file, "embedder", &onnx(file), output);
+    match file {
+        "embed_bytes" => {
+            document["input"]["dtype"] = json!("u8");
+            document["input"]["layout"] = json!("nhwc");
+        }
+        "embed_half" => document["input"]["dtype"] = json!("f16"),
+        _ => {}
+    }
+    document
+}
+
+fn embedder(file: &str) -> Embedder {
+    open_embedder(&embedder_document(file), file).unwrap()
+}
+
+fn open_embedder(document: &Value, file: &str) -> Result<Embedder, Error> {
+    Embedder::open(&runtime(), manifest(document), &onnx(file), &OPTIONS)
+}
+
+fn detector_document(family: &str) -> Value {
+    let names = match family {
+        "detr" => json!({"boxes": "boxes", "logits": "logits"}),
+        "torchvision" => json!({"boxes": "boxes", "labels": "labels", "scores": "scores"}),
+        _ => json!({"boxes": "out"}),
+    };
+    document(
+        family,
+        "detector",
+        &onnx(family),
+        detector_output(family, names),
+    )
+}
+
+fn detector(family: &str) -> Detector {
+    open_detector(&detector_document(family), family).unwrap()
+}
+
+fn open_detector(document: &Value, file: &str) -> Result<Detector, Error> {
+    Detector::open(&runtime(), manifest(document), &onnx(file), &OPTIONS)
+}
+
+/// Photos of various shapes.
+fn photos() -> Vec<Photo> {
+    (0..7)
+        .map(|seed| photo(40 + seed * 13, 90 - seed * 7, seed))
+        .collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn a_batch_gives_what_single_photos_give() {
+    let photos = photos();
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    for file in [
+        "embed",
+        "embed_map",
+        "embed_fixed_1",
+        "embed_fixed_3",
+        "embed_bytes",
+        "embed_half",
+    ] {
+        let mut embedder = embedder(file);
+        let batch = embedder.embed(&views).unwrap();
+        assert_eq!(batch.len(), views.len());
+        for (view, together) in views.iter().zip(&batch) {
+            let alone = embedder.embed(&[*view]).unwrap().remove(0);
+            assert!(largest_difference(&alone, together) <= 1e-6, "{file}");
+            assert_eq!(alone.len(), embedder.dimensions(), "{file}");
+        }
+        assert!(
+            largest_difference(&batch[0], &batch[1]) > 1e-4,
+            "{file} must tell photos apart"
+        );
+        assert!(embedder.embed(&[]).unwrap().is_empty());
+    }
+    for family in ["yolo_v8", "yolo_v5", "detr", "torchvision"] {
+        let mut detector = detector(family);
+        let batch = detector.detect(&views).unwrap();
+        for (view, together) in views.iter().zip(&batch) {
+            assert_eq!(
+                &detector.detect(&[*view]).unwrap().remove(0),
+                together,
+                "{family}"
+            );
+        }
+    }
+}
+
+#[test]
+fn preparing_on_other_threads_changes_nothing() {
+    let photos = photos();
+    let mut embedder = embedder("embed");
+    let expected = embedder
+        .embed(&photos.iter().map(Photo::whole).collect::<Vec<_>>())
+        .unwrap();
+    let preprocessor = embedder.preprocessor();
+    let tensors: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = photos
+            .iter()
+            .map(|photo| {
+                let preprocessor = preprocessor.clone();
+                scope.spawn(move || preprocessor.prepare(&photo.whole()))
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    assert_eq!(embedder.embed_prepared(&tensors).unwrap(), expected);
+}
+
+#[test]
+fn pooling_a_map_equals_the_pooled_model_and_vectors_have_length_one() {
+    let photo = photo(70, 50, 1);
+    let pooled = embedder("embed").embed(&[photo.whole()]).unwrap().remove(0);
+    let map = embedder("embed_map")
+        .embed(&[photo.whole()])
+        .unwrap()
+        .remove(0);
+    assert!(largest_difference(&pooled, &map) < 1e-5);
+    let length: f32 = pooled.iter().map(|value| value * value).sum();
+    assert!((length - 1.0).abs() < 1e-5);
+
+    let mut document = embedder_document("embed_map");
+    document["output"]["pool"] = json!("max");
+    let most = open_embedder(&document, "embed_map")
+        .unwrap()
+        .embed(&[photo.whole()])
+        .unwrap();
+    assert!(largest_difference(&most[0], &map) > 1e-3, "max is not mean");
+}
+
+#[test]
+fn bytes_and_half_precision_reach_the_model() {
+    let photo = photo(64, 80, 2);
+    let bytes = embedder("embed_bytes")
+        .embed(&[photo.whole()])
+        .unwrap()
+        .remove(0);
+    let half = embedder("embed_half")
+        .embed(&[photo.whole()])
+        .unwrap()
+        .remove(0);
+    for (byte, half) in bytes.iter().zip(&half) {
+        assert!((byte / 255.0 - half).abs() < 2e-3, "{bytes:?} {half:?}");
+    }
+    let red: f64 = photo
+        .pixels()
+        .pixels()
+        .map(|pixel| f64::from(pixel[0]))
+        .sum();
+    assert!((f64::from(bytes[0]) - red / f64::from(64 * 80)).abs() < 0.6);
+}
+
+/// The detections of the test models on a white photo, in input pixels of 32 x 40.
+fn expected(suppressed: bool) -> Vec<(Group, f32, [f32; 4])> {
+    let mut all = vec![
+        (Group::Upper, 0.9, [6.0, 4.0, 14.0, 20.0]),
+        (Group::Upper, 0.8, [7.0, 4.0, 15.0, 20.0]),
+        (Group::Lower, 0.7, [21.0, 26.0, 27.0, 34.0]),
+        (Group::Lower, 0.6, [6.0, 4.0, 14.0, 20.0]),
+        (Group::Upper, 0.5, [26.0, 34.0, 32.0, 40.0]),
+    ];
+    if suppressed {
+        all.remove(1);
+    }
+    all
+}
+
+fn assert_detections(found: &[Detection], expected: &[(Group, f32, [f32; 4])], scale: (f32, f32)) {
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, (group, score, edges)) in found.iter().zip(expected) {
+        assert_eq!(found.group, *group);
+        assert!((found.score - score).abs() < 0.01, "{found:?}");
+        let edges = [
+            edges[0] * scale.0,
+            edges[1] * scale.1,
+            edges[2] * scale.0,
+            edges[3] * scale.1,
+        ];
+        let b = found.bbox;
+        let difference = largest_difference(&[b.x1, b.y1, b.x2, b.y2], &edges);
+        assert!(difference < 0.01 * scale.0, "{found:?}, expected {edges:?}");
+    }
+}
+
+#[test]
+fn every_family_finds_the_same_garments() {
+    let photo = white(320, 400);
+    for family in ["yolo_v8", "yolo_v5"] {
+        let found = detector(family).detect(&[photo.whole()]).unwrap().remove(0);
+        assert_detections(&found, &expected(true), (10.0, 10.0));
+        assert_eq!(
+            (found[0].label.as_str(), found[1].label.as_str()),
+            ("shirt", "trousers")
+        );
+    }
+    let found = detector("detr").detect(&[photo.whole()]).unwrap().remove(0);
+    let shares: Vec<_> = expected(false)
+        .into_iter()
+        .map(|(group, score, b)| (group, score * 0.95, b))
+        .collect();
+    assert_detections(&found, &shares, (10.0, 10.0));
+
+    // Torchvision counts classes from 1; the test's labels begin at 0.
+    let mut document = detector_document("torchvision");
+    document["output"]["labels"] = json!([
+        {"name": "background", "group": null}, {"name": "shirt", "group": "upper"},
+        {"name": "trousers", "group": "lower"}
+    ]);
+    let mut detector = open_detector(&document, "torchvision").unwrap();
+    let found = detector.detect(&[photo.whole()]).unwrap().remove(0);
+    let all = expected(true);
+    assert_detections(&found, &[all[0], all[1], all[3]], (10.0, 10.0));
+}
+
+#[test]
+fn thresholds_groups_and_counts_are_the_manifests() {
+    let photo = white(32, 40);
+    let found = |change: &dyn Fn(&mut Value)| {
+        let mut document = detector_document("yolo_v8");
+        change(&mut document);
+        open_detector(&document, "yolo_v8")
+            .unwrap()
+            .detect(&[photo.whole()])
+            .unwrap()
+            .remove(0)
+    };
+    assert_eq!(found(&|_| {}).len(), 4);
+    assert_eq!(
+        found(&|d| d["output"]["score_threshold"] = json!(0.65)).len(),
+        2
+    );
+    assert_eq!(
+        found(&|d| d["output"]["iou_threshold"] = json!(0.99)).len(),
+        5
+    );
+    assert_eq!(
+        found(&|d| d["output"]["max_detections"] = json!(1)).len(),
+        1
+    );
+    let no_trousers = found(&|d| d["output"]["labels"][1]["group"] = json!(null));
+    assert!(no_trousers.iter().all(|found| found.group == Group::Upper));
+    assert_eq!(no_trousers.len(), 2);
+}
+
+#[test]
+fn boxes_come_back_through_every_fit() {
+    // 320 x 200 photo, 32 x 40 input: letterbox scales by 1/10 and pads 10 rows above.
+    let photo = white(320, 200);
+    let mut document = detector_document("yolo_v8");
+    document["input"]["resize"] = json!("letterbox");
+    document["input"]["pad"] = json!([255, 255, 255]);
+    let mut detector = open_detector(&document, "yolo_v8").unwrap();
+    let found = detector.detect(&[photo.whole()]).unwrap().remove(0);
+    // (26, 34)..(32, 40) lies in the padding below the photo, so it is gone.
+    let first = found[0].bbox;
+    assert_eq!(
+        [first.x1, first.y1, first.x2, first.y2],
+        [60.0, 0.0, 140.0, 100.0]
+    );
+    let second = found[1].bbox;
+    assert_eq!(
+        [second.x1, second.y1, second.x2, second.y2],
+        [210.0, 160.0, 270.0, 200.0]
+    );
+    assert_eq!(found.len(), 3);
+
+    // Crop scales by 1/5 and cuts 16 columns on each side.
+    document["input"]["resize"] = json!("crop");
+    let mut detector = open_detector(&document, "yolo_v8").unwrap();
+    let first = detector.detect(&[photo.whole()]).unwrap()[0][0].bbox;
+    assert_eq!(
+        [first.x1, first.y1, first.x2, first.y2],
+        [110.0, 20.0, 150.0, 100.0]
+    );
+
+    // A view's boxes are the photo's.
+    let mut detector = self::detector("yolo_v8");
+    let view = photo.crop(BoundingBox {
+        x1: 100.0,
+        y1: 50.0,
+        x2: 164.0,
+        y2: 130.0,
+    });
+    let first = detector.detect(&[view]).unwrap()[0][0].bbox;
+    assert_eq!(
+        [first.x1, first.y1, first.x2, first.y2],
+        [112.0, 58.0, 128.0, 90.0]
+    );
+}
+
+#[test]
+fn garments_are_crops_with_a_margin() {
+    let photo = photo(321, 403, 6);
+    let (mut detector, mut embedder) = (detector("yolo_v8"), embedder("embed"));
+    assert_eq!(decode_side(Some(&detector), &embedder), 1024);
+    assert_eq!(decode_side(None, &embedder), 80);
+    let white = white(321, 403);
+    let found = garments(&mut detector, &mut embedder, &white).unwrap();
+    assert_eq!(found.len(), 4);
+    assert_eq!(
+        (found[0].category.as_str(), found[0].label.as_str()),
+        ("upper", "shirt")
+    );
+    for garment in &found {
+        let b = garment.bbox;
+        let (dx, dy) = (b.width() * 0.05, b.height() * 0.05);
+        let grown = BoundingBox {
+            x1: b.x1 - dx,
+            y1: b.y1 - dy,
+            x2: b.x2 + dx,
+            y2: b.y2 + dy,
+        };
+        let view = white.crop(grown);
+        assert!(view.bounds().x1 >= 0.0 && view.bounds().x2 <= 321.0);
+        assert_eq!(b.with_margin(&white), view.bounds());
+        let alone = embedder.embed(&[view]).unwrap().remove(0);
+        assert!(largest_difference(&alone, &garment.embedding) <= 1e-6);
+    }
+    // Darker than any threshold: nothing is found, and that is no error.
+    let dark = Photo::from_pixels(image::RgbImage::new(40, 40));
+    assert!(
+        garments(&mut detector, &mut embedder, &dark)
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        garments(&mut detector, &mut embedder, &photo)
+            .unwrap()
+            .len()
+            < 4
+    );
+}
+
+#[test]
+fn check_model_accepts_what_works() {
+    for file in [
+        "embed",
+        "embed_map",
+        "embed_fixed_1",
+        "embed_fixed_3",
+        "embed_bytes",
+        "embed_half",
+    ] {
+        let manifest = manifest(&embedder_document(file));
+        let report = check_model(&runtime(), &manifest, &onnx(file)).unwrap();
+        assert_eq!(report.batched, file != "embed_fixed_1", "{file}");
+    }
+    for family in ["yolo_v8", "yolo_v5", "detr"] {
+        let manifest = manifest(&detector_document(family));
+        check_model(&runtime(), &manifest, &onnx(family)).unwrap();
+    }
+}
+
+#[test]
+fn check_model_explains_what_does_not() {
+    let output = |name: &str| embedder_output(name, 6, "none", true);
+    let plain = |file: &str, output: Value| document(file, "embedder", &onnx(file), output);
+    let embed = |change: &dyn Fn(&mut Value)| {
+        let mut document = embedder_document("embed");
+        change(&mut document);
+        document
+    };
+    let yolo = |change: &dyn Fn(&mut Value)| {
+        let mut document = detector_document("yolo_v8");
+        change(&mut document);
+        document
+    };
+    let cases = [
+        (
+            "unknown_operator",
+            plain("unknown_operator", output("embedding")),
+            "model_unsupported",
+            "Frobnicate",
+        ),
+        (
+            "custom_domain",
+            plain("custom_domain", output("embedding")),
+            "model_unsupported",
+            "com.example",
+        ),
+        (
+            "ep_context",
+            plain("ep_context", output("embedding")),
+            "model_unsupported",
+            "EPContext",
+        ),
+        (
+            "external_data",
+            plain("external_data", output("embedding")),
+            "model_unsupported",
+            "another file",
+        ),
+        (
+            "embed_nan",
+            plain("embed_nan", output("nan")),
+            "model_mismatch",
+            "NaN",
+        ),
+        (
+            "embed_zero",
+            plain("embed_zero", output("zero")),
+            "model_mismatch",
+            "length zero",
+        ),
+        (
+            "embed_rank",
+            plain("embed_rank", output("floats")),
+            "model_mismatch",
+            "shape [4]",
+        ),
+        (
+            "embed_integers",
+            plain("embed_integers", output("integers")),
+            "model_mismatch",
+            "integers",
+        ),
+        (
+            "embed_two_inputs",
+            plain("embed_two_inputs", output("embedding")),
+            "model_mismatch",
+            "one input",
+        ),
+        (
+            "embed",
+            embed(&|d| d["output"]["name"] = json!("vector")),
+            "model_mismatch",
+            "\"embedding\"",
+        ),
+        (
+            "embed",
+            embed(&|d| d["output"]["dimensions"] = json!(5)),
+            "model_mismatch",
+            "5 dimensions",
+        ),
+        (
+            "embed",
+            embed(&|d| d["output"]["pool"] = json!("mean")),
+            "model_mismatch",
+            "output.pool",
+        ),
+        (
+            "embed",
+            embed(&|d| d["input"]["name"] = json!("pixels")),
+            "model_mismatch",
+            "\"image\"",
+        ),
+        (
+            "embed",
+            embed(&|d| d["input"]["width"] = json!(33)),
+            "model_mismatch",
+            "[3, 40, 33]",
+        ),
+        (
+            "embed",
+            embed(&|d| d["input"]["layout"] = json!("nhwc")),
+            "model_mismatch",
+            "layout",
+        ),
+        (
+            "embed",
+            embed(&|d| d["input"]["dtype"] = json!("f16")),
+            "model_mismatch",
+            "f32",
+        ),
+        (
+            "yolo_v8",
+            yolo(&|d| d["output"]["family"] = json!("yolo_v5")),
+            "model_mismatch",
+            "anchors, 8",
+        ),
+        (
+            "yolo_v8",
+            yolo(&|d| {
+                d["output"]["labels"].as_array_mut().unwrap().pop();
+            }),
+            "model_mismatch",
+            "[2, 6, anchors]",
+        ),
+        (
+            "yolo_v8",
+            yolo(&|d| d["output"]["names"]["boxes"] = json!("x")),
+            "model_mismatch",
+            "\"out\"",
+        ),
+    ];
+    for (file, document, code, part) in cases {
+        let manifest = manifest(&document);
+        let error = check_model(&runtime(), &manifest, &onnx(file)).unwrap_err();
+        println!("{file}: {error}");
+        assert_eq!(error.code().as_str(), code, "{file}: {error}");
+        assert!(error.to_string().contains(part), "{file}: {error}");
+        assert!(
+            error.to_string().contains(manifest.name()),
+            "{file}: {error}"
+        );
+    }
+    let mut logits = detector_document("yolo_v8_logits");
+    logits["output"]["family"] = json!("yolo_v8");
+    let error = check_model(&runtime(), &manifest(&logits), &onnx("yolo_v8_logits")).unwrap_err();
+    assert!(error.to_string().contains("sigmoid"), "{error}");
+    // The class numbers of the model begin at 1, these labels have too few.
+    let mut few = detector_document("torchvision");
+    few["output"]["labels"] = json!([{"name": "shirt", "group": "upper"}]);
+    let error = check_model(&runtime(), &manifest(&few), &onnx("torchvision")).unwrap_err();
+    assert!(error.to_string().contains("class 1"), "{error}");
+}
+
+#[test]
+fn bytes_that_are_no_model_are_refused_without_the_runtime_seeing_them() {
+    let good = onnx("embed");
+    let mut cases: Vec<Vec<u8>> = vec![
+        Vec::new(),
+        b"not a model at all".to_vec(),
+        vec![0; 4096],
+        vec![0xff; 4096],
+        b"\x08\x08ORTM".to_vec(),
+    ];
+    cases.extend((1..good.len()).step_by(37).map(|cut| good[..cut].to_vec()));
+    for bytes in cases {
+        let document = document(
+            "x",
+            "embedder",
+            &bytes,
+            embedder_output("embedding", 6, "none", true),
+        );
+        let error = check_model(&runtime(), &manifest(&document), &bytes).unwrap_err();
+        assert_eq!(
+            error.code(),
+            ErrorCode::ModelInvalid,
+            "{} bytes: {error}",
+            bytes.len()
+        );
+    }
+    let error = check_model(&runtime(), &manifest(&embedder_document("embed")), b"x").unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ModelDigestMismatch);
+}
+
+#[test]
+fn damaged_models_are_errors() {
+    // SplitMix64, as in the hostile image tests.
+    let mut state = 9_u64;
+    let mut below = |limit: usize| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    };
+    for file in ["embed", "embed_map"] {
+        for _ in 0..150 {
+            let mut bytes = onnx(file);
+            let at = below(bytes.len());
+            bytes[at] = below(256) as u8;
+            let mut document = embedder_document(file);
+            document["sha256"] = json!(lookbook_vision::sha256_hex(&bytes));
+            // Changed weights are still a model; anything else must be refused with a reason.
+            if let Err(error) = check_model(&runtime(), &manifest(&document), &bytes) {
+                assert!(
+                    error.code().as_str().starts_with("model_")
+                        || error.code() == ErrorCode::InferenceFailed,
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_of_another_kind_is_refused() {
+    let error = open_embedder(&detector_document("detr"), "detr").unwrap_err();
+    assert!(
+        error.to_string().contains("expected an embedder"),
+        "{error}"
+    );
+    let error = open_detector(&embedder_document("embed"), "embed").unwrap_err();
+    assert!(error.to_string().contains("expected a detector"), "{error}");
+}
+
+#[test]
+fn a_run_stops_when_it_is_cancelled_from_another_thread() {
+    let mut embedder = embedder("slow");
+    let cancel = Cancel::new();
+    embedder.set_cancel(&cancel);
+    let photo = photo(32, 40, 0);
+    let started = Instant::now();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            cancel.cancel();
+        });
+        embedder.embed(&[photo.whole()])
+    });
+    assert_eq!(result.unwrap_err(), Error::Cancelled);
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        started.elapsed()
+    );
+    // It stays cancelled until another switch is set.
+    assert_eq!(
+        embedder.embed(&[photo.whole()]).unwrap_err(),
+        Error::Cancelled
+    );
+
+    let thrown = Cancel::new();
+    thrown.cancel();
+    let manifest = manifest(&embedder_document("embed"));
+    let error = check_model_with(&runtime(), &manifest, &onnx("embed"), &thrown).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Cancelled);
+    let mut embedder = self::embedder("embed");
+    embedder.set_cancel(&thrown);
+    assert_eq!(
+        embedder.embed(&[photo.whole()]).unwrap_err(),
+        Error::Cancelled
+    );
+    embedder.set_cancel(&Cancel::new());
+    embedder.embed(&[photo.whole()]).unwrap();
+}
