@@ -2,19 +2,21 @@
 \set photo `base64 --wrap=0 "$PHOTO"`
 
 -- The photo as a whole: the five nearest garments.
-SELECT sku, category, round((embedding <-> embed_image(decode(:'photo', 'base64')))::numeric, 3) AS distance
-FROM garment
-ORDER BY embedding <-> embed_image(decode(:'photo', 'base64'))
+SELECT g.sku, coalesce(p.attributes ->> 'name', p.path) AS name, g.category,
+       round((g.embedding <-> embed_image(decode(:'photo', 'base64')))::numeric, 3) AS distance
+FROM garment g JOIN photo p ON p.id = g.photo_id
+ORDER BY g.embedding <-> embed_image(decode(:'photo', 'base64'))
 LIMIT 5;
 
 -- Each garment in the photo: the three nearest of its category.
-SELECT query.category, found.sku, round(found.distance::numeric, 3) AS distance
+SELECT query.category, found.*
 FROM detect_garments(decode(:'photo', 'base64')) AS query
 CROSS JOIN LATERAL (
-  SELECT sku, embedding <-> query.embedding AS distance
-  FROM garment
-  WHERE category = query.category
-  ORDER BY embedding <-> query.embedding
+  SELECT g.sku, coalesce(p.attributes ->> 'name', p.path) AS name,
+         round((g.embedding <-> query.embedding)::numeric, 3) AS distance
+  FROM garment g JOIN photo p ON p.id = g.photo_id
+  WHERE g.category = query.category
+  ORDER BY g.embedding <-> query.embedding
   LIMIT 3
 ) AS found
 ORDER BY query.score DESC, found.distance;
