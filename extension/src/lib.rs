@@ -3,12 +3,18 @@
 //! The SQL objects are in `sql/lookbook--VERSION.sql`, by hand; a function there names the
 //! `#[pg_extern]` function here plus `_wrapper`. Nothing outside this crate knows PostgreSQL.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "a #[pg_extern] function returns pgrx's ErrorReport by value"
+)]
+
 #[cfg(not(panic = "unwind"))]
 compile_error!("pgrx turns panics into errors by unwinding: build with panic = \"unwind\"");
 
 mod embedding;
 mod inference;
 mod models;
+mod panics;
 mod settings;
 
 pgrx::pg_module_magic!();
@@ -16,5 +22,6 @@ pgrx::pg_module_magic!();
 /// Runs when a backend loads the library: settings only, ONNX Runtime waits for the first inference.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
+    panics::keep_from_users();
     settings::register();
 }

@@ -25,7 +25,12 @@ fn embedding_accum<'a>(
         }
         return state;
     }
-    let mut new = NewArray::zeroed(1 + value.len());
+    let dimensions = if sums.is_empty() {
+        value.len()
+    } else {
+        sums.len()
+    };
+    let mut new = NewArray::zeroed(1 + dimensions);
     let (new_count, new_sums) = split(new.elements_mut());
     *new_count = count + 1.0;
     if !sums.is_empty() {
