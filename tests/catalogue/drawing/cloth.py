@@ -185,5 +185,21 @@ def abstract(u, v, c, noise):
 
 PATTERNS = {
     f.__name__: f
-    for f in (plain, stripes, pinstripe, wide_stripes, gingham, tartan, dots, floral, denim, houndstooth, leopard, blocks, marl, tie_dye, abstract)
+    for f in (
+        plain,
+        stripes,
+        pinstripe,
+        wide_stripes,
+        gingham,
+        tartan,
+        dots,
+        floral,
+        denim,
+        houndstooth,
+        leopard,
+        blocks,
+        marl,
+        tie_dye,
+        abstract,
+    )
 }

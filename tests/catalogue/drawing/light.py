@@ -24,9 +24,7 @@ def spline(points, closed=False, steps=10):
         before = pts[i - 1] if (closed or i > 0) and not corner[i] else a
         after = pts[(i + 2) % n] if (closed or i + 2 < n) and not corner[(i + 1) % n] else b
         t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-        out.append(
-            0.5 * (2 * a + (b - before) * t + (2 * before - 5 * a + 4 * b - after) * t**2 + (3 * a - before - 3 * b + after) * t**3)
-        )
+        out.append(0.5 * (2 * a + (b - before) * t + (2 * before - 5 * a + 4 * b - after) * t**2 + (3 * a - before - 3 * b + after) * t**3))
     if not closed:
         out.append(pts[-1:])
     return np.concatenate(out)

@@ -98,7 +98,9 @@ def street(width, height, rng, noise, horizon):
     for _ in range(int(rng.integers(0, 4))):
         cx, tall = int(rng.integers(0, width)), int(rng.integers(150, 230))
         draw.ellipse([cx - 12, horizon - tall, cx + 12, horizon - tall + 32], fill=pick(["#c99b7c", "#7a5138"]))
-        draw.rounded_rectangle([cx - 26, horizon - tall + 32, cx + 26, horizon - tall * 0.45], 12, fill=pick(["#22252b", "#7a3030", "#3d4f66", "#c9c4ba"]))
+        draw.rounded_rectangle(
+            [cx - 26, horizon - tall + 32, cx + 26, horizon - tall * 0.45], 12, fill=pick(["#22252b", "#7a3030", "#3d4f66", "#c9c4ba"])
+        )
         draw.rectangle([cx - 18, horizon - tall * 0.45, cx + 18, horizon], fill=pick(["#1d2230", "#40342c"]))
     far = np.asarray(image, np.float32) / 255
     far = np.where(far <= 0.04045, far / 12.92, ((far + 0.055) / 1.055) ** 2.4)

@@ -6,8 +6,8 @@ Owns the camera and which model, pose and place a photo gets. Every choice comes
 import numpy as np
 
 from . import body as bodies
-from . import garments, scene, shoes
-from .cloth import Fabric, Noise, srgb
+from . import lowers, scene, shoes, uppers
+from .cloth import Fabric, Noise
 from .light import Canvas, Layer, View, outline, tube
 
 SIZE = (432, 648)
@@ -27,13 +27,13 @@ def wear(canvas, person, product, noise, seed):
     """Paints a product that is not a shoe."""
     fabric, cut = cloth_of(product, noise), product.cut
     if product.category == "full_body":
-        garments.dress(canvas, person, cut, fabric, noise, seed)
+        uppers.dress(canvas, person, cut, fabric, noise, seed)
     elif product.category == "lower":
-        (garments.trousers if "thigh" in cut else garments.skirt)(canvas, person, cut, fabric, noise, seed)
+        (lowers.trousers if "thigh" in cut else lowers.skirt)(canvas, person, cut, fabric, noise, seed)
     elif "notch" in cut:
-        garments.jacket(canvas, person, cut, fabric, noise, seed)
+        uppers.jacket(canvas, person, cut, fabric, noise, seed)
     else:
-        garments.upper(canvas, person, cut, fabric, noise, seed)
+        uppers.upper(canvas, person, cut, fabric, noise, seed)
 
 
 def pick(rng, options):
@@ -44,9 +44,19 @@ def place(rng, noise, kind, floor):
     if kind == "street":
         return scene.street(WIDTH, HEIGHT, rng, noise, int(floor - rng.integers(220, 400)))
     if kind == "wall":
-        return scene.wall(WIDTH, HEIGHT, rng, noise, pick(rng, WALLS), pick(rng, ["#8d7a64", "#9a958d", "#6d5644"]), int(floor - rng.integers(60, 110)))
+        return scene.wall(
+            WIDTH, HEIGHT, rng, noise, pick(rng, WALLS), pick(rng, ["#8d7a64", "#9a958d", "#6d5644"]), int(floor - rng.integers(60, 110))
+        )
     if kind == "bricks":
-        return scene.bricks(WIDTH, HEIGHT, rng, noise, pick(rng, ["#94503a", "#a8745a", "#8c8078", "#b9a58e"]), pick(rng, ["#8a8884", "#77746f"]), int(floor - rng.integers(60, 120)))
+        return scene.bricks(
+            WIDTH,
+            HEIGHT,
+            rng,
+            noise,
+            pick(rng, ["#94503a", "#a8745a", "#8c8078", "#b9a58e"]),
+            pick(rng, ["#8a8884", "#77746f"]),
+            int(floor - rng.integers(60, 120)),
+        )
     return scene.studio(WIDTH, HEIGHT, rng, noise, pick(rng, PAPERS), floor - 70)
 
 
@@ -55,9 +65,20 @@ def worn(rng, outfit, background, framing="full"):
     noise = Noise(rng)
     woman = outfit["woman"]
     arm = lambda: pick(rng, ["relaxed", "relaxed", "out", "walk", "hip", "pocket"])  # noqa: E731
-    legs = pick(rng, [("straight", "straight"), ("straight", "apart"), ("apart", "apart"), ("close", "close"), ("step", "straight"), ("straight", "step")])
+    legs = pick(
+        rng,
+        [
+            ("straight", "straight"),
+            ("straight", "apart"),
+            ("apart", "apart"),
+            ("close", "close"),
+            ("step", "straight"),
+            ("straight", "step"),
+        ],
+    )
     person = bodies.Body(woman, (arm(), arm()), legs, sway=float(rng.uniform(-2.2, 2.2)), slim=float(rng.uniform(0.93, 1.06)))
-    unit, top = float(rng.uniform(5.9, 6.6)), float(rng.uniform(90, 150))
+    unit = float(rng.uniform(5.9, 6.6))
+    top = 50 + (HEIGHT - 50 - 178 * unit) * float(rng.uniform(0.3, 0.8))
     if framing == "top":
         unit, top = 10.6, 70.0
     elif framing == "legs":
@@ -76,9 +97,9 @@ def worn(rng, outfit, background, framing="full"):
     bodies.draw_hair_back(canvas, person, style, hair, noise)
     bare_legs = "bottom" not in outfit or "thigh" not in outfit["bottom"].cut
     tights = "#1a1a1e" if woman and bare_legs and rng.random() < 0.3 and outfit["shoes"].kind not in ("sandals", "pumps") else None
-    bodies.draw_legs(canvas, person, tone, noise, tights)
+    long_legs = "bottom" in outfit and outfit["bottom"].cut.get("length", 0) > 0.5
+    bodies.draw_legs(canvas, person, tone, noise, tights, long_legs)
     bodies.draw_neck(canvas, person, tone, noise)
-    long_legs = "bottom" in outfit and "thigh" in outfit["bottom"].cut
     shoe = outfit["shoes"]
     over = shoe.cut["shape"] == "tall_boots"
     put_on_shoes = lambda: shoes.worn(canvas, person, shoe.cut["shape"], cloth_of(shoe, noise), noise, shoe.sole, bodies.skin(tone, noise))  # noqa: E731
@@ -158,7 +179,9 @@ def hanger(canvas, person, noise):
     wood = Fabric("plain", ["#9a6a3c"], gloss=0.2, noise=noise)
     steel = Fabric("plain", ["#a9abb0"], gloss=0.6, relief="none", noise=noise)
     hook = tube([(0, 27), (0.4, 20), (2.8, 16), (0.6, 12.6), (-2.2, 14.6)], [0.45, 0.45], 10)
-    bar = outline([(-person.shoulder + 1, 34.5), (-6, 28.6), (0, 26), (6, 28.6), (person.shoulder - 1, 34.5), (6, 31.4), (0, 29.4), (-6, 31.4)])
+    bar = outline(
+        [(-person.shoulder + 1, 34.5), (-6, 28.6), (0, 26), (6, 28.6), (person.shoulder - 1, 34.5), (6, 31.4), (0, 29.4), (-6, 31.4)]
+    )
     canvas.paint(Layer([hook], steel, bulge=0.6, edge=0, shadow=0.3))
     canvas.paint(Layer([bar], wood, bulge=1.4, edge=0, shadow=0.4))
 

@@ -139,7 +139,7 @@ class Product:
     @property
     def name(self):
         colour, pattern = self.cloth[0], self.cloth[1]
-        words = [colour] if pattern == "solid" else [colour, pattern]
+        words = [colour] if pattern == "solid" or pattern in self.kind else [colour, pattern]
         return " ".join([*words, self.kind]).capitalize()
 
     @property
@@ -153,9 +153,15 @@ def assortment(rng):
 
     def add(prefix, kind, category, woman, cut, cloth, low, high, sole=""):
         price = f"{int(rng.integers(low, high)) // 5 * 5 + 4.9:.2f}"
-        products.append(Product(f"{prefix}-{len(products) + 1:03d}", kind, category, woman, cut, cloth, price, int(rng.integers(1, 7)), sole))
+        products.append(
+            Product(f"{prefix}-{len(products) + 1:03d}", kind, category, woman, cut, cloth, price, int(rng.integers(1, 7)), sole)
+        )
 
-    for prefix, table, category, low, high in (("TOP", TOPS, "upper", 15, 70), ("JKT", JACKETS, "upper", 60, 190), ("BTM", BOTTOMS, "lower", 25, 95)):
+    for prefix, table, category, low, high in (
+        ("TOP", TOPS, "upper", 15, 70),
+        ("JKT", JACKETS, "upper", 60, 190),
+        ("BTM", BOTTOMS, "lower", 25, 95),
+    ):
         for kind, (woman, cut, cloths) in table.items():
             for cloth in cloths:
                 extra = {"print": "#d8452e" if cloth[0] == "white" else "#e8c24a"} if cloth[1] == "print" else {}
