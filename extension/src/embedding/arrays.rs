@@ -122,7 +122,7 @@ struct Header {
 }
 
 // ARR_OVERHEAD_NONULLS(1): nothing is lost to alignment.
-const _: () = assert!(size_of::<Header>() % 8 == 0);
+const _: () = assert!(size_of::<Header>().is_multiple_of(8));
 
 /// A one-dimensional array on its way to SQL, allocated in the current memory context.
 pub(super) struct NewArray<'mcx, T> {
