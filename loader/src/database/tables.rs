@@ -76,9 +76,9 @@ impl Tables {
     /// Makes what is missing, for vectors of that many dimensions, and checks what is there.
     pub fn ensure(&self, client: &mut Client, dimensions: usize) -> Result<()> {
         let mut change = client.transaction()?;
+        self.check(&mut change, dimensions)?;
         self.create_missing(&mut change, dimensions)
             .with_context(|| format!("cannot create the tables in schema {:?}", self.schema))?;
-        self.check(&mut change, dimensions)?;
         Ok(change.commit()?)
     }
 
@@ -140,12 +140,16 @@ impl Tables {
         Ok(())
     }
 
+    /// What is there already must be what a load writes; what is missing is nothing wrong.
     fn check(&self, change: &mut Transaction<'_>, dimensions: usize) -> Result<()> {
         let mut wrong = Vec::new();
         for (table, wanted) in [
             (&self.photo, PHOTO_COLUMNS),
             (&self.garment, GARMENT_COLUMNS),
         ] {
+            if !exists(change, table)? {
+                continue;
+            }
             let columns = columns_of(change, table)?;
             for (name, type_name) in wanted {
                 let found = columns.iter().find(|column| column.name == *name);
@@ -169,7 +173,7 @@ impl Tables {
                 }
             }
         }
-        if wrong.is_empty() && !has_unique_path(change, &self.photo)? {
+        if exists(change, &self.photo)? && !has_unique_index(change, &self.photo, "path")? {
             wrong.push(format!("{}.path has no unique index", self.photo));
         }
         if !wrong.is_empty() {
@@ -209,13 +213,13 @@ fn columns_of(change: &mut Transaction<'_>, table: &str) -> Result<Vec<Column>> 
     Ok(rows.iter().map(column).collect())
 }
 
-fn has_unique_path(change: &mut Transaction<'_>, photo: &str) -> Result<bool> {
+fn has_unique_index(change: &mut Transaction<'_>, table: &str, column: &str) -> Result<bool> {
     let found = change.query_opt(
         "SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
          ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
          WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indnkeyatts = 1 \
-         AND i.indpred IS NULL AND a.attname = 'path' LIMIT 1",
-        &[&photo],
+         AND i.indpred IS NULL AND a.attname = $2 LIMIT 1",
+        &[&table, &column],
     )?;
     Ok(found.is_some())
 }
