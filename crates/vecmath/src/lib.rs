@@ -4,9 +4,12 @@
 //! (parse, decode, arithmetic) keeps that; whoever reads one may rely on it. Must not know
 //! PostgreSQL or files. Only [`kernel`] holds `unsafe`.
 
+#![deny(unsafe_code)]
+
 pub mod arithmetic;
 pub mod distance;
 mod error;
+#[allow(unsafe_code, reason = "vector instructions, chosen at run time")]
 pub mod kernel;
 pub mod sums;
 pub mod text;
