@@ -1,4 +1,5 @@
 //! Every format and form is read as it looks, upright, over white.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod common;
 

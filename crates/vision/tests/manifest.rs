@@ -1,4 +1,5 @@
 //! A manifest that is accepted is valid, and a refusal names key, value and what is allowed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Loading ONNX Runtime: one way in, and clear words when it is closed.
 //!
 //! One test each process state needs is one test function: a process holds one runtime.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod common;
 
@@ -81,6 +82,28 @@ fn other_library() -> std::path::PathBuf {
         .find(|path| path.contains("/libc.so") || path.contains("/libc-"))
         .expect("this process maps the C library");
     Path::new(path).to_owned()
+}
+
+/// A library that says it is ONNX Runtime 1.2.
+fn old_library(folder: &Path) -> std::path::PathBuf {
+    let source = folder.join("old.c");
+    std::fs::write(
+        &source,
+        "struct base { const void *(*api)(unsigned); const char *(*version)(void); };\n\
+         static const void *api(unsigned v) { return 0; }\n\
+         static const char *version(void) { return \"1.2.0\"; }\n\
+         static struct base base = { api, version };\n\
+         const struct base *OrtGetApiBase(void) { return &base; }\n",
+    )
+    .unwrap();
+    let library = folder.join("old.so");
+    let status = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status()
+        .expect("Rust links with cc, so it is there");
+    assert!(status.success());
+    library
 }
 
 fn open(
