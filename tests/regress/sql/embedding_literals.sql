@@ -4,7 +4,7 @@ SELECT '[1,2,3]'::embedding;
 SELECT '[-1,-2,+3]'::embedding;
 SELECT '[1.,2.,.5]'::embedding;
 SELECT ' [ 1,  2 ,    3  ] '::embedding;
-SELECT E'\t[\n1\r,\v2\f]\n'::embedding;
+SELECT E'\t[\n1\r,\x0B2\f]\n'::embedding;
 SELECT '[1.23456]'::embedding;
 SELECT '[1e3,1E-3,100000,1e6,0.0001,0.00001]'::embedding;
 SELECT '[1.5e38,-1.5e+38,1.5e-38]'::embedding;
