@@ -28,7 +28,7 @@ pub enum Verb {
     Load(LoadArgs),
     /// Find the garments in photos and draw their boxes into PNG files
     Detect(DetectArgs),
-    /// Find the garments of a catalogue that look like those in a photo
+    /// Find the garments of a catalogue that look like those in photos
     Search(SearchArgs),
     /// List, add, export and remove the models of a database
     Model(ModelArgs),
@@ -127,9 +127,9 @@ pub struct DetectArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct SearchArgs {
-    /// The query photo
-    #[arg(value_name = "PHOTO")]
-    pub photo: PathBuf,
+    /// The query photos
+    #[arg(required = true, value_name = "PHOTO")]
+    pub photos: Vec<PathBuf>,
     #[command(flatten)]
     pub database: DatabaseArgs,
     /// Schema of the tables photo and garment
@@ -141,7 +141,7 @@ pub struct SearchArgs {
     /// Only this category: upper, lower, full_body, footwear, accessory or photo
     #[arg(long, value_name = "NAME")]
     pub category: Option<String>,
-    /// Write a contact sheet: one HTML file with the query, its boxes and its neighbours
+    /// Write a contact sheet: one HTML file with the queries, their boxes and their neighbours
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// The folder that was loaded, to find the neighbours' photos for the contact sheet

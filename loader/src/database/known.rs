@@ -1,6 +1,9 @@
 //! What is loaded already: by it a rerun knows what to skip and what to replace.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use anyhow::Result;
 use postgres::{Client, fallible_iterator::FallibleIterator};
@@ -19,13 +22,27 @@ pub struct Models {
 pub struct Loaded {
     pub id: i64,
     sha256: [u8; 32],
+    about: About,
     has_these_models: bool,
+}
+
+/// A digest of what the source says of a photo beside its pixels: 64 bits tell two versions apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About(u64);
+
+impl About {
+    pub fn new(sku: &str, attributes: Option<&serde_json::Value>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        // The text of a JSON object has its keys in order, whatever order they came in.
+        (sku, attributes.map(ToString::to_string)).hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 impl Loaded {
     /// Whether loading those bytes again would write the same rows.
-    pub fn is_current(&self, sha256: &[u8; 32]) -> bool {
-        self.has_these_models && self.sha256 == *sha256
+    pub fn is_current(&self, sha256: &[u8; 32], about: About) -> bool {
+        self.has_these_models && self.sha256 == *sha256 && self.about == about
     }
 }
 
@@ -36,17 +53,20 @@ pub struct Known(HashMap<Box<str>, Loaded>);
 impl Known {
     pub fn read(client: &mut Client, tables: &Tables, models: &Models) -> Result<Self> {
         let query = format!(
-            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2 FROM {}",
+            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2, sku, attributes \
+             FROM {}",
             tables.photo
         );
         let mut rows = client.query_raw(&query, [&models.detect, &models.embed])?;
         let mut known = HashMap::new();
         while let Some(row) = rows.next()? {
             let sha256: &[u8] = row.get(2);
+            let attributes: Option<serde_json::Value> = row.get(5);
             let loaded = Loaded {
                 id: row.get(1),
                 // Rows that others wrote may hold anything; then the photo counts as changed.
                 sha256: sha256.try_into().unwrap_or_default(),
+                about: About::new(row.get(4), attributes.as_ref()),
                 has_these_models: sha256.len() == 32 && row.get::<_, bool>(3),
             };
             known.insert(row.get::<_, &str>(0).into(), loaded);
@@ -56,5 +76,24 @@ impl Known {
 
     pub fn photo(&self, path: &str) -> Option<&Loaded> {
         self.0.get(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_photo_is_told_apart_whatever_the_order_of_its_keys() {
+        let of = |sku, text: &str| About::new(sku, serde_json::from_str(text).ok().as_ref());
+        assert_eq!(
+            of("a", r#"{"b": "1", "a": "2"}"#),
+            of("a", r#"{"a": "2", "b": "1"}"#)
+        );
+        assert_ne!(of("a", r#"{"b": "1"}"#), of("a", r#"{"b": "2"}"#));
+        assert_ne!(About::new("a", None), About::new("b", None));
+        assert_ne!(About::new("a", None), About::new("a", Some(&json!({}))));
     }
 }

@@ -12,7 +12,7 @@ mod writer;
 
 pub use column::{claim_embedding_column, embedding_column_model};
 pub use connect::connect;
-pub use known::{Known, Models};
+pub use known::{About, Known, Models};
 pub use models::{ModelKind, ModelRow, choose_model, fetch_onnx, model_by_sha256, model_of_name};
 pub use tables::Tables;
 pub use types::{Box2, EmbeddingRef};

@@ -64,10 +64,7 @@ pub fn choose_model(client: &mut Client, kind: ModelKind, named: Option<&str>) -
     };
     let model = model_of_name(client, &name)?;
     if model.kind != kind.to_string() {
-        bail!(
-            "model {name:?} is of kind {}, a {kind} is needed",
-            model.kind
-        );
+        bail!("model {name:?} is of kind {}, not {kind}", model.kind);
     }
     Ok(model)
 }

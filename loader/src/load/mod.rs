@@ -13,7 +13,7 @@ mod workers;
 use std::{thread, time::Instant};
 
 use anyhow::{Context, Result, bail};
-use lookbook_vision::{Detector, Embedder, Limits, Runtime, SessionOptions, decode_side};
+use lookbook_vision::{Limits, Runtime, SessionOptions, decode_side};
 use pipeline::{Engines, Load, Meters, Shape};
 use progress::Reporter;
 use rejects::RejectsFile;
@@ -36,6 +36,9 @@ use crate::{
 /// and costs memory; a GPU starves without one.
 const CPU_BATCH: usize = 8;
 const GPU_BATCH: usize = 32;
+
+/// Each session holds a copy of its model.
+const MAX_SESSIONS: usize = 8;
 
 /// What `provider()` says of a model on the CPU.
 const CPU: &str = "CPU";
@@ -162,41 +165,27 @@ fn batch(args: &LoadArgs, provider: &str) -> usize {
     }
 }
 
-/// Opens the models, both at once. On a CPU one single-threaded session per core and model keeps
-/// every core busy without the waiting inside of a shared operator; a GPU has one session of each.
+/// Opens the models, both at once. On a CPU single-threaded sessions, one per core and model up to
+/// [`MAX_SESSIONS`], keep every core busy without the waiting inside of a shared operator; a GPU has
+/// one session of each.
 fn open(
     runtime: &Runtime,
     args: &LoadArgs,
     [detector, embedder]: [&ModelFiles; 2],
     threads: usize,
 ) -> Result<Engines> {
+    let sessions = threads.clamp(1, MAX_SESSIONS);
     let options = SessionOptions {
         device: args.runtime.device,
-        threads: 1,
-    };
-    let detectors = || -> Result<Vec<Detector>> {
-        let first = detector.open_detector(runtime, &options)?;
-        let more = if first.provider() == CPU {
-            threads - 1
-        } else {
-            0
-        };
-        let more = (0..more).map(|_| detector.open_detector(runtime, &options));
-        std::iter::once(Ok(first)).chain(more).collect()
-    };
-    let embedders = || -> Result<Vec<Embedder>> {
-        let first = embedder.open_embedder(runtime, &options)?;
-        let more = if first.provider() == CPU {
-            threads - 1
-        } else {
-            0
-        };
-        let more = (0..more).map(|_| embedder.open_embedder(runtime, &options));
-        std::iter::once(Ok(first)).chain(more).collect()
+        threads: threads.div_ceil(sessions),
     };
     thread::scope(|scope| {
-        let embedders = scope.spawn(embedders);
-        let detectors = detectors()?;
+        let embedders = scope.spawn(|| {
+            let open = || embedder.open_embedder(runtime, &options);
+            several(sessions, open, |first| first.provider() == CPU)
+        });
+        let open = || detector.open_detector(runtime, &options);
+        let detectors = several(sessions, open, |first| first.provider() == CPU)?;
         match embedders.join() {
             Ok(embedders) => Ok(Engines {
                 detectors,
@@ -205,4 +194,17 @@ fn open(
             Err(_) => bail!("the embedder could not be opened because of an internal error"),
         }
     })
+}
+
+/// One of a kind, or `count` where the first says that more are of use.
+fn several<T>(
+    count: usize,
+    open: impl Fn() -> Result<T>,
+    wants_more: impl Fn(&T) -> bool,
+) -> Result<Vec<T>> {
+    let first = open()?;
+    let more = if wants_more(&first) { count - 1 } else { 0 };
+    std::iter::once(Ok(first))
+        .chain((0..more).map(|_| open()))
+        .collect()
 }

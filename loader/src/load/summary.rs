@@ -127,11 +127,11 @@ impl Summary<'_> {
         add(format_args!(
             ", {skipped} skipped as loaded before, {rejected} rejected"
         ));
-        add(format_args!(
-            " in {:.1} s: {:.1} images/s\n",
-            self.wall.as_secs_f64(),
-            self.rate()
-        ));
+        add(format_args!(" in {:.1} s", self.wall.as_secs_f64()));
+        if loaded > 0 {
+            add(format_args!(": {:.1} images/s", self.rate()));
+        }
+        add(format_args!("\n"));
         if self.ignored > 0 {
             add(format_args!(
                 "{} without the name of a photo ignored\n",

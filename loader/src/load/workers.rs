@@ -20,7 +20,7 @@ use super::{
     stage::{Budget, Share, each, in_batches},
 };
 use crate::{
-    database::{Box2, GarmentRow, PhotoRow, Writer},
+    database::{About, Box2, GarmentRow, PhotoRow, Writer},
     messages,
     source::{Entry, Refusal, Reject, code},
 };
@@ -71,7 +71,8 @@ impl<'a> Load<'a> {
                 }
             };
             let loaded = self.known.photo(&entry.path);
-            if loaded.is_some_and(|loaded| loaded.is_current(&sha256)) {
+            let about = About::new(&entry.sku, entry.attributes.as_ref());
+            if loaded.is_some_and(|loaded| loaded.is_current(&sha256, about)) {
                 self.tally.skip();
                 continue;
             }

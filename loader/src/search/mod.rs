@@ -1,4 +1,4 @@
-//! `lookbook search`: the garments of a query photo and, for each, the nearest of its category in
+//! `lookbook search`: the garments of query photos and, for each, the nearest of its category in
 //! the catalogue, by one plain SQL query.
 
 mod sheet;
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use image::{RgbImage, imageops};
 use lookbook_vision::{
@@ -45,24 +45,142 @@ pub fn run(args: &SearchArgs) -> Result<Ending> {
     let mut client = connect(args.database.url.as_deref())?;
     let tables = Tables::in_schema(&args.schema);
     tables.require(&mut client)?;
-    let (mut detector, mut embedder) = open(args, &mut client, &tables)?;
-    let photo = photo_of(&args.photo, decode_side(Some(&detector), &embedder))?;
-    let queries = queries(args, &photo, &mut detector, &mut embedder)?;
-    let mut sections = Vec::new();
-    for query in &queries {
-        let category = category_of(args, query);
-        let found = nearest(&mut client, &tables, args, query, category)?;
-        show(query, category, &found)?;
-        if args.html.is_some() {
-            sections.push(section(args, &photo, query, &found));
+    let (detector, embedder) = open(args, &mut client, &tables)?;
+    let mut search = Search {
+        args,
+        client,
+        tables,
+        detector,
+        embedder,
+    };
+    let mut sheets = Vec::new();
+    for file in &args.photos {
+        match search.photo(file) {
+            Ok(sheet) => sheets.push(sheet),
+            Err(error) if args.photos.len() == 1 => return Err(error),
+            Err(error) => messages::warn(messages::render(&error)),
         }
     }
+    if sheets.is_empty() {
+        bail!(
+            "none of the {} photos could be searched with",
+            args.photos.len()
+        );
+    }
     if let Some(file) = &args.html {
-        let page = sheet::html(&args.photo.display().to_string(), photo.pixels(), &sections);
-        fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(file, sheet::html(&sheets))
+            .with_context(|| format!("cannot write {}", file.display()))?;
         messages::print(format_args!("contact sheet: {}", file.display()))?;
     }
-    Ok(Ending::Complete)
+    let is_complete = sheets.len() == args.photos.len();
+    Ok(if is_complete {
+        Ending::Complete
+    } else {
+        Ending::Partial
+    })
+}
+
+/// What every query photo needs.
+struct Search<'a> {
+    args: &'a SearchArgs,
+    client: Client,
+    tables: Tables,
+    detector: Detector,
+    embedder: Embedder,
+}
+
+impl Search<'_> {
+    /// Prints what is found for one photo; its sheet has pictures only where one was asked for.
+    fn photo(&mut self, file: &Path) -> Result<sheet::Query> {
+        let side = decode_side(Some(&self.detector), &self.embedder);
+        let photo = photo_of(file, side)?;
+        if self.args.photos.len() > 1 {
+            messages::print(format_args!("{}", file.display()))?;
+        }
+        let mut sections = Vec::new();
+        for query in &self.queries(file, &photo)? {
+            let category = category_of(self.args, query);
+            let found = self.nearest(query, category)?;
+            show(query, category, &found)?;
+            if self.args.html.is_some() {
+                sections.push(section(self.args, &photo, query, &found));
+            }
+        }
+        Ok(sheet::Query {
+            name: file.display().to_string(),
+            picture: photo.pixels().clone(),
+            sections,
+        })
+    }
+
+    /// The garments to search for; the whole photo when there is none.
+    fn queries(&mut self, file: &Path, photo: &Photo) -> Result<Vec<Garment>> {
+        let mut found = garments(&mut self.detector, &mut self.embedder, photo)?;
+        if let Some(category) = &self.args.category {
+            found.retain(|garment| garment.category == *category);
+        }
+        if found.is_empty() {
+            let of = self
+                .args
+                .category
+                .as_deref()
+                .map(|category| format!(" of category {category}"));
+            messages::note(format_args!(
+                "no garment{} was found in {}: searching with the whole photo",
+                of.unwrap_or_default(),
+                file.display()
+            ));
+            let embedding = self
+                .embedder
+                .embed(&[photo.whole()])?
+                .pop()
+                .context("no vector came back")?;
+            found.push(Garment {
+                category: "photo".to_owned(),
+                label: "photo".to_owned(),
+                score: None,
+                bbox: whole(photo),
+                embedding,
+            });
+        }
+        Ok(found)
+    }
+
+    fn nearest(&mut self, query: &Garment, category: Option<&str>) -> Result<Vec<Neighbour>> {
+        let sql = format!(
+            "SELECT g.sku, p.path, g.category, g.label, g.box, g.embedding <-> $1 AS distance\n\
+         FROM {} g JOIN {} p ON p.id = g.photo_id\n{}ORDER BY g.embedding <-> $1 LIMIT {}",
+            self.tables.garment,
+            self.tables.photo,
+            if category.is_some() {
+                "WHERE g.category = $2\n"
+            } else {
+                ""
+            },
+            self.args.k
+        );
+        let second = category.map(|category| format!(", $2: '{category}'"));
+        messages::detail(format_args!(
+            "{sql};  -- $1: the garment's vector{}",
+            second.unwrap_or_default()
+        ));
+        let statement = self.client.prepare(&sql)?;
+        let vector = EmbeddingRef(&query.embedding);
+        let rows = match &category {
+            Some(category) => self.client.query(&statement, &[&vector, category]),
+            None => self.client.query(&statement, &[&vector]),
+        };
+        let rows = rows.with_context(|| format!("cannot search {}", self.tables.garment))?;
+        let neighbour = |row: &postgres::Row| Neighbour {
+            sku: row.get(0),
+            path: row.get(1),
+            category: row.get(2),
+            label: row.get(3),
+            bbox: row.get(4),
+            distance: row.get(5),
+        };
+        Ok(rows.iter().map(neighbour).collect())
+    }
 }
 
 /// The detector of choice and the embedder that filled the column: no other may search it.
@@ -95,42 +213,6 @@ fn embedder_of(client: &mut Client, tables: &Tables) -> Result<ModelRow> {
     }
 }
 
-/// The garments to search for; the whole photo when there is none.
-fn queries(
-    args: &SearchArgs,
-    photo: &Photo,
-    detector: &mut Detector,
-    embedder: &mut Embedder,
-) -> Result<Vec<Garment>> {
-    let mut found = garments(detector, embedder, photo)?;
-    if let Some(category) = &args.category {
-        found.retain(|garment| garment.category == *category);
-    }
-    if found.is_empty() {
-        let of = args
-            .category
-            .as_deref()
-            .map(|category| format!(" of category {category}"));
-        messages::note(format_args!(
-            "no garment{} was found in {}: searching with the whole photo",
-            of.unwrap_or_default(),
-            args.photo.display()
-        ));
-        let embedding = embedder
-            .embed(&[photo.whole()])?
-            .pop()
-            .context("no vector came back")?;
-        found.push(Garment {
-            category: "photo".to_owned(),
-            label: "photo".to_owned(),
-            score: None,
-            bbox: whole(photo),
-            embedding,
-        });
-    }
-    Ok(found)
-}
-
 /// What to compare with: the category asked for, else the garment's own; a whole photo is compared
 /// with everything.
 fn category_of<'a>(args: &'a SearchArgs, query: &'a Garment) -> Option<&'a str> {
@@ -139,46 +221,6 @@ fn category_of<'a>(args: &'a SearchArgs, query: &'a Garment) -> Option<&'a str> 
         None if query.score.is_none() => None,
         None => Some(&query.category),
     }
-}
-
-fn nearest(
-    client: &mut Client,
-    tables: &Tables,
-    args: &SearchArgs,
-    query: &Garment,
-    category: Option<&str>,
-) -> Result<Vec<Neighbour>> {
-    let sql = format!(
-        "SELECT g.sku, p.path, g.category, g.label, g.box, g.embedding <-> $1 AS distance\n\
-         FROM {} g JOIN {} p ON p.id = g.photo_id\n{}ORDER BY g.embedding <-> $1 LIMIT {}",
-        tables.garment,
-        tables.photo,
-        if category.is_some() {
-            "WHERE g.category = $2\n"
-        } else {
-            ""
-        },
-        args.k
-    );
-    messages::detail(format_args!(
-        "{sql};  -- $1: the garment's vector, $2: {category:?}"
-    ));
-    let statement = client.prepare(&sql)?;
-    let vector = EmbeddingRef(&query.embedding);
-    let rows = match &category {
-        Some(category) => client.query(&statement, &[&vector, category]),
-        None => client.query(&statement, &[&vector]),
-    };
-    let rows = rows.with_context(|| format!("cannot search {}", tables.garment))?;
-    let neighbour = |row: &postgres::Row| Neighbour {
-        sku: row.get(0),
-        path: row.get(1),
-        category: row.get(2),
-        label: row.get(3),
-        bbox: row.get(4),
-        distance: row.get(5),
-    };
-    Ok(rows.iter().map(neighbour).collect())
 }
 
 fn show(query: &Garment, category: Option<&str>, found: &[Neighbour]) -> Result<()> {
@@ -215,6 +257,7 @@ fn show(query: &Garment, category: Option<&str>, found: &[Neighbour]) -> Result<
 
 fn title(query: &Garment) -> String {
     match query.score {
+        Some(score) if query.label == query.category => format!("{} {score:.2}", query.category),
         Some(score) => format!("{} ({} {score:.2})", query.category, query.label),
         None => "whole photo".to_owned(),
     }

@@ -1,4 +1,4 @@
-//! The contact sheet: one HTML file with the query, its boxes and the neighbours of each garment.
+//! The contact sheet: one HTML file with each query, its boxes and the neighbours of each garment.
 //!
 //! Knows pictures and text, no database. Invariant: the file needs no other file and no network, and
 //! whatever a sku or a path holds is shown as text.
@@ -20,19 +20,23 @@ const HEAD: &str = r#"<!doctype html>
 @media (prefers-color-scheme: dark) {
   :root { --text: #ececf0; --dim: #a2a2ac; --page: #161618; --card: #222226; --line: #3b3b42; }
 }
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: var(--text); background: var(--page); font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.05rem; margin: 2rem 0 .6rem; border-left: .5rem solid; padding-left: .6rem; }
-.query { position: relative; display: inline-block; max-width: 100%; }
-.query img { display: block; max-width: 100%; max-height: 30rem; border-radius: 6px; }
+body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: var(--text); background: var(--page); font: 15px/1.45 system-ui, sans-serif; }
+h1 { font-size: 1.15rem; margin: 0 0 .8rem; overflow-wrap: anywhere; }
+h2 { font-size: 1rem; margin: 0 0 .5rem; border-left: .5rem solid; padding-left: .6rem; }
+main { padding: 1.6rem 0; border-top: 1px solid var(--line); }
+main:first-of-type { border: 0; }
+.sheet { display: grid; grid-template-columns: minmax(12rem, 18rem) 1fr; gap: 1.6rem; align-items: start; }
+@media (max-width: 50rem) { .sheet { grid-template-columns: 1fr; } }
+.query { position: relative; }
+.query img { display: block; width: 100%; border-radius: 6px; }
 .box { position: absolute; border: 3px solid; box-sizing: border-box; }
 .box span { position: absolute; left: 0; top: 0; padding: 0 .35rem; font-size: 12px; color: #000; white-space: nowrap; }
-.row { display: flex; flex-wrap: wrap; gap: .8rem; }
-figure { margin: 0; width: 11rem; padding: .6rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-figure img, .missing { display: block; width: 100%; height: 11rem; object-fit: contain; }
-.missing { display: grid; place-items: center; text-align: center; color: var(--dim); border: 1px dashed var(--line); border-radius: 6px; box-sizing: border-box; font-size: 13px; }
-figcaption { margin-top: .5rem; font-size: 13px; overflow-wrap: anywhere; }
-figcaption small { display: block; color: var(--dim); }
+.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.6rem, 1fr)); gap: .6rem; margin-bottom: 1.4rem; }
+figure { margin: 0; padding: .5rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+figure img, .missing { display: block; width: 100%; height: 8.5rem; object-fit: contain; }
+.missing { display: grid; place-items: center; text-align: center; color: var(--dim); border: 1px dashed var(--line); border-radius: 6px; box-sizing: border-box; font-size: 12px; }
+figcaption { margin-top: .4rem; font-size: 13px; overflow-wrap: anywhere; }
+figcaption small { display: block; color: var(--dim); font-size: 11px; }
 .own { border-style: dashed; }
 p { color: var(--dim); }
 </style>
@@ -45,6 +49,14 @@ pub struct Place {
     pub top: f64,
     pub width: f64,
     pub height: f64,
+}
+
+/// A query photo with its garments.
+#[derive(Debug)]
+pub struct Query {
+    pub name: String,
+    pub picture: RgbImage,
+    pub sections: Vec<Section>,
 }
 
 /// A garment of the query with its neighbours.
@@ -68,15 +80,21 @@ pub struct Card {
 }
 
 /// The whole file.
-pub fn html(name: &str, query: &RgbImage, sections: &[Section]) -> String {
+pub fn html(queries: &[Query]) -> String {
     let mut page = String::from(HEAD);
+    queries.iter().for_each(|query| add_query(&mut page, query));
+    page.push_str("</html>\n");
+    page
+}
+
+fn add_query(page: &mut String, query: &Query) {
     let mut add = |part: String| page.push_str(&part);
     add(format!(
-        "<h1>{}</h1>\n<div class=\"query\">{}",
-        escaped(name),
-        picture(query, 900)
+        "<main>\n<h1>{}</h1>\n<div class=\"sheet\">\n<div class=\"query\">{}",
+        escaped(&query.name),
+        picture(&query.picture, 900)
     ));
-    for section in sections {
+    for section in &query.sections {
         if let Some(place) = &section.place {
             add(format!(
                 "<div class=\"box\" style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%;border-color:{colour}\">\
@@ -90,8 +108,8 @@ pub fn html(name: &str, query: &RgbImage, sections: &[Section]) -> String {
             ));
         }
     }
-    add("</div>\n".to_owned());
-    for section in sections {
+    add("</div>\n<div>\n".to_owned());
+    for section in &query.sections {
         add(format!(
             "<h2 style=\"border-color:{}\">{}</h2>\n<div class=\"row\">\n\
              <figure class=\"own\">{}<figcaption>in the query</figcaption></figure>\n",
@@ -108,8 +126,7 @@ pub fn html(name: &str, query: &RgbImage, sections: &[Section]) -> String {
             add("<p>The catalogue has no garment of this category.</p>\n".to_owned());
         }
     }
-    page.push_str("</html>\n");
-    page
+    add("</div>\n</div>\n</main>\n".to_owned());
 }
 
 fn card(neighbour: &Card) -> String {
@@ -215,7 +232,11 @@ mod tests {
                 },
             ],
         };
-        let page = html(hostile, &RgbImage::new(10, 20), &[section]);
+        let page = html(&[Query {
+            name: hostile.to_owned(),
+            picture: RgbImage::new(10, 20),
+            sections: vec![section],
+        }]);
         assert!(!page.contains("<script>"), "{page}");
         assert_eq!(page.matches("&lt;script&gt;").count(), 5);
         assert!(page.contains("left:25.00%;top:0.00%;width:50.00%") && page.contains("#0102ff"));
