@@ -37,7 +37,7 @@ DIMENSIONS = 256
 SEED = 7
 STAGES = [  # height, width, batch, steps, rate
     (128, 96, 64, 700, 3e-3),
-    (160, 128, 64, 2600, 2e-3),
+    (160, 128, 64, 1500, 2e-3),
 ]
 INPUT = (160, 128)
 
