@@ -5,13 +5,16 @@
 
 use image::{Rgb, RgbImage};
 
+use crate::cancel::Cancel;
 use crate::detector::Detector;
+use crate::device::{Device, SessionOptions};
 use crate::embedder::Embedder;
 use crate::error::Error;
-use crate::manifest::{Kind, Manifest, Output};
+use crate::manifest::Manifest;
+use crate::manifest_parts::{Kind, Output};
 use crate::model::{Batch, Model, mismatch};
 use crate::photo::Photo;
-use crate::session::{Cancel, Device, Runtime, SessionOptions};
+use crate::session::Runtime;
 
 /// What a check found out about a sound model.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,14 +4,18 @@
 //! suppression, groups, mapping back to the photo. What each family's numbers mean is in
 //! `families.rs`.
 
+use crate::cancel::Cancel;
+use crate::device::SessionOptions;
 use crate::error::Error;
 use crate::families::{RawBox, read_family};
 use crate::geometry::{BoundingBox, Geometry};
-use crate::manifest::{DetectorOutput, Family, Group, Manifest, Output};
+use crate::manifest::Manifest;
+use crate::manifest_parts::{DetectorOutput, Family, Group, Output};
 use crate::model::{Model, mismatch};
 use crate::photo::View;
 use crate::preprocess::{Preprocessor, Tensor};
-use crate::session::{Cancel, OutputTensor, Runtime, SessionOptions};
+use crate::session::Runtime;
+use crate::tensors::OutputTensor;
 
 /// Boxes that enter suppression at most, best first: it compares pairs, and a photo has tens.
 const MAX_CANDIDATES: usize = 2_000;

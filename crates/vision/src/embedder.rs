@@ -3,12 +3,16 @@
 //! Owns reading an embedder's output: checking its shape, pooling a feature map, normalising. A
 //! vector that leaves is finite and has the manifest's length.
 
+use crate::cancel::Cancel;
+use crate::device::SessionOptions;
 use crate::error::Error;
-use crate::manifest::{EmbedderOutput, Layout, Manifest, Output, Pool};
+use crate::manifest::Manifest;
+use crate::manifest_parts::{EmbedderOutput, Layout, Output, Pool};
 use crate::model::{Model, mismatch};
 use crate::photo::View;
 use crate::preprocess::{Preprocessor, Tensor};
-use crate::session::{Cancel, OutputTensor, OutputValues, Runtime, SessionOptions};
+use crate::session::Runtime;
+use crate::tensors::{OutputTensor, OutputValues};
 
 /// An image embedder, ready to run.
 #[derive(Debug)]

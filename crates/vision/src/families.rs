@@ -5,8 +5,8 @@
 //! thresholds and suppression are the detector's. Errors are plain reasons that name the output.
 
 use crate::geometry::BoundingBox;
-use crate::manifest::{DetectorOutput, Family};
-use crate::session::{OutputTensor, OutputValues};
+use crate::manifest_parts::{DetectorOutput, Family};
+use crate::tensors::{OutputTensor, OutputValues};
 
 /// A box in input pixels with its best class.
 #[derive(Debug, Clone, Copy, PartialEq)]

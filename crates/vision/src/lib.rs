@@ -9,10 +9,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cancel;
 mod check;
 mod codecs;
 mod decode;
 mod detector;
+mod device;
 mod embedder;
 mod error;
 mod families;
@@ -20,6 +22,7 @@ mod geometry;
 mod jpeg;
 mod jpeg_header;
 mod manifest;
+mod manifest_parts;
 mod manifest_rules;
 mod model;
 mod onnx;
@@ -28,18 +31,23 @@ mod pipeline;
 mod preprocess;
 mod quiet;
 mod session;
+mod signals;
+mod tensors;
 
+pub use cancel::Cancel;
 pub use check::{ModelReport, check_model, check_model_with};
 pub use decode::{Limits, decode};
 pub use detector::{Detection, Detector};
+pub use device::{Device, SessionOptions};
 pub use embedder::Embedder;
 pub use error::{Error, ErrorCode};
 pub use geometry::{BoundingBox, CROP_MARGIN, Geometry};
-pub use manifest::{
+pub use manifest::{Manifest, sha256_hex};
+pub use manifest_parts::{
     Colour, DetectorOutput, Dtype, EmbedderOutput, Family, Filter, Group, Input, Kind, Label,
-    Layout, Manifest, Output, OutputNames, Pool, Resize, sha256_hex,
+    Layout, Output, OutputNames, Pool, Resize,
 };
 pub use photo::{Photo, View};
 pub use pipeline::{Garment, decode_side, garments};
 pub use preprocess::{Preprocessor, Tensor};
-pub use session::{Cancel, Device, Runtime, SessionOptions};
+pub use session::Runtime;

@@ -4,8 +4,9 @@
 //! found and what is allowed.
 
 use crate::error::Error;
-use crate::manifest::{
-    DetectorOutput, Dtype, EmbedderOutput, Family, Input, Label, Manifest, Output, OutputNames,
+use crate::manifest::Manifest;
+use crate::manifest_parts::{
+    DetectorOutput, Dtype, EmbedderOutput, Family, Input, Label, Output, OutputNames,
 };
 
 /// Dimensions of the SQL type `embedding`.

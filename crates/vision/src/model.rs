@@ -5,12 +5,14 @@
 
 use half::f16;
 
+use crate::cancel::Cancel;
+use crate::device::SessionOptions;
 use crate::error::Error;
-use crate::manifest::{Dtype, Family, Layout, Manifest, Output};
+use crate::manifest::Manifest;
+use crate::manifest_parts::{Dtype, Family, Layout, Output};
 use crate::preprocess::{Preprocessor, Tensor, TensorData};
-use crate::session::{
-    Cancel, Element, InputValues, OutputTensor, Port, Runtime, Session, SessionOptions,
-};
+use crate::session::{Runtime, Session};
+use crate::tensors::{Element, InputValues, OutputTensor, Port};
 
 /// Photos of one run at most: bounds the memory of activations; larger batches gain nothing.
 const MAX_BATCH: usize = 32;

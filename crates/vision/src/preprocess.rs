@@ -13,7 +13,8 @@ use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer
 use half::f16;
 
 use crate::geometry::Geometry;
-use crate::manifest::{Colour, Dtype, Filter, Input, Layout, Manifest, Resize};
+use crate::manifest::Manifest;
+use crate::manifest_parts::{Colour, Dtype, Filter, Input, Layout, Resize};
 use crate::photo::View;
 
 /// Turns views into input tensors; cheap to clone, usable from any thread.

@@ -1,7 +1,7 @@
 //! ONNX Runtime, behind one door.
 //!
 //! The only file that names `ort`. Owns loading the library, the one environment of the process,
-//! devices, threads, runs and their cancelling; knows nothing of images, boxes or vectors.
+//! devices, threads and runs; knows nothing of images, boxes or vectors.
 //!
 //! Kept here, for the sake of a PostgreSQL backend:
 //! * Nothing of ONNX Runtime exists before [`Runtime::load`]; never call it before `fork`.
@@ -14,75 +14,21 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::session::{RunOptions, Session as OrtSession, builder::SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
+use crate::cancel::Cancel;
+use crate::device::{Device, SessionOptions};
 use crate::error::Error;
 use crate::onnx;
-
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// CUDA device 0 when it can start, else the CPU; `provider()` says which.
-    Auto,
-    /// The CPU.
-    #[default]
-    Cpu,
-    /// This CUDA device, or an error.
-    Cuda(u32),
-}
-
-impl FromStr for Device {
-    type Err = Error;
-
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let device = match text.trim() {
-            "auto" => Some(Self::Auto),
-            "cpu" => Some(Self::Cpu),
-            "cuda" => Some(Self::Cuda(0)),
-            other => other
-                .strip_prefix("cuda:")
-                .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|number| number.parse::<u16>().ok())
-                .map(|number| Self::Cuda(number.into())),
-        };
-        device.ok_or_else(|| Error::InvalidSetting {
-            setting: "device",
-            found: text.to_owned(),
-            expected: "auto, cpu, cuda or cuda:N",
-        })
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
-/// How to open a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SessionOptions {
-    /// Where to run.
-    pub device: Device,
-    /// Threads within one operator, this one included; 0: one for each processor this process may
-    /// use. Operators run one after another.
-    pub threads: usize,
-}
+use crate::signals::SignalsBlocked;
+use crate::tensors::{Element, InputValues, OutputTensor, OutputValues, Port};
 
 /// The loaded library with the one environment of this process.
 #[derive(Clone)]
@@ -114,7 +60,8 @@ impl Runtime {
             library: library.into(),
             reason,
         };
-        let mut loaded = lock(&LOADED);
+        // What it guards is valid at every step, so a poisoned lock is as good.
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((path, runtime)) = loaded.as_ref() {
             if path == library {
                 return Ok(runtime.clone());
@@ -163,162 +110,17 @@ fn explain_load(error: &ort::LoadDynamicError) -> String {
     }
 }
 
-/// A switch that stops runs from another thread.
-///
-/// Clones share one state. Give it to an embedder or detector with `set_cancel`; after
-/// [`Cancel::cancel`] the run in progress ends within about one operator, and it and every later
-/// run return [`Error::Cancelled`] until another switch is set.
-#[derive(Clone, Default)]
-pub struct Cancel {
-    state: Arc<CancelState>,
-}
-
-#[derive(Default)]
-struct CancelState {
-    cancelled: AtomicBool,
-    running: Mutex<Vec<Arc<RunOptions>>>,
-}
-
-impl fmt::Debug for Cancel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cancel")
-            .field("cancelled", &self.is_cancelled())
-            .finish()
-    }
-}
-
-impl Cancel {
-    /// A switch that is not yet thrown.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Stops the runs in progress and all later ones. Returns at once.
-    pub fn cancel(&self) {
-        let running = lock(&self.state.running);
-        self.state.cancelled.store(true, Ordering::SeqCst);
-        for options in running.iter() {
-            // Setting a flag in the run's options does not fail once the options exist.
-            let _ = options.terminate();
-        }
-    }
-
-    /// Whether [`Cancel::cancel`] was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.state.cancelled.load(Ordering::SeqCst)
-    }
-
-    /// [`Error::Cancelled`] once the switch is thrown.
-    pub fn check(&self) -> Result<(), Error> {
-        if self.is_cancelled() {
-            Err(Error::Cancelled)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn begin(&self, options: &Arc<RunOptions>) -> Result<RunInProgress<'_>, Error> {
-        let mut running = lock(&self.state.running);
-        self.check()?;
-        running.push(Arc::clone(options));
-        Ok(RunInProgress {
-            cancel: self,
-            options: Arc::clone(options),
-        })
-    }
-}
-
-/// Takes the run off the switch when it ends, however it ends.
-struct RunInProgress<'a> {
-    cancel: &'a Cancel,
-    options: Arc<RunOptions>,
-}
-
-impl Drop for RunInProgress<'_> {
-    fn drop(&mut self) {
-        lock(&self.cancel.state.running).retain(|other| !Arc::ptr_eq(other, &self.options));
-    }
-}
-
-/// Blocks signals in this thread while it lives, except those a fault of the thread itself raises.
-struct SignalsBlocked {
-    before: Option<SigSet>,
-}
-
-impl SignalsBlocked {
-    fn new() -> Self {
-        let mut blocked = SigSet::all();
-        for fault in [
-            Signal::SIGSEGV,
-            Signal::SIGBUS,
-            Signal::SIGFPE,
-            Signal::SIGILL,
-            Signal::SIGTRAP,
-            Signal::SIGABRT,
-            Signal::SIGSYS,
-        ] {
-            blocked.remove(fault);
-        }
-        Self {
-            before: blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok(),
-        }
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        if let Some(before) = self.before.as_ref() {
-            // Setting a mask that the kernel itself returned cannot fail.
-            let _ = before.thread_set_mask();
-        }
-    }
-}
-
-/// Element types that pass through here; a model with others is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Element {
-    F32,
-    F16,
-    U8,
-    I64,
-    I32,
-    Other(&'static str),
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::U8 => "u8",
-            Self::I64 => "i64",
-            Self::I32 => "i32",
-            Self::Other(name) => name,
-        })
-    }
-}
-
-/// An input or output as the ONNX file declares it; −1 stands for a size known only at run time.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Port {
-    pub(crate) name: String,
-    pub(crate) element: Element,
-    pub(crate) shape: Vec<i64>,
-}
-
-impl Port {
-    fn of(outlet: &Outlet) -> Self {
-        let (element, shape) = match outlet.dtype() {
-            ValueType::Tensor { ty, shape, .. } => (element_of(*ty), shape.to_vec()),
-            ValueType::Sequence(_) => (Element::Other("a sequence"), Vec::new()),
-            ValueType::Map { .. } => (Element::Other("a map"), Vec::new()),
-            ValueType::Optional(_) => (Element::Other("an optional"), Vec::new()),
-        };
-        Self {
-            name: outlet.name().to_owned(),
-            element,
-            shape,
-        }
+fn port_of(outlet: &Outlet) -> Port {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => (element_of(*ty), shape.to_vec()),
+        ValueType::Sequence(_) => (Element::Other("a sequence"), Vec::new()),
+        ValueType::Map { .. } => (Element::Other("a map"), Vec::new()),
+        ValueType::Optional(_) => (Element::Other("an optional"), Vec::new()),
+    };
+    Port {
+        name: outlet.name().to_owned(),
+        element,
+        shape,
     }
 }
 
@@ -334,28 +136,6 @@ fn element_of(ty: TensorElementType) -> Element {
         TensorElementType::Bool => Element::Other("bool"),
         _ => Element::Other("an unusual element type"),
     }
-}
-
-/// The values of one input, in the order of its shape.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum InputValues<'a> {
-    F32(&'a [f32]),
-    F16(&'a [f16]),
-    U8(&'a [u8]),
-}
-
-/// The values of one output; f16 becomes f32, i32 becomes i64.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum OutputValues {
-    Float(Vec<f32>),
-    Integer(Vec<i64>),
-}
-
-/// One output of a run.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct OutputTensor {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) values: OutputValues,
 }
 
 /// A model ready to run.
@@ -414,11 +194,11 @@ impl Session {
     }
 
     pub(crate) fn inputs(&self) -> Vec<Port> {
-        self.session.inputs().iter().map(Port::of).collect()
+        self.session.inputs().iter().map(port_of).collect()
     }
 
     pub(crate) fn outputs(&self) -> Vec<Port> {
-        self.session.outputs().iter().map(Port::of).collect()
+        self.session.outputs().iter().map(port_of).collect()
     }
 
     /// Runs the model on its one input and returns the outputs named by `wanted`, in that order.
@@ -449,7 +229,11 @@ impl Session {
         let options =
             Arc::new(RunOptions::new().map_err(|error| failed(error.message().to_owned()))?);
 
-        let in_progress = self.cancel.begin(&options)?;
+        let terminated = Arc::clone(&options);
+        let in_progress = self.cancel.begin(move || {
+            // Setting a flag in the run's options does not fail once the options exist.
+            let _ = terminated.terminate();
+        })?;
         let _blocked = SignalsBlocked::new();
         let result = self.session.run_with_options(ort::inputs![input], &options);
         drop(in_progress);
@@ -591,9 +375,4 @@ fn explain_commit(model: &str, message: &str) -> Error {
             reason: format!("ONNX Runtime refused it ({message})"),
         }
     }
-}
-
-/// A poisoned lock here guards plain values that are valid at every step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,59 @@
+//! Plain values on their way into and out of a session, so that no other file names ONNX Runtime.
+
+use std::fmt;
+
+use half::f16;
+
+/// Element types that pass through here; a model with others is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    F16,
+    U8,
+    I64,
+    I32,
+    Other(&'static str),
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::U8 => "u8",
+            Self::I64 => "i64",
+            Self::I32 => "i32",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// An input or output as the ONNX file declares it; −1 stands for a size known only at run time.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) element: Element,
+    pub(crate) shape: Vec<i64>,
+}
+
+/// The values of one input, in the order of its shape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum InputValues<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    U8(&'a [u8]),
+}
+
+/// The values of one output; f16 becomes f32, i32 becomes i64.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum OutputValues {
+    Float(Vec<f32>),
+    Integer(Vec<i64>),
+}
+
+/// One output of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OutputTensor {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: OutputValues,
+}
