@@ -19,9 +19,10 @@ mod settings;
 
 pgrx::pg_module_magic!();
 
-/// Runs when a backend loads the library: settings only, ONNX Runtime waits for the first inference.
+/// Runs when a backend loads the library. ONNX Runtime waits for the first inference.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     panics::keep_from_users();
+    settings::errors::keep_backtraces_from_users();
     settings::register();
 }

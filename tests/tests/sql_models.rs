@@ -568,6 +568,7 @@ fn dropping_the_extension_takes_everything_along() -> Result<()> {
     let database = Cluster::shared()?.database("dropped_extension")?;
     let mut client = database.connect()?;
     import_embedder(&mut client, "mean", AVERAGE)?;
+    client.batch_execute("ALTER EXTENSION lookbook UPDATE")?;
     embed(&mut client, &bmp(4, 4, [1, 2, 3]), Some("mean"))?;
     client.batch_execute("DROP EXTENSION lookbook")?;
     let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'lookbook%'

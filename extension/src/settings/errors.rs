@@ -3,9 +3,27 @@
 use lookbook_vision::{Error, ErrorCode};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
+use std::backtrace::Backtrace;
+use std::env;
 
 /// An error on its way to the user: SQLSTATE, message, detail, hint.
 pub(crate) type UserError = ErrorReport;
+
+/// Keeps backtraces out of DETAIL, where pgrx puts them if the server runs with `RUST_BACKTRACE` set.
+/// Called once, from `_PG_init`.
+pub(crate) fn keep_backtraces_from_users() {
+    const SWITCH: &str = "RUST_LIB_BACKTRACE";
+    let before = env::var_os(SWITCH);
+    // SAFETY: a backend has one thread while it loads a library, so nobody reads the environment.
+    unsafe { env::set_var(SWITCH, "0") };
+    // The first capture decides for good; the library has a std of its own, so it does so only here.
+    let _ = Backtrace::capture();
+    // SAFETY: as above.
+    match before {
+        Some(value) => unsafe { env::set_var(SWITCH, value) },
+        None => unsafe { env::remove_var(SWITCH) },
+    }
+}
 
 /// A user error without detail or hint.
 pub(crate) fn error(code: PgSqlErrorCode, message: impl Into<String>) -> UserError {

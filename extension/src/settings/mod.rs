@@ -100,6 +100,18 @@ pub(crate) fn register() {
     register_models();
     register_runtime();
     register_limits();
+    reserve_prefix();
+}
+
+/// Makes a misspelt `SET lookbook.…` an error (a warning at load, before PostgreSQL 15).
+fn reserve_prefix() {
+    // SAFETY: a static NUL-terminated string.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(c"lookbook".as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(c"lookbook".as_ptr());
+    }
 }
 
 fn register_models() {
