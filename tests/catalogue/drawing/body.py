@@ -165,7 +165,7 @@ def draw_hair_back(canvas, body, style, colour, noise):
     )
 
 
-def draw_head(canvas, body, tone, style, colour, noise, rng):
+def draw_head(canvas, body, tone, style, colour, beard_colour, noise, rng):
     x = body.centre(10)
     jaw = 6.2 if body.woman else 6.9
     face = mirrored([(0, 0.6), (5.4, 2), (7.6, 7.5), (7.5, 12.5), (jaw, 17.6), (3.2, 21.8), (0, 22.8)]) + [x, 0]
@@ -185,7 +185,7 @@ def draw_head(canvas, body, tone, style, colour, noise, rng):
                 filled=True,
             ),
             Mark(spline([(x + s * 1.5, 11.2), (x + s * 3.1, 10.4), (x + s * 4.9, 11.2)]), dark, 0.35, 0.8),
-            Mark(spline([(x + s * 1.5, 8.9), (x + s * 3.4, 8.1), (x + s * 5.3, 8.9)]), srgb(colour) * 0.6, 0.6, 0.7, soft=0.15),
+            Mark(spline([(x + s * 1.5, 8.9), (x + s * 3.4, 8.1), (x + s * 5.3, 8.9)]), srgb(beard_colour) * 0.6, 0.6, 0.7, soft=0.15),
             Mark(
                 outline([(x + s * 3.0, 14), (x + s * 5.4, 13.6), (x + s * 5.2, 16), (x + s * 3.4, 16.4)]),
                 lip,
@@ -221,7 +221,7 @@ def draw_head(canvas, body, tone, style, colour, noise, rng):
                 (x - 5.2, 20),
             ]
         )
-        marks.insert(0, Mark(beard, srgb(colour), strength=0.7, filled=True, soft=0.5))
+        marks.insert(0, Mark(beard, srgb(beard_colour), strength=0.7, filled=True, soft=0.5))
     canvas.paint(Layer([*ears, face], skin(tone, noise), bulge=7.5, edge=0, marks=marks, shadow=0.3))
     draw_hair_front(canvas, x, style, colour, noise)
     if rng.random() < 0.18:

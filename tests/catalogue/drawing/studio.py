@@ -92,6 +92,7 @@ def worn(rng, outfit, background, framing="full"):
     canvas = Canvas(rgb, view, False)
     tone, hair = pick(rng, SKINS), pick(rng, HAIRS)
     style = pick(rng, ["long", "bob", "wavy", "bun", "long", "crop"] if woman else ["crop", "quiff", "buzz", "crop", "beanie"])
+    beard = hair
     if style == "beanie":
         hair = pick(rng, ["#8c2f2b", "#28374f", "#3d3d40", "#b8862f"])
     bodies.draw_hair_back(canvas, person, style, hair, noise)
@@ -122,7 +123,7 @@ def worn(rng, outfit, background, framing="full"):
         wear(canvas, person, outfit["dress"], noise, seed)
     if "jacket" in outfit:
         wear(canvas, person, outfit["jacket"], noise, seed + 23)
-    bodies.draw_head(canvas, person, tone, style, hair, noise, rng)
+    bodies.draw_head(canvas, person, tone, style, hair, beard, noise, rng)
     return finish(canvas, rng, background)
 
 
