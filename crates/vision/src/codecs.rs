@@ -151,12 +151,10 @@ fn explain(format: Format, error: &ImageError) -> Error {
     }
     match error {
         ImageError::Unsupported(_) => Error::ImageUnsupported { format, reason },
-        ImageError::Limits(_) => Error::ImageTooCostly {
-            format,
-            width: 0,
-            height: 0,
-            reason: "more memory than the limit".to_owned(),
-        },
+        ImageError::Limits(_) => {
+            let reason = "more memory to decode than the limit allows".to_owned();
+            Error::ImageTooCostly { format, reason }
+        }
         _ => Error::ImageCorrupt { format, reason },
     }
 }

@@ -58,13 +58,9 @@ impl Limits {
         if needed <= limit {
             return Ok(());
         }
-        let reason = format!("{needed} bytes of memory to decode; the limit is {limit}");
-        Err(Error::ImageTooCostly {
-            format,
-            width,
-            height,
-            reason,
-        })
+        let reason =
+            format!("{needed} bytes of memory for {width} x {height} pixels; the limit is {limit}");
+        Err(Error::ImageTooCostly { format, reason })
     }
 }
 

@@ -69,16 +69,10 @@ pub enum Error {
         limit: u64,
     },
     /// Decoding would cost more memory or work than the limits allow.
-    #[error(
-        "{format} image of {width} x {height} pixels needs {reason}; save it again as a plain JPEG or PNG"
-    )]
+    #[error("{format} image needs {reason}; save it again as a plain JPEG or PNG")]
     ImageTooCostly {
         /// Format name.
         format: &'static str,
-        /// Width that the header states.
-        width: u32,
-        /// Height that the header states.
-        height: u32,
         /// What it needs and what is allowed.
         reason: String,
     },

@@ -98,11 +98,9 @@ fn check_work(header: &JpegHeader, limits: &Limits) -> Result<(), Error> {
     }
     Err(Error::ImageTooCostly {
         format: FORMAT,
-        width: header.width,
-        height: header.height,
         reason: format!(
-            "{} scans to decode; the limit for its size is {allowed}",
-            header.scans
+            "{} scans to decode for {} x {} pixels; the limit is {allowed}",
+            header.scans, header.width, header.height
         ),
     })
 }

@@ -655,3 +655,50 @@ fn a_run_stops_when_it_is_cancelled_from_another_thread() {
     embedder.set_cancel(&Cancel::new());
     embedder.embed(&[photo.whole()]).unwrap();
 }
+
+#[test]
+fn shipped_models_pass_the_check_and_batches_change_nothing() {
+    let shipped = |name: &str| {
+        let path = common::tests_dir()
+            .join("../../../models/shipped")
+            .join(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let parts = |name: &str| {
+        let json = String::from_utf8(shipped(&format!("{name}.json"))).unwrap();
+        (
+            lookbook_vision::Manifest::from_json(&json).unwrap(),
+            shipped(&format!("{name}.onnx")),
+        )
+    };
+    for name in ["garment-detector", "garment-embedder"] {
+        let (manifest, onnx) = parts(name);
+        assert_eq!(manifest.name(), name);
+        let report = check_model(&runtime(), &manifest, &onnx).unwrap();
+        assert!(report.batched, "{name} takes photos in batches");
+    }
+    let photos = photos();
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    let (manifest, onnx) = parts("garment-embedder");
+    let mut embedder = Embedder::open(&runtime(), manifest, &onnx, &OPTIONS).unwrap();
+    let batch = embedder.embed(&views).unwrap();
+    for (view, together) in views.iter().zip(&batch) {
+        let alone = embedder.embed(&[*view]).unwrap().remove(0);
+        let difference = largest_difference(&alone, together);
+        println!("garment-embedder: batch and single differ by {difference:e}");
+        assert!(difference <= 1e-6);
+    }
+    let (manifest, onnx) = parts("garment-detector");
+    let mut detector = Detector::open(&runtime(), manifest, &onnx, &OPTIONS).unwrap();
+    let batch = detector.detect(&views).unwrap();
+    for (view, together) in views.iter().zip(&batch) {
+        let alone = detector.detect(&[*view]).unwrap().remove(0);
+        assert_eq!(alone.len(), together.len());
+        for (a, b) in alone.iter().zip(together) {
+            assert!(
+                (a.score - b.score).abs() <= 1e-5 && a.bbox.iou(&b.bbox) > 0.999,
+                "{a:?} {b:?}"
+            );
+        }
+    }
+}
