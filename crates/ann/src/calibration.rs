@@ -1,5 +1,7 @@
 //! How much slack reaches which recall: the table in the meta page.
 
+use crate::options::Metric;
+
 /// The recalls of the table.
 pub const LEVELS: [f32; 8] = [0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999];
 
@@ -30,23 +32,25 @@ pub struct Calibration {
     pub slacks: [Slack; LEVELS.len()],
 }
 
-impl Default for Calibration {
-    /// Generous values from two data sets (Fashion-MNIST and synthetic image embeddings): an index that was
-    /// never calibrated errs on the slow side.
-    fn default() -> Self {
-        let list = [0.10, 0.16, 0.20, 0.26, 0.32, 0.38, 0.42, 0.55];
+impl Calibration {
+    /// Before anything was measured: generous values, so that the index errs on the slow side. The best inner
+    /// products are at the rim of their lists, so there nothing is taken off.
+    pub(crate) fn unmeasured(metric: Metric) -> Calibration {
+        let list = match metric {
+            Metric::InnerProduct => [1.0; LEVELS.len()],
+            Metric::L2 | Metric::Cosine => [0.25, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0],
+        };
         let code = [0.5, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4, 3.2];
+        let slack = |i| Slack {
+            list: list[i],
+            code: code[i],
+        };
         Calibration {
             lists: 0,
-            slacks: std::array::from_fn(|i| Slack {
-                list: list[i],
-                code: code[i],
-            }),
+            slacks: std::array::from_fn(slack),
         }
     }
-}
 
-impl Calibration {
     /// The slack for a recall, between the levels by interpolation.
     pub fn slack(&self, recall: f32) -> Slack {
         let above = LEVELS.iter().position(|&level| level >= recall);

@@ -8,6 +8,7 @@ use crate::cluster::squared_distance;
 use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
 use crate::index::Index;
+use crate::insert::Aside;
 use crate::options::Options;
 use crate::page::leaf::Leaf;
 use crate::page::{self, Kind, PageRef, f32_at, refinement, tids, u16_at, u48_at};
@@ -24,8 +25,8 @@ pub struct Info {
     pub rows: usize,
     /// Entries whose rows were taken out and whose place is not yet used again.
     pub dead_rows: usize,
-    /// Rows without an order: NULL, or a zero vector under cosine.
-    pub unordered_rows: usize,
+    /// Rows without codes: NULL, a zero vector under cosine, or too large to compute with.
+    pub aside_rows: usize,
     /// Lists.
     pub lists: usize,
     /// Rows of the longest list.
@@ -84,12 +85,12 @@ impl Index {
                 info.add_list(live, total);
             }
         }
-        for mut link in [self.meta.nulls, self.meta.unordered] {
+        for mut link in Aside::ALL.map(|aside| aside.head(&self.meta)) {
             while let Some(name) = link {
                 store.check_interrupts()?;
                 let page = store.read(name.block)?;
                 tids::check(&page, name.block, self.meta.options.filter_columns)?;
-                info.unordered_rows += page::count(&page);
+                info.aside_rows += page::count(&page);
                 link = page::next(&page);
             }
         }
@@ -107,7 +108,7 @@ impl Index {
             options: self.meta.options,
             rows: 0,
             dead_rows: 0,
-            unordered_rows: 0,
+            aside_rows: 0,
             lists: 0,
             longest_list: 0,
             pages,
@@ -180,7 +181,7 @@ impl Checker<'_> {
             }
         }
         let words = meta.options.filter_columns;
-        for head in [meta.nulls, meta.unordered] {
+        for head in Aside::ALL.map(|aside| aside.head(meta)) {
             let mut link = head;
             while let Some(name) = link {
                 let mut found = Vec::new();
@@ -189,7 +190,7 @@ impl Checker<'_> {
                     found.extend((0..page::count(page)).map(|s| tids::tid(page, words, s).0));
                     Ok(())
                 })?;
-                info.unordered_rows += found.len();
+                info.aside_rows += found.len();
                 self.tids
                     .extend(found.into_iter().map(|tid| (tid, name.block)));
             }
@@ -349,9 +350,6 @@ impl Checker<'_> {
         let fields = space.layout.row();
         let (y, error) = structure::point(space, row);
         let block = list.head.block;
-        if !error.is_finite() {
-            return Ok(());
-        }
         let distance = f64::from(squared_distance(&y, centroid)).sqrt();
         let scale = distance + crate::rounding::norm(centroid) + crate::rounding::norm(&y);
         let tolerance = 1e-4 * scale + error;

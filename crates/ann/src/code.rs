@@ -32,7 +32,6 @@ pub(crate) struct Label<'a> {
 pub(crate) type RowRecord = Vec<u8>;
 
 /// Encodes refinement and sign code of `y`, whose own error is `slop`, for the list around `centroid`.
-/// Not finite anywhere: see [`boundless`].
 pub(crate) fn encode(
     layout: &Layout,
     label: Label<'_>,
@@ -54,21 +53,6 @@ pub(crate) fn put_label(layout: &Layout, label: Label<'_>, record: &mut [u8]) {
     for (i, &word) in label.words.iter().enumerate() {
         put_u32(record, layout.row().words + 4 * i, word);
     }
-}
-
-/// A row that no bound can be given for (numbers too large for `f32` arithmetic): every bound of it is −∞, so
-/// that it is always looked up in the table.
-pub(crate) fn boundless(layout: &Layout, label: Label<'_>) -> RowRecord {
-    let fields = layout.row();
-    let mut record = vec![0; fields.end];
-    put_label(layout, label, &mut record);
-    put_u16(&mut record, fields.radius, to_bf16_up(f32::INFINITY));
-    put_u16(
-        &mut record,
-        fields.refinement + 2,
-        to_bf16_up(f32::INFINITY),
-    );
-    record
 }
 
 /// Writes the sign code of `y`, which is known up to `slop`, relative to `centroid`.

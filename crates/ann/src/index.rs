@@ -3,6 +3,7 @@
 //! Owns what is worth keeping between operations. Invariant: `space` belongs to `meta`. Neither is
 //! ever wrong for long: whoever meets a page that was freed meanwhile refreshes and starts again.
 
+use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, frame};
@@ -34,7 +35,8 @@ pub fn empty_index(options: &Options) -> Result<Box<PageBytes>> {
         frame: None,
         nulls: None,
         unordered: None,
-        calibration: Default::default(),
+        boundless: None,
+        calibration: Calibration::unmeasured(options.metric),
     };
     meta.write(&mut page);
     Ok(page)
@@ -72,6 +74,11 @@ impl Index {
         }
         *self = Index::open(store)?;
         Ok(())
+    }
+
+    /// The slack for each recall.
+    pub fn calibration(&self) -> &Calibration {
+        &self.meta.calibration
     }
 
     /// What the index was created with.

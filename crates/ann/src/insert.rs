@@ -5,7 +5,7 @@
 //! chosen again.
 
 use crate::chain::{self, Appended, LockedTail};
-use crate::code::{Label, boundless, encode, reach};
+use crate::code::{Label, encode, reach};
 use crate::directory::{self, ListEntry, Nearest};
 use crate::error::{Error, Result};
 use crate::index::{ATTEMPTS, Index};
@@ -27,18 +27,22 @@ pub struct Row<'a> {
     pub words: &'a [u32],
 }
 
-/// Which chain without order.
+/// Which chain of rows without codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aside {
     Nulls,
     Unordered,
+    Boundless,
 }
 
 impl Aside {
+    pub const ALL: [Aside; 3] = [Aside::Nulls, Aside::Unordered, Aside::Boundless];
+
     pub fn head(self, meta: &Meta) -> Option<PageRef> {
         match self {
             Aside::Nulls => meta.nulls,
             Aside::Unordered => meta.unordered,
+            Aside::Boundless => meta.boundless,
         }
     }
 
@@ -46,6 +50,7 @@ impl Aside {
         match self {
             Aside::Nulls => &mut meta.nulls,
             Aside::Unordered => &mut meta.unordered,
+            Aside::Boundless => &mut meta.boundless,
         }
     }
 }
@@ -68,10 +73,10 @@ impl Index {
                 None => return self.insert_aside(store, row, Aside::Nulls),
                 Some(vector) => self.space.place(vector)?,
             };
-            let (y, slop, bounded) = match placed {
+            let (y, slop) = match placed {
                 Placed::Unordered => return self.insert_aside(store, row, Aside::Unordered),
-                Placed::Point { y, slop } => (y, slop, true),
-                Placed::Boundless => (vec![0.0; self.space.dims()], f64::INFINITY, false),
+                Placed::Boundless => return self.insert_aside(store, row, Aside::Boundless),
+                Placed::Point { y, slop } => (y, slop),
             };
             let Some(directory) = self.meta.directory else {
                 structure::first_list(store, self, &y)?;
@@ -85,11 +90,7 @@ impl Index {
                         tid: row.tid.0,
                         words: row.words,
                     };
-                    let record = if bounded {
-                        encode(&self.space.layout, label, &y, slop, &centroid)
-                    } else {
-                        boundless(&self.space.layout, label)
-                    };
+                    let record = encode(&self.space.layout, label, &y, slop, &centroid);
                     if self.append(store, &list, reach(&y, slop, &centroid), &record)? {
                         return Ok(());
                     }
@@ -227,6 +228,46 @@ pub(crate) fn lock_aside_tail<'s, S: PageStore>(
         operation: "adding a row",
         attempts: ATTEMPTS,
     })
+}
+
+/// Adds many rows to a chain without order, a page a record. Nobody else adds meanwhile.
+pub(crate) fn extend_aside<S: PageStore>(
+    store: &S,
+    rows: &[(HeapTid, Vec<u32>)],
+    aside: Aside,
+) -> Result<()> {
+    let mut rows = rows.iter();
+    while let Some((tid, words)) = rows.next() {
+        store.check_interrupts()?;
+        let row = Row {
+            tid: *tid,
+            vector: None,
+            words,
+        };
+        let meta = Meta::read(&*store.read(META)?)?;
+        match aside.head(&meta) {
+            None => begin_aside(store, row, aside)?,
+            Some(head) => append_aside(store, head, row)?,
+        };
+        let meta = Meta::read(&*store.read(META)?)?;
+        let Some(head) = aside.head(&meta) else {
+            continue;
+        };
+        let Some(LockedTail {
+            mut txn, handle, ..
+        }) = lock_aside_tail(store, head, words.len())?
+        else {
+            continue;
+        };
+        while page::count(txn.page(handle)) < tids::capacity(words.len()) {
+            let Some((tid, words)) = rows.next() else {
+                break;
+            };
+            tids::push(txn.page_mut(handle), *tid, words);
+        }
+        txn.commit()?;
+    }
+    Ok(())
 }
 
 /// What a list without rows looks like.

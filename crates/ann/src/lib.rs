@@ -9,6 +9,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
+mod calibrate;
 mod calibration;
 mod chain;
 mod check;

@@ -89,6 +89,11 @@ impl MemoryStore {
         *self.hook.borrow_mut() = Some(Hook(reads, Box::new(action)));
     }
 
+    /// Forgets an action that is still to come.
+    pub fn forget_action(&self) {
+        self.hook.borrow_mut().take();
+    }
+
     /// Does somebody change the structure?
     pub fn is_latched(&self) -> bool {
         self.latched.get()

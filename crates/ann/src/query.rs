@@ -118,6 +118,80 @@ impl Query {
         Query::bare(Metric::L2, Trust::Slack(slack), y.to_vec())
     }
 
+    /// A row of the index as a query.
+    pub fn of_row(space: &Space, y: &[f32], trust: Trust) -> Query {
+        let mut point = y.to_vec();
+        if space.options.metric == Metric::InnerProduct {
+            point
+                .iter_mut()
+                .zip(&space.frame)
+                .for_each(|(p, m)| *p += m);
+        }
+        Query::bare(space.options.metric, trust, point)
+    }
+
+    /// The *v* of a point.
+    pub fn measure(&self, y: &[f32]) -> f32 {
+        let kernels = lookbook_vecmath::kernel::active();
+        match self.metric {
+            Metric::InnerProduct => -2.0 * kernels.inner_product(&self.point, y),
+            Metric::L2 | Metric::Cosine => kernels.l2_squared(&self.point, y),
+        }
+    }
+
+    /// The least slack at which a list's key is not above `v`.
+    pub fn list_slack(&self, centroid: f32, shape: &Shape, v: f32) -> f32 {
+        let reach = shape.typical;
+        let slack = match self.metric {
+            Metric::InnerProduct => (centroid - v) / (2.0 * self.length * reach),
+            Metric::L2 | Metric::Cosine => {
+                let distance = centroid.max(0.0).sqrt();
+                let slack = (distance * distance + reach * reach - v) / (2.0 * distance * reach);
+                if slack * reach > distance {
+                    (1.0 - v / (reach * reach)).max(0.0).sqrt()
+                } else {
+                    slack
+                }
+            }
+        };
+        if slack.is_nan() {
+            0.0
+        } else {
+            slack.clamp(-1.0, 1.0)
+        }
+    }
+
+    /// `⟨p, b⟩` for the signs of a code.
+    pub fn sign_product(&self, code: &[u8]) -> f32 {
+        let signed = |(i, &p): (usize, &f32)| {
+            if code[i / 8] >> (i % 8) & 1 == 1 {
+                p
+            } else {
+                -p
+            }
+        };
+        self.point.iter().enumerate().map(signed).sum()
+    }
+
+    /// The least slack at which the bound of a sign code (constant, factor, radius) is not above `v`.
+    pub fn code_slack(
+        &self,
+        centroid: f32,
+        [constant, factor, radius]: [f32; 3],
+        product: f32,
+        v: f32,
+    ) -> f32 {
+        let weight = if self.metric == Metric::InnerProduct {
+            0.0
+        } else {
+            1.0
+        };
+        let estimate = constant * weight + centroid - factor * product;
+        let deviation = radius * self.spread(centroid) / ((self.point.len() - 1) as f32).sqrt();
+        let slack = (estimate - v) / deviation;
+        if slack.is_nan() { 0.0 } else { slack.max(0.0) }
+    }
+
     fn bare(metric: Metric, trust: Trust, point: Vec<f32>) -> Query {
         let length = norm(&point);
         let mut query = Query {
@@ -163,9 +237,10 @@ impl Query {
             let table = &mut table[i / 2 * LANES..(i / 2 + 1) * LANES];
             let mut sums = [-smallest; LANES];
             for (bit, &x) in four.iter().enumerate() {
-                for (subset, sum) in sums.iter_mut().enumerate() {
-                    *sum += if subset >> bit & 1 == 1 { x } else { 0.0 };
-                }
+                let (without, with) = sums.split_at_mut(1 << bit);
+                with.iter_mut()
+                    .zip(without)
+                    .for_each(|(with, without)| *with = *without + x);
             }
             for (entry, sum) in table.iter_mut().zip(sums) {
                 *entry = (sum * inverse + 0.5).clamp(0.0, f32::from(TABLE_MAX)) as u8;

@@ -2,7 +2,8 @@
 //!
 //! One queue holds centroids, lists, sign codes and rows. The smallest is taken: a centroid is measured, a
 //! list is read, a code is refined, a row is given out. The search never ends by itself before every row
-//! that passes the filters was given out: then come rows without order, then NULL rows.
+//! that passes the filters was given out: first come the (very rare) rows that no bound can be given for, last those
+//! without order, then NULL rows.
 //!
 //! What is promised: every bound is certain (never above the distance the operator computes), each row
 //! comes once, and with [`Trust::Certain`] bounds never fall by more than rounding. Otherwise a row of a list that was opened
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::filter::{self, Filter};
 use crate::index::{ATTEMPTS, Index};
 use crate::page::{self, PageRef, refinement, tids, u48_at};
-use crate::query::{Nature, Query, Trust};
+use crate::query::{Nature, Query, Shape, Trust};
 use crate::queue::{Item, MOST_ITEMS, Queue};
 use crate::store::{BlockId, HeapTid, PageStore};
 
@@ -87,6 +88,18 @@ struct Copied {
     tids: usize,
     /// Which reading of the meta page it belongs to.
     generation: u32,
+    /// Of the list in `lists`; not of a leaf of the directory.
+    list: usize,
+}
+
+/// Where a row given out was found: for the calibration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trace {
+    pub centroid: f32,
+    pub shape: Shape,
+    pub leaf: PageRef,
+    pub links: [BlockId; 8],
+    pub slot: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +113,7 @@ struct KnownList {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Fresh,
+    Boundless(Option<PageRef>),
     Ordered,
     Unordered(Option<PageRef>),
     Nulls(Option<PageRef>),
@@ -128,6 +141,9 @@ pub struct Search<'s, S: PageStore> {
     /// Sign codes of the list being read.
     staged: Vec<(f32, usize)>,
     rows: Vec<Found>,
+    /// The sign code that each row was found by, and which row was given out last.
+    codes: Vec<usize>,
+    last: usize,
     /// Once the index changed under us: rows seen before.
     seen: Option<HashSet<HeapTid>>,
     /// Rows of a page without vectors, to be given out.
@@ -166,13 +182,21 @@ impl<'s, S: PageStore> Search<'s, S> {
             filter.check(index.meta.options.filter_columns)?;
         }
         let query = Query::new(&index.space, vector, trust)?;
-        Ok(Search {
+        let mut search = Search::of(store, index, query);
+        search.vector = vector.map(<[f32]>::to_vec);
+        (search.filters, search.trust) = (filters, trust);
+        Ok(search)
+    }
+
+    /// Every row by a query that was prepared.
+    pub(crate) fn of(store: &'s S, index: Index, query: Query) -> Search<'s, S> {
+        Search {
             store,
-            vector: vector.map(<[f32]>::to_vec),
-            filters,
-            trust,
+            vector: None,
+            filters: Vec::new(),
+            trust: Trust::Certain,
             query,
-            phase: Phase::Fresh,
+            phase: Phase::Boundless(index.meta.boundless),
             generation: 0,
             queue: Queue::new(),
             lists: Vec::new(),
@@ -182,10 +206,37 @@ impl<'s, S: PageStore> Search<'s, S> {
             arena: Vec::new(),
             staged: Vec::new(),
             rows: Vec::new(),
+            codes: Vec::new(),
+            last: 0,
             seen: None,
             pending: Vec::new(),
             stats: SearchStats::default(),
             index,
+        }
+    }
+
+    pub(crate) fn query(&self) -> &Query {
+        &self.query
+    }
+
+    /// Where the row that was given out last was found; `None`: it is one without order.
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        let layout = &self.index.space.layout;
+        let stride = layout.rows.next_multiple_of(layout.lanes);
+        let code = *self
+            .codes
+            .get(self.last)
+            .filter(|_| self.phase == Phase::Ordered)?;
+        let copied = self.leaves[code / stride];
+        let KnownList {
+            entry, centroid, ..
+        } = self.lists.get(copied.list)?;
+        Some(Trace {
+            centroid: *centroid,
+            shape: entry.shape,
+            leaf: copied.leaf,
+            links: copied.links,
+            slot: code % stride,
         })
     }
 
@@ -205,20 +256,29 @@ impl<'s, S: PageStore> Search<'s, S> {
     }
 
     fn advance(&mut self) -> Result<Option<Found>> {
-        if self.phase == Phase::Fresh {
-            self.read_directory()?;
-            self.phase = Phase::Ordered;
-        }
         loop {
             match self.phase {
-                Phase::Fresh | Phase::Ordered => match self.queue.pop() {
-                    Some(Item::Row(row)) => return Ok(Some(self.rows[row])),
+                Phase::Boundless(link) => match self.aside_row(link, Phase::Boundless)? {
+                    Some(tid) => {
+                        let bound = self.bound(f64::NEG_INFINITY);
+                        return Ok(Some(Found { tid, bound }));
+                    }
+                    None => {
+                        self.read_directory()?;
+                        self.phase = Phase::Ordered;
+                    }
+                },
+                Phase::Ordered => match self.queue.pop() {
+                    Some(Item::Row(row)) => {
+                        self.last = row;
+                        return Ok(Some(self.rows[row]));
+                    }
                     Some(Item::Code(code)) => self.refine(code)?,
                     Some(Item::Centroid(list)) => self.measure(list)?,
                     Some(Item::List(list)) => self.open(list)?,
                     None => self.phase = Phase::Unordered(self.index.meta.unordered),
                 },
-                Phase::Unordered(link) => match self.unordered_row(link, Phase::Unordered)? {
+                Phase::Unordered(link) => match self.aside_row(link, Phase::Unordered)? {
                     Some(tid) => {
                         let bound = match self.query.nature {
                             Nature::Null => Bound::Null,
@@ -228,7 +288,7 @@ impl<'s, S: PageStore> Search<'s, S> {
                     }
                     None => self.phase = Phase::Nulls(self.index.meta.nulls),
                 },
-                Phase::Nulls(link) => match self.unordered_row(link, Phase::Nulls)? {
+                Phase::Nulls(link) => match self.aside_row(link, Phase::Nulls)? {
                     Some(tid) => {
                         return Ok(Some(Found {
                             tid,
@@ -281,6 +341,7 @@ impl<'s, S: PageStore> Search<'s, S> {
                     links: copy_links(&leaf, space.directory_layout.refinement_pages),
                     tids: 0,
                     generation: self.generation,
+                    list: 0,
                 });
                 for group in 0..leaf.groups() {
                     leaf.bounds(group, space.kernels, &tables, &terms, &mut bounds);
@@ -370,6 +431,7 @@ impl<'s, S: PageStore> Search<'s, S> {
                     links: copy_links(&leaf, space.layout.refinement_pages),
                     tids: self.arena.len(),
                     generation: self.generation,
+                    list,
                 });
                 let mut bounds = [0.0; LANES];
                 for group in 0..leaf.groups() {
@@ -468,18 +530,24 @@ impl<'s, S: PageStore> Search<'s, S> {
         if there {
             (key, least) = self.query.row(&head, layout.bits, sum);
         }
-        let bound = match self.query.nature {
-            Nature::Ordered => Bound::AtLeast(least),
-            Nature::Boundless => Bound::AtLeast(self.query.least()),
-            Nature::Unordered => Bound::Unordered,
-            Nature::Null => Bound::Null,
-        };
+        let bound = self.bound(least);
         self.rows.push(Found {
             tid: self.tid(code),
             bound,
         });
+        self.codes.push(code);
         self.queue.push(key, Item::Row(self.rows.len() - 1));
         Ok(())
+    }
+
+    /// What is given out for a row whose distance is at least `least`.
+    fn bound(&self, least: f64) -> Bound {
+        match self.query.nature {
+            Nature::Ordered => Bound::AtLeast(least.max(self.query.least())),
+            Nature::Boundless => Bound::AtLeast(self.query.least()),
+            Nature::Unordered => Bound::Unordered,
+            Nature::Null => Bound::Null,
+        }
     }
 
     /// The index changed under the search: reads meta page and directory again and goes on with the lists
@@ -510,7 +578,7 @@ impl<'s, S: PageStore> Search<'s, S> {
     }
 
     /// The next row of a chain without vectors; moves the phase along.
-    fn unordered_row(
+    fn aside_row(
         &mut self,
         mut link: Option<PageRef>,
         phase: fn(Option<PageRef>) -> Phase,

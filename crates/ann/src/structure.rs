@@ -9,7 +9,7 @@
 
 use crate::chain::{self, Appended, ChainKind, LockedTail, Place};
 use crate::cluster;
-use crate::code::{Label, RowRecord, boundless, decode, encode, put_sign_code, reach};
+use crate::code::{Label, RowRecord, decode, encode, put_sign_code, reach};
 use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
 use crate::index::Index;
@@ -131,7 +131,20 @@ pub(crate) fn first_list<S: PageStore>(store: &S, index: &mut Index, y: &[f32]) 
 /// Splits the list if nobody else changes the structure now. It is no failure if it is not split.
 pub(crate) fn split<S: PageStore>(store: &S, index: &mut Index, head: PageRef) -> Result<()> {
     match store.try_latch()? {
-        Some(_latch) => replace(store, index, head, Into::Two).map(|_| ()),
+        Some(_latch) => {
+            let done = replace(store, index, head, Into::Two)?;
+            index.refresh(store)?;
+            let Some(directory) = index.meta.directory.filter(|_| done) else {
+                return Ok(());
+            };
+            let lists = directory::all(store, &index.space, directory)?.unwrap_or_default();
+            // A grown index keeps its promises as a built one does: measured at every doubling.
+            if index.has_outgrown(lists.len()) {
+                index.calibrate_latched(store)
+            } else {
+                Ok(())
+            }
+        }
         None => Ok(()),
     }
 }
@@ -258,10 +271,8 @@ fn settle(space: &Space, part: Part) -> (Part, Shape) {
     for row in &mut part.rows {
         let (reach, error) = resettle(space, row, &part.centroid);
         shape.radius = shape.radius.max(reach);
-        if error.is_finite() {
-            shape.slop = shape.slop.max(up(error));
-            squares += f64::from(reach).powi(2);
-        }
+        shape.slop = shape.slop.max(up(error));
+        squares += f64::from(reach).powi(2);
     }
     shape.typical = (squares / part.rows.len().max(1) as f64).sqrt() as f32;
     (part, shape)
@@ -276,9 +287,7 @@ const NOWHERE: PageRef = PageRef {
 /// New sign code for a row that keeps its refinement code; gives its reach and error.
 fn resettle(space: &Space, row: &mut [u8], centroid: &[f32]) -> (f32, f64) {
     let (y, error) = point(space, row);
-    if error.is_finite() {
-        put_sign_code(&space.layout, &y, 0.0, centroid, row);
-    }
+    put_sign_code(&space.layout, &y, 0.0, centroid, row);
     (reach(&y, error, centroid), error)
 }
 
@@ -412,9 +421,7 @@ impl Swing<'_> {
             };
             let (reach, error) = resettle(self.space, &mut row, &new.centroid);
             new.shape.radius = new.shape.radius.max(reach);
-            if error.is_finite() {
-                new.shape.slop = new.shape.slop.max(up(error));
-            }
+            new.shape.slop = new.shape.slop.max(up(error));
             if chain::append(store, new.head, chain, &row)? == Appended::Gone {
                 return Ok(false);
             }
@@ -456,20 +463,14 @@ fn found<S: PageStore>(
     copied: Copy,
 ) -> Result<bool> {
     let mut mean = vec![0f64; old.dims()];
-    let mut count = 0usize;
     for row in &copied.rows {
-        let (y, error) = point(old, row);
-        if error.is_finite() {
-            mean.iter_mut()
-                .zip(&y)
-                .for_each(|(mean, y)| *mean += f64::from(*y));
-            count += 1;
-        }
+        let (y, _) = point(old, row);
+        mean.iter_mut()
+            .zip(&y)
+            .for_each(|(mean, y)| *mean += f64::from(*y));
     }
-    let frame = mean
-        .iter()
-        .map(|sum| (sum / count.max(1) as f64) as f32)
-        .collect();
+    let count = copied.rows.len().max(1) as f64;
+    let frame = mean.iter().map(|sum| (sum / count) as f32).collect();
     let space = old.with_frame(frame);
     let rows: Vec<RowRecord> = copied
         .rows
@@ -508,9 +509,6 @@ fn recode(old: &Space, new: &Space, row: &[u8]) -> RowRecord {
         words: &words,
     };
     let (mut y, error) = point(old, row);
-    if !error.is_finite() {
-        return boundless(layout, label);
-    }
     for (y, m) in y.iter_mut().zip(&new.frame) {
         *y -= m;
     }

@@ -54,7 +54,7 @@ impl Index {
             if !finished || self.meta.directory != directory {
                 continue;
             }
-            for aside in [Aside::Nulls, Aside::Unordered] {
+            for aside in Aside::ALL {
                 self.delete_aside(store, aside, dead, &mut done)?;
             }
             return Ok(done);
@@ -238,7 +238,7 @@ impl Index {
         }
         let _latch = store.latch()?;
         self.compact_directory(store)?;
-        for aside in [Aside::Nulls, Aside::Unordered] {
+        for aside in Aside::ALL {
             self.trim_aside(store, aside)?;
         }
         self.sweep(store)
@@ -390,7 +390,8 @@ impl Index {
                 return Ok(None);
             }
         }
-        for mut link in [self.meta.frame, self.meta.nulls, self.meta.unordered] {
+        let asides = Aside::ALL.map(|aside| aside.head(&self.meta));
+        for mut link in asides.into_iter().chain([self.meta.frame]) {
             while let Some(name) = link {
                 store.check_interrupts()?;
                 let page = store.read(name.block)?;

@@ -69,7 +69,7 @@ fn step(
 
 fn assert_holds(store: &MemoryStore, index: &mut Index, model: &Model, numbers: &mut Numbers) {
     let info = index.check(store).expect("every invariant holds");
-    assert_eq!(info.rows + info.unordered_rows, model.len());
+    assert_eq!(info.rows + info.aside_rows, model.len());
     let Options {
         dimensions, metric, ..
     } = *index.options();
@@ -170,7 +170,7 @@ proptest! {
             let all: Vec<HeapTid> = model.keys().copied().collect();
             index.cleanup(&crashed).expect("cleanup");
             let info = index.check(&crashed).expect("check");
-            assert_eq!((info.orphan_pages, info.rows + info.unordered_rows), (0, model.len()));
+            assert_eq!((info.orphan_pages, info.rows + info.aside_rows), (0, model.len()));
             index.bulk_delete(&crashed, &mut |_| true).expect("vacuum");
             index.cleanup(&crashed).expect("cleanup");
             let mut model = Model::new();

@@ -21,8 +21,9 @@ const DIRECTORY: usize = HEADER_BYTES + 24;
 const FRAME: usize = HEADER_BYTES + 32;
 const NULLS: usize = HEADER_BYTES + 40;
 const UNORDERED: usize = HEADER_BYTES + 48;
-const CALIBRATED_LISTS: usize = HEADER_BYTES + 56;
-const SLACKS: usize = HEADER_BYTES + 64;
+const BOUNDLESS: usize = HEADER_BYTES + 56;
+const CALIBRATED_LISTS: usize = HEADER_BYTES + 64;
+const SLACKS: usize = HEADER_BYTES + 72;
 
 /// The meta page as a value.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,8 @@ pub(crate) struct Meta {
     pub nulls: Option<PageRef>,
     /// Chain of the rows that have no distance to anything (zero vectors under cosine).
     pub unordered: Option<PageRef>,
+    /// Chain of the rows that are too large to compute with.
+    pub boundless: Option<PageRef>,
     pub calibration: Calibration,
 }
 
@@ -96,6 +99,7 @@ impl Meta {
             frame: PageRef::read(page, FRAME),
             nulls: PageRef::read(page, NULLS),
             unordered: PageRef::read(page, UNORDERED),
+            boundless: PageRef::read(page, BOUNDLESS),
             calibration: Calibration {
                 lists: u32_at(page, CALIBRATED_LISTS),
                 slacks,
@@ -116,6 +120,7 @@ impl Meta {
         PageRef::write(self.frame, page, FRAME);
         PageRef::write(self.nulls, page, NULLS);
         PageRef::write(self.unordered, page, UNORDERED);
+        PageRef::write(self.boundless, page, BOUNDLESS);
         put_u32(page, CALIBRATED_LISTS, self.calibration.lists);
         for (i, slack) in self.calibration.slacks.iter().enumerate() {
             put_f32(page, SLACKS + 8 * i, slack.list);

@@ -1,0 +1,219 @@
+//! Measuring which slack reaches which recall, with rows of the index as queries.
+//!
+//! For each sampled row its nearest rows are found with generous slack. A neighbour is found by a search if its list's
+//! key and its sign code's bound are not above the distance of the last neighbour wanted; both are linear in
+//! their slack, so each neighbour says what slack it needs, and the table is two quantiles. What a recall allows to miss
+//! is shared out: most to lists, whose slack is dear.
+
+use crate::calibration::{Calibration, LEVELS, Slack};
+use crate::chain;
+use crate::directory;
+use crate::error::Result;
+use crate::index::Index;
+use crate::page::meta::{META, Meta};
+use crate::page::{f32_at, u16_at, u48_at};
+use crate::query::{Query, Trust};
+use crate::random::Random;
+use crate::rounding::bf16;
+use crate::search::{Search, Trace};
+use crate::store::{PageStore, PageTxn};
+use crate::structure;
+
+/// Queries sampled, and neighbours asked of each: the tenth part of a per cent that the last level speaks of is
+/// about one neighbour.
+const QUERIES: usize = 150;
+const NEIGHBOURS: usize = 10;
+/// Rows looked at for them: bounds and distances order rows a little differently.
+const LOOKED_AT: usize = 40;
+/// With this slack next to nothing is missed.
+const GENEROUS: Slack = Slack {
+    list: 0.9,
+    code: 4.5,
+};
+/// Of what may be missed, the shares of lists and of sign codes; the rest is for the sample's error.
+const LIST_SHARE: f32 = 0.6;
+const CODE_SHARE: f32 = 0.2;
+/// With fewer lists there is little to save.
+const FEWEST_LISTS: usize = 8;
+/// Fewer neighbours say nothing.
+const FEWEST: usize = 200;
+
+impl Index {
+    /// Measures and stores the table. Holds the latch. An index with very few rows keeps the table it has.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`], [`crate::Error::Interrupted`].
+    pub fn calibrate<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        let _latch = store.latch()?;
+        self.refresh(store)?;
+        self.calibrate_latched(store)
+    }
+
+    pub(crate) fn calibrate_latched<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        let Some(directory) = self.meta.directory else {
+            return Ok(());
+        };
+        let lists = directory::all(store, &self.space, directory)?.unwrap_or_default();
+        let mut random = Random::new(self.meta.options.seed, 5);
+        let (mut list, mut code) = (Vec::new(), Vec::new());
+        for query in self.sample(store, &lists, &mut random)? {
+            store.check_interrupts()?;
+            self.needs(store, &query, &mut list, &mut code)?;
+        }
+        if list.len() < FEWEST {
+            return Ok(());
+        }
+        list.sort_by(f32::total_cmp);
+        code.sort_by(f32::total_cmp);
+        let mut last = Slack {
+            list: -1.0,
+            code: 0.0,
+        };
+        let slacks = LEVELS.map(|level| {
+            let missed = 1.0 - level;
+            last = Slack {
+                list: quantile(&list, missed * LIST_SHARE).clamp(last.list, 1.0),
+                code: quantile(&code, missed * CODE_SHARE).clamp(last.code, Slack::CERTAIN.code),
+            };
+            last
+        });
+        let mut txn = store.begin();
+        let handle = txn.lock(META)?;
+        let mut meta = Meta::read(txn.page(handle))?;
+        meta.calibration = Calibration {
+            lists: lists.len() as u32,
+            slacks,
+        };
+        meta.write(txn.page_mut(handle));
+        txn.commit()?;
+        self.refresh(store)
+    }
+
+    /// Has the index changed so much since it was calibrated that it should be again?
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`].
+    pub fn wants_calibration<S: PageStore>(&mut self, store: &S) -> Result<bool> {
+        self.refresh(store)?;
+        let Some(directory) = self.meta.directory else {
+            return Ok(false);
+        };
+        let lists = directory::all(store, &self.space, directory)?.map_or(0, |lists| lists.len());
+        Ok(self.has_outgrown(lists) || lists * 2 < self.meta.calibration.lists as usize)
+    }
+
+    /// Are there twice as many lists as when it was calibrated?
+    pub(crate) fn has_outgrown(&self, lists: usize) -> bool {
+        lists >= FEWEST_LISTS && lists >= 2 * self.meta.calibration.lists as usize
+    }
+
+    /// Rows with their heap TIDs, lists weighted by their rows.
+    fn sample<S: PageStore>(
+        &self,
+        store: &S,
+        lists: &[directory::ListEntry],
+        random: &mut Random,
+    ) -> Result<Vec<(u64, Vec<f32>)>> {
+        let kind = directory::lists(&self.space);
+        let mut found = Vec::new();
+        let mut longest = 1;
+        for _ in 0..4 * QUERIES {
+            if found.len() == QUERIES || lists.is_empty() {
+                break;
+            }
+            let list = &lists[random.below(lists.len())];
+            let copied = structure::copy(store, kind, list.head, None)?;
+            let rows = copied.map(|copied| copied.rows).unwrap_or_default();
+            longest = longest.max(rows.len());
+            if rows.is_empty() || random.below(longest) >= rows.len() {
+                continue;
+            }
+            let row = &rows[random.below(rows.len())];
+            let (y, error) = structure::point(&self.space, row);
+            if error.is_finite() {
+                found.push((u48_at(row, 0), y));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What slack each neighbour of a row needs.
+    fn needs<S: PageStore>(
+        &self,
+        store: &S,
+        (tid, y): &(u64, Vec<f32>),
+        list: &mut Vec<f32>,
+        code: &mut Vec<f32>,
+    ) -> Result<()> {
+        let query = Query::of_row(&self.space, y, Trust::Slack(GENEROUS));
+        let mut search = Search::of(store, self.clone(), query);
+        let mut near: Vec<(f32, Trace, Vec<u8>)> = Vec::new();
+        while near.len() < LOOKED_AT && search.next_row()?.is_some() {
+            // A row without codes.
+            let Some(trace) = search.trace() else {
+                continue;
+            };
+            let Some(record) = self.record(store, &trace)? else {
+                continue;
+            };
+            if u48_at(&record, 0) == *tid {
+                continue;
+            }
+            let (row, error) = structure::point(&self.space, &record);
+            if error.is_finite() {
+                near.push((search.query().measure(&row), trace, record));
+            }
+        }
+        near.sort_by(|a, b| a.0.total_cmp(&b.0));
+        near.truncate(NEIGHBOURS);
+        let Some(&(last, ..)) = near.last() else {
+            return Ok(());
+        };
+        let fields = self.space.layout.row();
+        for (_, trace, record) in &near {
+            list.push(
+                search
+                    .query()
+                    .list_slack(trace.centroid, &trace.shape, last),
+            );
+            let product = search
+                .query()
+                .sign_product(&record[fields.code..fields.refinement]);
+            code.push(search.query().code_slack(
+                trace.centroid,
+                [
+                    f32_at(record, fields.constant),
+                    bf16(u16_at(record, fields.factor)),
+                    bf16(u16_at(record, fields.radius)),
+                ],
+                product,
+                last,
+            ));
+        }
+        Ok(())
+    }
+
+    fn record<S: PageStore>(&self, store: &S, trace: &Trace) -> Result<Option<Vec<u8>>> {
+        let layout = &self.space.layout;
+        let mut record = vec![0; layout.row().end];
+        let copied = chain::with_leaf(
+            store,
+            trace.leaf,
+            directory::lists(&self.space),
+            |leaf, _| {
+                leaf.copy_row(trace.slot, &mut record);
+                Ok(())
+            },
+        )?;
+        let bytes = &mut record[layout.row().refinement..];
+        let found = copied.is_some()
+            && chain::copy_refinement(store, layout, trace.leaf, &trace.links, trace.slot, bytes)?;
+        Ok(found.then_some(record))
+    }
+}
+
+/// The value that a share `missed` of the sorted values exceeds.
+fn quantile(sorted: &[f32], missed: f32) -> f32 {
+    let exceeding = (missed * sorted.len() as f32) as usize;
+    sorted[sorted.len() - 1 - exceeding.min(sorted.len() - 1)]
+}
