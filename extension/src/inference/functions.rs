@@ -82,22 +82,12 @@ fn compute_embedding(
     }
 }
 
+/// category, label, score, box, embedding
+type GarmentRow = (String, String, Option<f32>, pg_sys::BOX, Finished);
+type GarmentRows = TableIterator<'static, GarmentRow>;
+
 #[pg_extern]
-fn detect_garments(
-    fcinfo: pg_sys::FunctionCallInfo,
-) -> Result<
-    TableIterator<
-        'static,
-        (
-            name!(category, String),
-            name!(label, String),
-            name!(score, Option<f32>),
-            name!(bounds, pg_sys::BOX),
-            name!(embedding, Finished),
-        ),
-    >,
-    UserError,
-> {
+fn detect_garments(fcinfo: pg_sys::FunctionCallInfo) -> Result<GarmentRows, UserError> {
     let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
         return Ok(TableIterator::empty());
     };
@@ -110,10 +100,7 @@ fn detect_garments(
     Ok(TableIterator::new(rows))
 }
 
-fn row(
-    fcinfo: pg_sys::FunctionCallInfo,
-    garment: &Garment,
-) -> (String, String, Option<f32>, pg_sys::BOX, Finished) {
+fn row(fcinfo: pg_sys::FunctionCallInfo, garment: &Garment) -> GarmentRow {
     let corner = |x: f32, y: f32| pg_sys::Point {
         x: f64::from(x),
         y: f64::from(y),
@@ -132,31 +119,20 @@ fn row(
     )
 }
 
+/// sessions, session_loads, inferences, memo_hits, memo_entries, memo_bytes
+type StatsRows = TableIterator<'static, (i32, i64, i64, i64, i32, i64)>;
+
 #[pg_extern]
-#[allow(clippy::type_complexity)]
-fn lookbook_session_stats() -> Result<
-    TableIterator<
-        'static,
-        (
-            name!(sessions, i32),
-            name!(session_loads, i64),
-            name!(inferences, i64),
-            name!(memo_hits, i64),
-            name!(memo_entries, i32),
-            name!(memo_bytes, i64),
-        ),
-    >,
-    UserError,
-> {
+fn lookbook_session_stats() -> StatsRows {
     let stats = super::stats();
-    Ok(TableIterator::once((
+    TableIterator::once((
         i32::try_from(stats.sessions).unwrap_or(i32::MAX),
         stats.session_loads,
         stats.inferences,
         stats.memo_hits,
         i32::try_from(stats.memo_entries).unwrap_or(i32::MAX),
         i64::try_from(stats.memo_bytes).unwrap_or(i64::MAX),
-    )))
+    ))
 }
 
 fn embedding_datum(fcinfo: pg_sys::FunctionCallInfo, elements: &[f32]) -> pg_sys::Datum {

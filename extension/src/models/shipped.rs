@@ -9,7 +9,9 @@ use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// name, kind, sha256, manifest, onnx
 type ShippedRow = (String, String, String, JsonB, Vec<u8>);
+type ShippedRows = TableIterator<'static, ShippedRow>;
 
 /// Whether a script of this extension (CREATE or ALTER EXTENSION lookbook) is running.
 #[pg_extern]
@@ -24,19 +26,7 @@ fn lookbook_extension_script() -> bool {
 
 /// Every shipped model, its name, kind and sha256 checked against its manifest.
 #[pg_extern]
-fn lookbook_shipped_models() -> Result<
-    TableIterator<
-        'static,
-        (
-            name!(name, String),
-            name!(kind, String),
-            name!(sha256, String),
-            name!(manifest, JsonB),
-            name!(onnx, Vec<u8>),
-        ),
-    >,
-    UserError,
-> {
+fn lookbook_shipped_models() -> Result<ShippedRows, UserError> {
     if !lookbook_extension_script() {
         return Err(errors::error(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -18,9 +18,10 @@ pub(crate) fn keep_backtraces_from_users() {
     unsafe { env::set_var(SWITCH, "0") };
     // The first capture decides for good; the library has a std of its own, so it does so only here.
     let _ = Backtrace::capture();
-    // SAFETY: as above.
     match before {
+        // SAFETY: as above.
         Some(value) => unsafe { env::set_var(SWITCH, value) },
+        // SAFETY: as above.
         None => unsafe { env::remove_var(SWITCH) },
     }
 }
