@@ -34,12 +34,12 @@ NAME = "garment-detector"
 SEED = 5
 CLASSES = len(data.GROUPS)
 MOST = 12  # boxes of one scene
-STAGES = [  # height, width, batch, steps, rate, weight of the box loss
-    (256, 192, 16, 1100, 2e-3, 2.5),
-    (320, 224, 16, 1150, 1.2e-3, 6.0),
+STAGES = [  # height, width, batch, steps, rate, weight of the box loss, share of street photos
+    (256, 192, 16, 1100, 2e-3, 2.5, 0.70),
+    (320, 224, 16, 1150, 1.2e-3, 6.0, 0.70),
+    (384, 256, 16, 200, 5e-4, 6.0, 0.88),
 ]
-INPUT = (320, 224)  # multiples of 32
-SHARES = {"street": 0.70, "closet": 0.13, "composed": 0.17}
+INPUT = (384, 256)  # multiples of 32
 RADIUS = 0.54  # of the box's half side, where the Gaussian ends
 
 
@@ -80,8 +80,9 @@ def _clip(boxes: np.ndarray, limit: tuple[int, int]) -> tuple[np.ndarray, np.nda
 class Scenes:
     """Training scenes and their boxes, drawn by seed and step."""
 
-    def __init__(self, height: int, width: int, count: int):
+    def __init__(self, height: int, width: int, count: int, street: float):
         self.height, self.width, self.count = height, width, count
+        self.shares = {"street": street, "closet": 0.43 * (1 - street), "composed": 0.57 * (1 - street)}
         self.pixels, self.photos = data.street_pixels()
         dressed = np.array([3.0 if (photo["groups"] == 2).any() else 1.0 for photo in self.photos])
         self.weight = dressed / dressed.sum()
@@ -144,7 +145,7 @@ class Scenes:
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images, boxes [n, MOST, 4] in input pixels, class per box (−1: none), and 1 where a box counts (0: ignored)."""
         rng = np.random.default_rng([SEED, step])
-        kinds = rng.choice(list(SHARES), self.count, p=list(SHARES.values()))
+        kinds = rng.choice(list(self.shares), self.count, p=list(self.shares.values()))
         limit = (self.width, self.height)
         photos, frames, flips, placed, images = [], [], [], [], [None] * self.count
         for kind in kinds:
@@ -257,15 +258,15 @@ def evaluate(model: Detector, inputs: tuple[np.ndarray, list[dict], list[tuple]]
 def train(options: argparse.Namespace) -> None:
     start = data.RUNS / "embedder-1" / "best.pt"
     start = start if start.exists() else None
-    for number, (height, width, count, steps, rate, box_weight) in enumerate(STAGES[: options.stages], 1):
+    for number, (height, width, count, steps, rate, box_weight, street) in enumerate(STAGES[: options.stages], 1):
         torch.manual_seed(SEED)
-        scenes = Scenes(height, width, count)
+        scenes = Scenes(height, width, count, street)
         inputs = val_inputs(height, width)
         plan = loop.Plan(
             f"detector-{number}",
             round(steps * options.schedule),
             rate,
-            evaluate_every=250,
+            evaluate_every=250 if steps > 250 else 100,
             threads=options.threads,
             start=start,
         )

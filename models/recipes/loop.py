@@ -45,9 +45,10 @@ def autocast():
 
 
 def rate_at(plan: Plan, step: int) -> float:
-    if step < plan.warmup:
-        return plan.rate * (step + 1) / plan.warmup
-    along = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    warmup = min(plan.warmup, plan.steps // 10)
+    if step < warmup:
+        return plan.rate * (step + 1) / warmup
+    along = (step - warmup) / max(1, plan.steps - warmup)
     return plan.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
