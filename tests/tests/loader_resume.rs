@@ -1,0 +1,143 @@
+//! Interrupted loads: nothing committed is lost, and the same command goes on.
+
+mod loader_support;
+mod sql_support;
+
+use anyhow::{Context, Result, ensure};
+use loader_support::{Outcome, Shop};
+use lookbook_tests::{Cluster, signal};
+
+/// Enough that a load is caught in the middle: it commits after 512 photos.
+const MANY: usize = 6_000;
+
+fn skipped(outcome: &Outcome) -> Result<i64> {
+    let (before, _) = outcome
+        .stdout
+        .split_once(" skipped")
+        .context("skipped photos are counted")?;
+    let number = before.rsplit(' ').next().context("a number comes first")?;
+    Ok(number.parse()?)
+}
+
+#[test]
+fn a_load_killed_by_9_keeps_what_it_committed_and_a_rerun_does_the_rest() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "killed")?;
+    shop.put_many(MANY)?;
+    let mut child = shop.start_load()?;
+    child.kill()?;
+    child.wait()?;
+    let committed = shop.photo_count()?;
+    ensure!(
+        (1..MANY as i64).contains(&committed),
+        "{committed} photos were committed before the kill"
+    );
+    let rest = shop.load()?.expect(0)?;
+    ensure!(
+        skipped(&rest)? >= committed,
+        "{committed} were committed: {rest}"
+    );
+    shop.check_complete(MANY)
+}
+
+#[test]
+fn ctrl_c_ends_in_good_order_with_exit_code_2_and_says_how_to_go_on() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "interrupted")?;
+    shop.put_many(MANY)?;
+    let child = shop.start_load()?;
+    signal("INT", child.id())?;
+    let outcome = Outcome::from(child.wait_with_output()?).expect(2)?;
+    let outcome = outcome.expect_stdout(&["interrupted with", "run the same command again"])?;
+    let committed = shop.photo_count()?;
+    ensure!(
+        outcome
+            .stdout
+            .contains(&format!("loaded {committed} photos")),
+        "{committed} photos are in the table: {outcome}"
+    );
+    ensure!(
+        committed < MANY as i64,
+        "the load was over before the interrupt"
+    );
+    let rest = shop.load()?.expect(0)?;
+    assert_eq!(skipped(&rest)?, committed);
+    shop.check_complete(MANY)
+}
+
+#[test]
+fn a_server_that_stops_mid_way_is_a_clear_error_and_a_rerun_does_the_rest() -> Result<()> {
+    let cluster = Cluster::start(&[])?;
+    let shop = Shop::with_tiny_models(&cluster, "gone")?;
+    shop.put_many(MANY)?;
+    for stop in [Cluster::stop, Cluster::kill_9] {
+        shop.database
+            .psql("DROP TABLE IF EXISTS garment, photo; DELETE FROM lookbook_embedding_column")?;
+        let child = shop.start_load()?;
+        stop(&cluster)?;
+        let outcome = Outcome::from(child.wait_with_output()?).expect(1)?;
+        outcome.expect_stderr(&[
+            "the connection to the database was lost",
+            "photos it committed stay",
+            "run the same command again",
+        ])?;
+        shop.load()?
+            .expect(1)?
+            .expect_stderr(&["cannot connect to database gone"])?;
+        cluster.start_server()?;
+        let committed = shop.photo_count()?;
+        ensure!(
+            (1..MANY as i64).contains(&committed),
+            "{committed} photos were committed"
+        );
+        let rest = shop.load()?.expect(0)?;
+        assert_eq!(skipped(&rest)?, committed);
+        shop.check_complete(MANY)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn two_loads_at_once_never_mix_their_rows() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "two_at_once")?;
+    shop.put_many(MANY)?;
+    let first = shop.start_load()?;
+    // It waits a while for the first to end, then gives up.
+    let second = shop.load()?;
+    Outcome::from(first.wait_with_output()?).expect(0)?;
+    if second.code == Some(0) {
+        second.expect_stdout(&["loaded 0 photos"])?;
+    } else {
+        second
+            .expect(1)?
+            .expect_stderr(&["another lookbook load is writing to schema \"public\""])?;
+    }
+    shop.check_complete(MANY)
+}
+
+#[test]
+fn a_table_in_use_by_another_load_is_said_so() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "locked")?;
+    shop.put_many(16)?;
+    let mut other = shop.database.connect()?;
+    // The key that docs/loader.md names.
+    other.batch_execute("SELECT pg_advisory_lock(1819242347, hashtext('public'))")?;
+    let refused = shop.load()?.expect(1)?;
+    refused.expect_stderr(&[
+        "another lookbook load is writing to schema \"public\"",
+        "run this again",
+    ])?;
+    drop(other);
+    shop.load()?.expect(0)?;
+    shop.check_complete(16)
+}
+
+#[test]
+fn a_role_with_a_statement_timeout_loads_all_the_same() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "timeouts")?;
+    shop.put_many(600)?;
+    shop.database
+        .psql("ALTER DATABASE timeouts SET statement_timeout = '1ms'")?;
+    shop.load()?.expect(0)?;
+    shop.database
+        .psql("SET statement_timeout = 0; ALTER DATABASE timeouts RESET statement_timeout")?;
+    shop.check_complete(600)
+}
