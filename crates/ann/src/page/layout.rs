@@ -75,18 +75,17 @@ impl Layout {
             refinement_pages: 0,
             rows: 0,
         };
+        let space = |pages: usize| PAGE_BYTES - LEAF_LINKS - 4 * pages;
+        // The fast kernel wherever a page has room for one of its groups.
+        let fits = |lanes: &usize| entry_bytes * lanes <= space(MOST_REFINEMENT_PAGES);
+        best.lanes = [16, 4].into_iter().find(fits).unwrap_or(1);
+        best.group_bytes = entry_bytes * best.lanes;
         for pages in (spans..=MOST_REFINEMENT_PAGES).step_by(spans) {
-            let space = PAGE_BYTES - LEAF_LINKS - 4 * pages;
-            for lanes in [16, 4, 1] {
-                let slots = space / (entry_bytes * lanes) * lanes;
-                let rows = slots.min(pages / spans * per_refinement);
-                // More rows per page, the leaf counted; on a tie the wider group.
-                if rows * (1 + best.refinement_pages) > best.rows * (1 + pages) {
-                    best.lanes = lanes;
-                    best.group_bytes = entry_bytes * lanes;
-                    best.refinement_pages = pages;
-                    best.rows = rows;
-                }
+            let slots = space(pages) / best.group_bytes * best.lanes;
+            let rows = slots.min(pages / spans * per_refinement);
+            // More rows per page, the leaf counted.
+            if rows * (1 + best.refinement_pages) > best.rows * (1 + pages) {
+                (best.refinement_pages, best.rows) = (pages, rows);
             }
         }
         best
@@ -171,6 +170,13 @@ mod tests {
                     "the kernel takes 16 dimensions a step"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_fast_kernel_is_used_up_to_thousands_of_dimensions() {
+        for dims in (16..=3_800).step_by(16) {
+            assert_eq!(Layout::new(dims, 0, 7).lanes, 16, "{dims}");
         }
     }
 
