@@ -14,7 +14,6 @@ compile_error!("pgrx turns panics into errors by unwinding: build with panic = \
 mod embedding;
 mod inference;
 mod models;
-mod panics;
 mod settings;
 
 pgrx::pg_module_magic!();
@@ -22,7 +21,6 @@ pgrx::pg_module_magic!();
 /// Runs when a backend loads the library. ONNX Runtime waits for the first inference.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
-    panics::keep_from_users();
     settings::errors::keep_backtraces_from_users();
     settings::register();
 }
