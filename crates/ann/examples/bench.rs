@@ -1,9 +1,9 @@
 //! Recall and microseconds of the index in memory: no PostgreSQL, one thread.
 //!
-//!     cargo run --release -p lookbook-ann --example bench -- [fm784|synthetic] [rows] [queries] [grown]
+//!     cargo run --release -p lookbook-ann --example bench -- [fm784|synthetic] [rows] [queries] [built|grown] [settings]
 //!
 //! `fm784` is Fashion-MNIST from `LOOKBOOK_DATA` (default `../shared/data`); `synthetic` draws unit vectors of 256
-//! dimensions on a curved sheet of 24, dense as image embeddings are. `grown` inserts row by row instead of building.
+//! dimensions on a curved sheet of 24, dense as image embeddings are. `grown` inserts row by row instead of building. Settings are recalls, by comma.
 //! The search is driven as PostgreSQL's executor drives it for LIMIT 10, exact distances included.
 
 use std::io::Read;
@@ -61,8 +61,9 @@ fn main() -> Result<(), Failure> {
         "{:>7} {:>7} {:>8} | {:>6} {:>6} {:>8} {:>8} {:>8} | {:>6} {:>6}",
         "setting", "recall", "µs", "centr.", "lists", "codes", "refined", "rows", "list", "code"
     );
-    for recall in [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0] {
-        measure(&store, &index, &data, &truth, recall)?;
+    let settings = argument(4).unwrap_or("0.8,0.9,0.95,0.98,0.99,0.995,1");
+    for recall in settings.split(',') {
+        measure(&store, &index, &data, &truth, recall.parse()?)?;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Owns what is worth keeping between operations. Invariant: `space` belongs to `meta`. Neither is
 //! ever wrong for long: whoever meets a page that was freed meanwhile refreshes and starts again.
 
+use std::sync::Arc;
+
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::page::meta::{META, Meta};
@@ -19,7 +21,8 @@ pub(crate) const ATTEMPTS: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct Index {
     pub(crate) meta: Meta,
-    pub(crate) space: Space,
+    /// Shared, so that a scan may keep its own copy of the index for nothing.
+    pub(crate) space: Arc<Space>,
 }
 
 /// The meta page of an empty index: its first and only page. An index is created by writing this to block 0.
@@ -51,7 +54,7 @@ impl Index {
         for _ in 0..ATTEMPTS {
             let meta = Meta::read(&*store.read(META)?)?;
             if let Some(frame) = read_frame(store, &meta)? {
-                let space = Space::new(meta.options, frame);
+                let space = Arc::new(Space::new(meta.options, frame));
                 return Ok(Index { meta, space });
             }
             store.check_interrupts()?;
