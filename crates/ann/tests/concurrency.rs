@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -273,4 +273,84 @@ fn growing_in_one_go_reuses_the_pages_of_replaced_lists() {
         info.free_pages,
         info.pages
     );
+}
+
+/// Applies some records of the primary's log before each read of the replica.
+fn follow(
+    replica: &MemoryStore,
+    primary: Rc<MemoryStore>,
+    next: Rc<Cell<usize>>,
+    mut pace: Numbers,
+) {
+    replica.at_read(replica.reads() + 1, move |replica| {
+        for _ in 0..pace.below(4) {
+            if next.get() < primary.log_len() {
+                replica.apply(&primary, next.get());
+                next.set(next.get() + 1);
+            }
+        }
+        follow(replica, primary, next, pace);
+    });
+}
+
+#[test]
+fn a_search_on_a_replica_meets_every_record_between_its_pages() {
+    for seed in 0..120 {
+        let mut numbers = Numbers(40_000 + seed);
+        let primary = Rc::new(MemoryStore::with_log());
+        let options = Options {
+            list_rows: 16,
+            ..Options::new(DIMS, Metric::L2)
+        };
+        let mut index = create(&primary, &options);
+        let mut model = Model::new();
+        for tid in (0..28 + numbers.below(150)).map(HeapTid) {
+            let row = row(&mut numbers);
+            insert(&primary, &mut index, tid, &row);
+            model.insert(tid, row);
+        }
+        let start = primary.log_len();
+        let visible: BTreeSet<HeapTid> = model.keys().copied().collect();
+        for tid in (500..500 + 30 + numbers.below(60)).map(HeapTid) {
+            let row = row(&mut numbers);
+            insert(&primary, &mut index, tid, &row);
+            model.insert(tid, row);
+        }
+        let dead: BTreeSet<HeapTid> = visible
+            .iter()
+            .copied()
+            .filter(|_| numbers.below(4) == 0)
+            .collect();
+        if seed % 3 == 0 {
+            index
+                .bulk_delete(&*primary, &mut |tid| dead.contains(&tid))
+                .expect("vacuum");
+            index.cleanup(&*primary).expect("cleanup");
+        }
+        let replica = primary.replay(start);
+        let query = numbers.vector(DIMS, 3);
+        let mut running = search(
+            &replica,
+            &Index::open(&replica).expect("open"),
+            Some(&query),
+            1.0,
+            vec![],
+        );
+        follow(
+            &replica,
+            primary.clone(),
+            Rc::new(Cell::new(start)),
+            numbers.clone(),
+        );
+        let found: BTreeSet<HeapTid> = drain(&mut running, &model, Metric::L2, Some(&query))
+            .iter()
+            .map(|f| f.tid)
+            .collect();
+        for tid in visible
+            .iter()
+            .filter(|tid| seed % 3 != 0 || !dead.contains(tid))
+        {
+            assert!(found.contains(tid), "seed {seed}: {tid:?} is lost");
+        }
+    }
 }
