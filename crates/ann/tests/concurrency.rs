@@ -296,61 +296,77 @@ fn follow(
 #[test]
 fn a_search_on_a_replica_meets_every_record_between_its_pages() {
     for seed in 0..120 {
-        let mut numbers = Numbers(40_000 + seed);
-        let primary = Rc::new(MemoryStore::with_log());
-        let options = Options {
-            list_rows: 16,
-            ..Options::new(DIMS, Metric::L2)
-        };
-        let mut index = create(&primary, &options);
-        let mut model = Model::new();
-        for tid in (0..28 + numbers.below(150)).map(HeapTid) {
-            let row = row(&mut numbers);
-            insert(&primary, &mut index, tid, &row);
-            model.insert(tid, row);
+        replica_case(seed, DIMS, 28 + seed);
+    }
+    // So many dimensions that the directory has several leaves: a list may be replaced between them.
+    for seed in 120..123 {
+        replica_case(seed, 1_600, 500);
+    }
+}
+
+fn replica_case(seed: u64, dims: usize, rows: u64) {
+    let row = |numbers: &mut Numbers| {
+        let vector = Some(numbers.vector(dims, 3));
+        ModelRow {
+            vector,
+            words: vec![],
         }
-        let start = primary.log_len();
-        let visible: BTreeSet<HeapTid> = model.keys().copied().collect();
-        for tid in (500..500 + 30 + numbers.below(60)).map(HeapTid) {
-            let row = row(&mut numbers);
-            insert(&primary, &mut index, tid, &row);
-            model.insert(tid, row);
-        }
-        let dead: BTreeSet<HeapTid> = visible
-            .iter()
-            .copied()
-            .filter(|_| numbers.below(4) == 0)
-            .collect();
-        if seed % 3 == 0 {
-            index
-                .bulk_delete(&*primary, &mut |tid| dead.contains(&tid))
-                .expect("vacuum");
-            index.cleanup(&*primary).expect("cleanup");
-        }
-        let replica = primary.replay(start);
-        let query = numbers.vector(DIMS, 3);
-        let mut running = search(
-            &replica,
-            &Index::open(&replica).expect("open"),
-            Some(&query),
-            1.0,
-            vec![],
-        );
-        follow(
-            &replica,
-            primary.clone(),
-            Rc::new(Cell::new(start)),
-            numbers.clone(),
-        );
-        let found: BTreeSet<HeapTid> = drain(&mut running, &model, Metric::L2, Some(&query))
-            .iter()
-            .map(|f| f.tid)
-            .collect();
-        for tid in visible
-            .iter()
-            .filter(|tid| seed % 3 != 0 || !dead.contains(tid))
-        {
-            assert!(found.contains(tid), "seed {seed}: {tid:?} is lost");
-        }
+    };
+    let mut numbers = Numbers(40_000 + seed);
+    let primary = Rc::new(MemoryStore::with_log());
+    let options = Options {
+        list_rows: 16,
+        ..Options::new(dims, Metric::L2)
+    };
+    let mut index = create(&primary, &options);
+    let mut model = Model::new();
+    for tid in (0..rows).map(HeapTid) {
+        let row = row(&mut numbers);
+        insert(&primary, &mut index, tid, &row);
+        model.insert(tid, row);
+    }
+    let start = primary.log_len();
+    let visible: BTreeSet<HeapTid> = model.keys().copied().collect();
+    for tid in (5_000..5_030 + numbers.below(60)).map(HeapTid) {
+        let row = row(&mut numbers);
+        insert(&primary, &mut index, tid, &row);
+        model.insert(tid, row);
+    }
+    let dead: BTreeSet<HeapTid> = visible
+        .iter()
+        .copied()
+        .filter(|_| numbers.below(4) == 0)
+        .collect();
+    if seed % 3 == 0 {
+        index
+            .bulk_delete(&*primary, &mut |tid| dead.contains(&tid))
+            .expect("vacuum");
+        index.cleanup(&*primary).expect("cleanup");
+    }
+    index.check(&*primary).expect("every invariant holds");
+    let replica = primary.replay(start);
+    let query = numbers.vector(dims, 3);
+    let mut running = search(
+        &replica,
+        &Index::open(&replica).expect("open"),
+        Some(&query),
+        1.0,
+        vec![],
+    );
+    follow(
+        &replica,
+        primary.clone(),
+        Rc::new(Cell::new(start)),
+        numbers.clone(),
+    );
+    let found: BTreeSet<HeapTid> = drain(&mut running, &model, Metric::L2, Some(&query))
+        .iter()
+        .map(|f| f.tid)
+        .collect();
+    for tid in visible
+        .iter()
+        .filter(|tid| seed % 3 != 0 || !dead.contains(tid))
+    {
+        assert!(found.contains(tid), "seed {seed}: {tid:?} is lost");
     }
 }
