@@ -337,7 +337,7 @@ fn replica_case(seed: u64, dims: usize, rows: u64) {
         .copied()
         .filter(|_| numbers.below(4) == 0)
         .collect();
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         index
             .bulk_delete(&*primary, &mut |tid| dead.contains(&tid))
             .expect("vacuum");
@@ -365,7 +365,7 @@ fn replica_case(seed: u64, dims: usize, rows: u64) {
         .collect();
     for tid in visible
         .iter()
-        .filter(|tid| seed % 3 != 0 || !dead.contains(tid))
+        .filter(|tid| !seed.is_multiple_of(3) || !dead.contains(tid))
     {
         assert!(found.contains(tid), "seed {seed}: {tid:?} is lost");
     }
