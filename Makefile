@@ -52,7 +52,7 @@ prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
 bench-distance: ## l2_distance in a sequential scan, against pgvector
 	@scripts/bench/distance
 bench-decode: ## Decoding and preparing of a 12-megapixel JPEG, against Pillow
-	@scripts/bench/decode
+	@scripts/setup test && .lookbook/venv/bin/python scripts/bench/decode
 bench-embed: ## First and later calls of embed_image
 	@scripts/bench/embed
 bench-load: ## The loader, images per second and share of each stage
