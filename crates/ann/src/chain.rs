@@ -75,6 +75,23 @@ pub(crate) fn walk<S: PageStore>(
     Err(circle(head))
 }
 
+/// Live entries of a chain and all its slots; of a chain that is replaced meanwhile, what was seen until then.
+pub(crate) fn occupancy<S: PageStore>(
+    store: &S,
+    head: PageRef,
+    chain: ChainKind<'_>,
+) -> Result<(usize, usize)> {
+    let (mut live, mut total) = (0, 0);
+    walk(store, head, chain, |_, leaf, _| {
+        total += leaf.count();
+        live += (0..leaf.count())
+            .filter(|&slot| leaf.tid(slot).is_some())
+            .count();
+        Ok(())
+    })?;
+    Ok((live, total))
+}
+
 fn circle(head: PageRef) -> Error {
     Error::Corrupt {
         block: head.block,

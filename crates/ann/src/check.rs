@@ -69,19 +69,8 @@ impl Index {
         let mut info = self.empty_info(store)?;
         if let Some(directory) = self.meta.directory {
             for list in directory::all(store, &self.space, directory)?.unwrap_or_default() {
-                let (mut live, mut total) = (0, 0);
-                chain::walk(
-                    store,
-                    list.head,
-                    directory::lists(&self.space),
-                    |_, leaf, _| {
-                        total += leaf.count();
-                        live += (0..leaf.count())
-                            .filter(|&slot| leaf.tid(slot).is_some())
-                            .count();
-                        Ok(())
-                    },
-                )?;
+                let (live, total) =
+                    chain::occupancy(store, list.head, directory::lists(&self.space))?;
                 info.add_list(live, total);
             }
         }

@@ -211,19 +211,8 @@ impl Index {
         if let Some(directory) = self.meta.directory {
             let lists = directory::all(store, &self.space, directory)?.unwrap_or_default();
             for list in lists {
-                let (mut live, mut total) = (0, 0);
-                chain::walk(
-                    store,
-                    list.head,
-                    directory::lists(&self.space),
-                    |_, leaf, _| {
-                        total += leaf.count();
-                        live += (0..leaf.count())
-                            .filter(|&slot| leaf.tid(slot).is_some())
-                            .count();
-                        Ok(())
-                    },
-                )?;
+                let (live, total) =
+                    chain::occupancy(store, list.head, directory::lists(&self.space))?;
                 let into = match live {
                     0 => Into::Nothing,
                     _ if live >= self.meta.options.split_rows() => Into::Two,
@@ -250,14 +239,7 @@ impl Index {
             return Ok(());
         };
         let entries = directory::entries(&self.space);
-        let (mut total, mut live) = (0, 0);
-        chain::walk(store, old, entries, |_, leaf, _| {
-            total += leaf.count();
-            live += (0..leaf.count())
-                .filter(|&slot| leaf.tid(slot).is_some())
-                .count();
-            Ok(())
-        })?;
+        let (live, total) = chain::occupancy(store, old, entries)?;
         if (total - live) * DEAD_SHARE < total {
             return Ok(());
         }
