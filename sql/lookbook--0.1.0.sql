@@ -682,3 +682,111 @@ CREATE FUNCTION lookbook_session_stats()
 RETURNS TABLE (sessions int, session_loads bigint, inferences bigint, memo_hits bigint, memo_entries int, memo_bytes bigint)
 AS 'MODULE_PATHNAME', 'lookbook_session_stats_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION lookbook_session_stats() IS 'Models loaded and results remembered by this connection';
+
+-- The index access method lookbook. An embedding first, filter columns behind it:
+--   CREATE INDEX ON garment USING lookbook (embedding, category);
+
+CREATE FUNCTION lookbook_handler(internal) RETURNS index_am_handler
+	AS 'MODULE_PATHNAME', 'lookbook_handler_wrapper'
+	LANGUAGE C;
+COMMENT ON FUNCTION lookbook_handler(internal) IS 'lookbook index access method handler';
+
+CREATE ACCESS METHOD lookbook TYPE INDEX HANDLER lookbook_handler;
+COMMENT ON ACCESS METHOD lookbook IS 'nearest neighbours of embeddings: clustered lists of quantised codes';
+
+CREATE FUNCTION lookbook_metric_l2() RETURNS integer
+	AS 'MODULE_PATHNAME', 'lookbook_metric_l2_wrapper'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION lookbook_metric_cosine() RETURNS integer
+	AS 'MODULE_PATHNAME', 'lookbook_metric_cosine_wrapper'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION lookbook_metric_inner_product() RETURNS integer
+	AS 'MODULE_PATHNAME', 'lookbook_metric_inner_product_wrapper'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE OPERATOR CLASS embedding_l2_ops
+	DEFAULT FOR TYPE embedding USING lookbook AS
+	OPERATOR 1 <-> (embedding, embedding) FOR ORDER BY float_ops,
+	FUNCTION 2 lookbook_metric_l2();
+
+CREATE OPERATOR CLASS embedding_cosine_ops
+	FOR TYPE embedding USING lookbook AS
+	OPERATOR 1 <=> (embedding, embedding) FOR ORDER BY float_ops,
+	FUNCTION 2 lookbook_metric_cosine();
+
+CREATE OPERATOR CLASS embedding_ip_ops
+	FOR TYPE embedding USING lookbook AS
+	OPERATOR 1 <#> (embedding, embedding) FOR ORDER BY float_ops,
+	FUNCTION 2 lookbook_metric_inner_product();
+
+-- Filter columns: the hash functions of PostgreSQL's own hash classes. Types of one family hash alike.
+
+CREATE OPERATOR FAMILY integer_ops USING lookbook;
+
+CREATE OPERATOR CLASS int2_ops
+	DEFAULT FOR TYPE int2 USING lookbook FAMILY integer_ops AS
+	OPERATOR 1 = (int2, int2),
+	FUNCTION 1 hashint2(int2);
+CREATE OPERATOR CLASS int4_ops
+	DEFAULT FOR TYPE int4 USING lookbook FAMILY integer_ops AS
+	OPERATOR 1 = (int4, int4),
+	FUNCTION 1 hashint4(int4);
+CREATE OPERATOR CLASS int8_ops
+	DEFAULT FOR TYPE int8 USING lookbook FAMILY integer_ops AS
+	OPERATOR 1 = (int8, int8),
+	FUNCTION 1 hashint8(int8);
+ALTER OPERATOR FAMILY integer_ops USING lookbook ADD
+	OPERATOR 1 = (int2, int4), OPERATOR 1 = (int2, int8),
+	OPERATOR 1 = (int4, int2), OPERATOR 1 = (int4, int8),
+	OPERATOR 1 = (int8, int2), OPERATOR 1 = (int8, int4);
+
+CREATE OPERATOR CLASS text_ops
+	DEFAULT FOR TYPE text USING lookbook AS
+	OPERATOR 1 = (text, text),
+	FUNCTION 1 hashtext(text);
+CREATE OPERATOR CLASS bpchar_ops
+	DEFAULT FOR TYPE bpchar USING lookbook AS
+	OPERATOR 1 = (bpchar, bpchar),
+	FUNCTION 1 hashbpchar(bpchar);
+CREATE OPERATOR CLASS uuid_ops
+	DEFAULT FOR TYPE uuid USING lookbook AS
+	OPERATOR 1 = (uuid, uuid),
+	FUNCTION 1 uuid_hash(uuid);
+CREATE OPERATOR CLASS bool_ops
+	DEFAULT FOR TYPE bool USING lookbook AS
+	OPERATOR 1 = (bool, bool),
+	FUNCTION 1 hashchar("char");
+CREATE OPERATOR CLASS enum_ops
+	DEFAULT FOR TYPE anyenum USING lookbook AS
+	OPERATOR 1 = (anyenum, anyenum),
+	FUNCTION 1 hashenum(anyenum);
+CREATE OPERATOR CLASS date_ops
+	DEFAULT FOR TYPE date USING lookbook AS
+	OPERATOR 1 = (date, date),
+	FUNCTION 1 hashint4(int4);
+CREATE OPERATOR CLASS timestamp_ops
+	DEFAULT FOR TYPE timestamp USING lookbook AS
+	OPERATOR 1 = (timestamp, timestamp),
+	FUNCTION 1 timestamp_hash(timestamp);
+CREATE OPERATOR CLASS timestamptz_ops
+	DEFAULT FOR TYPE timestamptz USING lookbook AS
+	OPERATOR 1 = (timestamptz, timestamptz),
+	FUNCTION 1 timestamp_hash(timestamp);
+CREATE OPERATOR CLASS numeric_ops
+	DEFAULT FOR TYPE numeric USING lookbook AS
+	OPERATOR 1 = (numeric, numeric),
+	FUNCTION 1 hash_numeric(numeric);
+CREATE OPERATOR CLASS bytea_ops
+	DEFAULT FOR TYPE bytea USING lookbook AS
+	OPERATOR 1 = (bytea, bytea),
+	FUNCTION 1 hashvarlena(internal);
+
+CREATE FUNCTION lookbook_index_info(index regclass) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'lookbook_index_info_wrapper'
+	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_index_info(regclass) IS 'rows, lists, sizes and calibration of a lookbook index';
+
+CREATE FUNCTION lookbook_index_check(index regclass) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'lookbook_index_check_wrapper'
+	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_index_check(regclass) IS 'verify every page of a lookbook index; the number of its rows';

@@ -11,6 +11,7 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("pgrx turns panics into errors by unwinding: build with panic = \"unwind\"");
 
+mod access;
 mod embedding;
 mod inference;
 mod models;
@@ -23,4 +24,5 @@ pgrx::pg_module_magic!();
 extern "C-unwind" fn _PG_init() {
     settings::errors::keep_backtraces_from_users();
     settings::register();
+    access::register();
 }

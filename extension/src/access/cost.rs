@@ -1,0 +1,63 @@
+//! What a scan costs: little before the first row, little for each row, all rows at the end.
+//!
+//! The shape matters more than the numbers: a LIMIT pays for the share of rows it takes, so the index
+//! wins when few rows are wanted, and a btree or bitmap path wins when a condition leaves few rows.
+
+use pgrx::{pg_guard, pg_sys};
+
+/// Rows of a list, about (`lookbook_ann::Options::list_rows`).
+const LIST_ROWS: f64 = 240.0;
+/// Work for the sign code of a row, in `cpu_operator_cost`: a look-up for each four dimensions.
+const CODE_COST: f64 = 0.1;
+/// Work for a row that is given out, in `cpu_operator_cost`.
+const ROW_COST: f64 = 4.0;
+/// Lists that a search opens of `n`: measured to grow about like √n (`docs/benchmarks.md`).
+const OPENED: f64 = 2.0;
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
+pub(super) unsafe extern "C-unwind" fn amcostestimate(
+    root: *mut pg_sys::PlannerInfo,
+    path: *mut pg_sys::IndexPath,
+    loop_count: f64,
+    startup_cost: *mut pg_sys::Cost,
+    total_cost: *mut pg_sys::Cost,
+    selectivity: *mut pg_sys::Selectivity,
+    correlation: *mut f64,
+    pages: *mut f64,
+) {
+    // SAFETY: PostgreSQL's contract of amcostestimate: the path is complete, the results may be
+    // written; genericcostestimate is made for any access method.
+    unsafe {
+        let mut generic = pg_sys::GenericCosts::default();
+        pg_sys::genericcostestimate(root, path, loop_count, &mut generic);
+        let index = (*path).indexinfo;
+        let rows = (*index).tuples.max(1.0);
+        let index_pages = f64::from((*index).pages).max(1.0);
+        let operator = pg_sys::cpu_operator_cost;
+
+        let lists = (rows / LIST_ROWS).ceil();
+        let opened = (OPENED * lists.sqrt()).min(lists);
+        let (mut random_page, mut sequential_page) = (0.0, 0.0);
+        pg_sys::get_tablespace_page_costs(
+            (*index).reltablespace,
+            &mut random_page,
+            &mut sequential_page,
+        );
+        let page_share = opened / lists;
+        *startup_cost = operator * CODE_COST * (lists + opened * LIST_ROWS)
+            + sequential_page * index_pages * page_share / 2.0;
+        // To the end all codes are read, and every row that passes is given out.
+        let wanted = (generic.indexSelectivity * rows).max(1.0);
+        *total_cost = *startup_cost
+            + operator * (CODE_COST * rows + ROW_COST * wanted)
+            + random_page * index_pages;
+        if (*path).indexorderbys.is_null() {
+            // Reading everything in no order: any other path is better, and none has to be.
+            *startup_cost = *total_cost;
+        }
+        *selectivity = generic.indexSelectivity;
+        *correlation = 0.0;
+        *pages = index_pages;
+    }
+}

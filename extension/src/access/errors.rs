@@ -1,0 +1,49 @@
+//! The one table from the index's errors to SQLSTATEs.
+
+use lookbook_ann::Error;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgRelation, PgSqlErrorCode, pg_sys};
+use std::panic::panic_any;
+
+/// The value, or an ERROR that names the index.
+pub(super) fn or_raise<T>(result: lookbook_ann::Result<T>, index: pg_sys::Relation) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => raise(&error, index),
+    }
+}
+
+#[cold]
+fn raise(error: &Error, index: pg_sys::Relation) -> ! {
+    use PgSqlErrorCode as Code;
+    // SAFETY: callers pass the relation that PostgreSQL handed to them, open for the whole call.
+    let name = unsafe { PgRelation::from_pg(index) }.name().to_owned();
+    let report = |code, message: String| ErrorReport::new(code, message, "lookbook");
+    panic_any(match error {
+        Error::Corrupt { .. } => report(
+            Code::ERRCODE_INDEX_CORRUPTED,
+            format!("index \"{name}\" is corrupted: {error}"),
+        )
+        .set_hint("REINDEX builds it again from the table."),
+        Error::Dimensions { expected, found } => report(
+            Code::ERRCODE_DATA_EXCEPTION,
+            format!("different embedding dimensions {expected} and {found}"),
+        ),
+        Error::Option { .. } => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, error.to_string()),
+        Error::Contended { .. } => report(
+            Code::ERRCODE_OBJECT_IN_USE,
+            format!("index \"{name}\" is busy: {error}"),
+        ),
+        Error::Interrupted => report(Code::ERRCODE_QUERY_CANCELED, error.to_string()),
+        Error::FilterColumns { .. } | Error::TooManyPages { .. } | Error::Store(_) => report(
+            Code::ERRCODE_INTERNAL_ERROR,
+            format!("index \"{name}\": {error}"),
+        ),
+    })
+}
+
+/// Raises an ERROR about something that the index does not know, with a hint.
+#[cold]
+pub(super) fn refuse(code: PgSqlErrorCode, message: impl Into<String>, hint: &str) -> ! {
+    panic_any(ErrorReport::new(code, message.into(), "lookbook").set_hint(hint))
+}

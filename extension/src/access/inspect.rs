@@ -1,0 +1,85 @@
+//! `lookbook_index_info` and `lookbook_index_check`.
+
+use super::errors::{or_raise, refuse};
+use super::store::BufferStore;
+use lookbook_ann::{Index, Info, LEVELS};
+use pgrx::prelude::*;
+use pgrx::{JsonB, PgRelation, PgSqlErrorCode, pg_sys};
+use serde_json::json;
+
+#[pg_extern]
+fn lookbook_index_info(index: pg_sys::Oid) -> JsonB {
+    with_index(index, |store, index| {
+        let relation = store.relation();
+        let info = or_raise(index.info(store), relation);
+        let calibration: Vec<_> = LEVELS
+            .iter()
+            .zip(&info.calibration.slacks)
+            .map(|(recall, slack)| {
+                json!({"recall": short(*recall), "list": short(slack.list), "code": short(slack.code)})
+            })
+            .collect();
+        let rows = info.rows + info.aside_rows;
+        JsonB(json!({
+            "rows": info.rows,
+            "dead_rows": info.dead_rows,
+            "aside_rows": info.aside_rows,
+            "lists": info.lists,
+            "longest_list": info.longest_list,
+            "dimensions": info.options.dimensions,
+            "bits": info.options.bits,
+            "filter_columns": info.options.filter_columns,
+            "pages": info.pages,
+            "free_pages": info.free_pages,
+            "bytes": info.pages * pg_sys::BLCKSZ as usize,
+            "bytes_per_row": (info.pages * pg_sys::BLCKSZ as usize) / rows.max(1),
+            "calibration": calibration,
+        }))
+    })
+}
+
+/// A number with the digits that it has as a `float4`.
+fn short(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or_else(|_| number.into())
+}
+
+#[pg_extern]
+fn lookbook_index_check(index: pg_sys::Oid) -> i64 {
+    let Info {
+        rows, aside_rows, ..
+    } = with_index(index, |store, index| {
+        or_raise(index.check(store), store.relation())
+    });
+    (rows + aside_rows) as i64
+}
+
+fn with_index<T>(oid: pg_sys::Oid, work: impl FnOnce(&BufferStore, &mut Index) -> T) -> T {
+    // SAFETY: a shared lock on the relation, if it exists; kept until the end of the transaction.
+    let relation =
+        unsafe { PgRelation::with_lock(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
+    // SAFETY: the relation is open; only an index has an access method's routine.
+    let is_ours = unsafe {
+        let routine = (*relation.as_ptr()).rd_indam;
+        !routine.is_null()
+            && (*routine)
+                .ambuild
+                .is_some_and(|build| std::ptr::fn_addr_eq(build, AMBUILD))
+    };
+    if !is_ours {
+        refuse(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("\"{}\" is not a lookbook index", relation.name()),
+            "Indexes of tables are listed by \\d in psql.",
+        );
+    }
+    // SAFETY: open and locked until `relation` is dropped.
+    let store = unsafe { BufferStore::new(relation.as_ptr()) };
+    let mut index = or_raise(Index::open(&store), relation.as_ptr());
+    work(&store, &mut index)
+}
+
+const AMBUILD: unsafe extern "C-unwind" fn(
+    pg_sys::Relation,
+    pg_sys::Relation,
+    *mut pg_sys::IndexInfo,
+) -> *mut pg_sys::IndexBuildResult = super::build::ambuild;

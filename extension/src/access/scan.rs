@@ -1,0 +1,212 @@
+//! Scans: rows by certain lower bounds of their distance.
+//!
+//! The index returns bounds, PostgreSQL computes the exact distances and re-sorts
+//! (`xs_recheckorderby`, `nodeIndexscan.c`); a bound above the exact distance would be an error there.
+//! Conditions on filter columns are tested by hash and rechecked.
+
+use super::columns::{self, EMBEDDING_COLUMN, hash_word, item_pointer};
+use super::errors::or_raise;
+use super::store::BufferStore;
+use super::{HASH_PROC, options};
+use crate::embedding::Embedding;
+use lookbook_ann::{Bound, Filter, Index, Search, SearchOptions};
+use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
+
+/// Lives in the scan's memory context and is dropped with it.
+struct Scan {
+    // Declared before the store it borrows from, so that it is dropped first.
+    search: Option<Search<'static, BufferStore>>,
+    store: Box<BufferStore>,
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn ambeginscan(
+    index: pg_sys::Relation,
+    keys: i32,
+    order_bys: i32,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: PostgreSQL's contract of ambeginscan: the index stays open until amendscan, and the
+    // descriptor lives in the current memory context, as what is made here does.
+    unsafe {
+        let scan = pg_sys::RelationGetIndexScan(index, keys, order_bys);
+        let state = Scan {
+            search: None,
+            store: Box::new(BufferStore::new(index)),
+        };
+        (*scan).opaque = PgMemoryContexts::CurrentMemoryContext
+            .leak_and_drop_on_delete(state)
+            .cast();
+        if order_bys > 0 {
+            let count = order_bys as usize;
+            (*scan).xs_orderbyvals = pg_sys::palloc0(count * size_of::<pg_sys::Datum>()).cast();
+            (*scan).xs_orderbynulls = pg_sys::palloc0(count).cast();
+        }
+        scan
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn amrescan(
+    scan: pg_sys::IndexScanDesc,
+    keys: pg_sys::ScanKey,
+    key_count: i32,
+    order_bys: pg_sys::ScanKey,
+    order_by_count: i32,
+) {
+    // SAFETY: PostgreSQL's contract of amrescan: the arrays have that many keys, the descriptor has
+    // room for them, and they may be the descriptor's own.
+    unsafe {
+        state(scan).search = None;
+        if !keys.is_null() && key_count > 0 {
+            std::ptr::copy(keys, (*scan).keyData, key_count as usize);
+        }
+        if !order_bys.is_null() && order_by_count > 0 {
+            std::ptr::copy(order_bys, (*scan).orderByData, order_by_count as usize);
+        }
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn amgettuple(
+    scan: pg_sys::IndexScanDesc,
+    _direction: pg_sys::ScanDirection::Type,
+) -> bool {
+    // SAFETY: PostgreSQL's contract of amgettuple, and what `ambeginscan` made.
+    unsafe {
+        let index = (*scan).indexRelation;
+        let state = state(scan);
+        let search = match &mut state.search {
+            Some(search) => search,
+            empty => empty.insert(begin(scan, &state.store)),
+        };
+        let Some(found) = or_raise(search.next_row(), index) else {
+            return false;
+        };
+        (*scan).xs_heaptid = item_pointer(found.tid);
+        (*scan).xs_recheck = (*scan).numberOfKeys > 0;
+        (*scan).xs_recheckorderby = (*scan).numberOfOrderBys > 0;
+        for at in 0..(*scan).numberOfOrderBys as usize {
+            // A second distance in ORDER BY only breaks ties of the first: nothing is known of it.
+            let (value, is_null) = match found.bound {
+                Bound::AtLeast(least) if at == 0 => (least, false),
+                Bound::AtLeast(_) => (f64::NEG_INFINITY, false),
+                Bound::Unordered => (f64::NAN, false),
+                Bound::Null => (0.0, true),
+            };
+            *(*scan).xs_orderbyvals.add(at) = value.into_datum().unwrap_or(pg_sys::Datum::null());
+            *(*scan).xs_orderbynulls.add(at) = is_null;
+        }
+        true
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: as in amgettuple. The rest goes with the memory context.
+    unsafe { state(scan) }.search = None;
+}
+
+/// # Safety
+/// `scan` was made by `ambeginscan`, and nobody else uses its state now.
+unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut Scan {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *(*scan).opaque.cast::<Scan>() }
+}
+
+/// Starts the search that the keys of the scan describe.
+///
+/// # Safety
+/// `scan` was made by `ambeginscan` and has its keys; `store` is its store.
+unsafe fn begin(scan: pg_sys::IndexScanDesc, store: &BufferStore) -> Search<'static, BufferStore> {
+    // SAFETY: the store is boxed in the state of the scan, which drops the search first.
+    let store: &'static BufferStore = unsafe { &*std::ptr::from_ref(store) };
+    let index = store.relation();
+    // SAFETY: the descriptor has that many keys.
+    let (keys, order_bys) = unsafe {
+        (
+            slice((*scan).keyData, (*scan).numberOfKeys),
+            slice((*scan).orderByData, (*scan).numberOfOrderBys),
+        )
+    };
+    // Without an order every row that passes is wanted, in any order: as if the query were NULL.
+    let query = order_bys.first().and_then(|key| {
+        let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
+        // SAFETY: the operators of our classes have an embedding on their right.
+        unsafe { Embedding::from_polymorphic_datum(key.sk_argument, is_null, pg_sys::InvalidOid) }
+    });
+    let options = SearchOptions {
+        recall: options::recall(),
+        // SAFETY: the keys are of this index.
+        filters: keys
+            .iter()
+            .filter(|key| key.sk_attno != EMBEDDING_COLUMN)
+            .map(|key| unsafe { filter(index, key) })
+            .collect(),
+    };
+    let opened = or_raise(Index::open(store), index);
+    or_raise(
+        Search::new(store, opened, query.as_deref(), &options),
+        index,
+    )
+}
+
+/// # Safety
+/// `first` points to `count` keys, or `count` is 0.
+unsafe fn slice<'a>(first: pg_sys::ScanKey, count: i32) -> &'a [pg_sys::ScanKeyData] {
+    if count <= 0 || first.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(first, count as usize) }
+}
+
+/// The hashes that a condition accepts.
+///
+/// # Safety
+/// `key` is a condition on a filter column of `index`.
+unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Filter {
+    let column = key.sk_attno as usize - 2;
+    if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
+        return Filter::new(column, Vec::new());
+    }
+    // SAFETY: the catalogue says which hash function belongs to the type on the right; an array has
+    // elements of that type.
+    unsafe {
+        let mut hash = hash_function(index, key);
+        let collation = key.sk_collation;
+        let words = if key.sk_flags & pg_sys::SK_SEARCHARRAY as i32 == 0 {
+            vec![hash_word(&raw mut hash, collation, key.sk_argument)]
+        } else {
+            columns::array_elements(key.sk_argument)
+                .into_iter()
+                .map(|value| hash_word(&raw mut hash, collation, value))
+                .collect()
+        };
+        Filter::new(column, words)
+    }
+}
+
+/// The hash function of the type on the right of a condition, which may be another of the family.
+///
+/// # Safety
+/// As [`filter`].
+unsafe fn hash_function(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> pg_sys::FmgrInfo {
+    let at = key.sk_attno as usize - 1;
+    // SAFETY: the caller's promise: the arrays have an entry for each column.
+    unsafe {
+        let own = *(*index).rd_opcintype.add(at);
+        if key.sk_subtype == pg_sys::InvalidOid || key.sk_subtype == own {
+            return *pg_sys::index_getprocinfo(index, key.sk_attno, HASH_PROC);
+        }
+        let family = *(*index).rd_opfamily.add(at);
+        let function =
+            pg_sys::get_opfamily_proc(family, key.sk_subtype, key.sk_subtype, HASH_PROC as i16);
+        if function == pg_sys::InvalidOid {
+            // A type that is binary-coercible to the column's, such as an enum to anyenum.
+            return *pg_sys::index_getprocinfo(index, key.sk_attno, HASH_PROC);
+        }
+        let mut found = pg_sys::FmgrInfo::default();
+        pg_sys::fmgr_info(function, &raw mut found);
+        found
+    }
+}

@@ -1,0 +1,76 @@
+//! Vacuum: dead rows out, then pages back.
+
+use super::columns::item_pointer;
+use super::errors::or_raise;
+use super::store::BufferStore;
+use lookbook_ann::{Index, PageStore};
+use pgrx::{pg_guard, pg_sys};
+use std::ffi::c_void;
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn ambulkdelete(
+    info: *mut pg_sys::IndexVacuumInfo,
+    stats: *mut pg_sys::IndexBulkDeleteResult,
+    callback: pg_sys::IndexBulkDeleteCallback,
+    state: *mut c_void,
+) -> *mut pg_sys::IndexBulkDeleteResult {
+    // SAFETY: PostgreSQL's contract of ambulkdelete: the index is open, the callback may be called
+    // with any TID and this state, and statistics are null or what an earlier call returned.
+    unsafe {
+        let relation = (*info).index;
+        let store = BufferStore::new(relation);
+        let mut index = or_raise(Index::open(&store), relation);
+        let removed = or_raise(
+            index.bulk_delete(&store, &mut |tid| {
+                pg_sys::vacuum_delay_point(
+                    #[cfg(feature = "pg18")]
+                    false,
+                );
+                callback.is_some_and(|is_dead| is_dead(&mut item_pointer(tid), state))
+            }),
+            relation,
+        );
+        let stats = or_new(stats);
+        (*stats).tuples_removed += removed.removed as f64;
+        (*stats).num_index_tuples = removed.kept as f64;
+        (*stats).estimated_count = false;
+        stats
+    }
+}
+
+#[pg_guard]
+pub(super) unsafe extern "C-unwind" fn amvacuumcleanup(
+    info: *mut pg_sys::IndexVacuumInfo,
+    stats: *mut pg_sys::IndexBulkDeleteResult,
+) -> *mut pg_sys::IndexBulkDeleteResult {
+    // SAFETY: PostgreSQL's contract of amvacuumcleanup, as above.
+    unsafe {
+        if (*info).analyze_only {
+            return stats;
+        }
+        let relation = (*info).index;
+        let store = BufferStore::new(relation);
+        let mut index = or_raise(Index::open(&store), relation);
+        or_raise(index.cleanup(&store), relation);
+        pg_sys::IndexFreeSpaceMapVacuum(relation);
+        let found = or_raise(index.info(&store), relation);
+        let had_stats = !stats.is_null();
+        let stats = or_new(stats);
+        if !had_stats {
+            (*stats).num_index_tuples = (found.rows + found.aside_rows) as f64;
+        }
+        (*stats).num_pages = or_raise(store.block_count(), relation);
+        (*stats).pages_free = found.free_pages as u32;
+        stats
+    }
+}
+
+/// # Safety
+/// `stats` is null or statistics.
+unsafe fn or_new(stats: *mut pg_sys::IndexBulkDeleteResult) -> *mut pg_sys::IndexBulkDeleteResult {
+    if !stats.is_null() {
+        return stats;
+    }
+    // SAFETY: palloc0 returns zeroed memory of the current context, or raises.
+    unsafe { pg_sys::palloc0(size_of::<pg_sys::IndexBulkDeleteResult>()).cast() }
+}
