@@ -16,6 +16,7 @@ mod embedding;
 mod inference;
 mod models;
 mod settings;
+mod signals;
 
 pgrx::pg_module_magic!();
 

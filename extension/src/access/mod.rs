@@ -43,6 +43,7 @@ fn lookbook_handler(
     routine.amkeytype = pg_sys::InvalidOid;
 
     routine.ambuild = Some(build::ambuild);
+    routine.ambuildphasename = Some(build::ambuildphasename);
     routine.ambuildempty = Some(build::ambuildempty);
     routine.aminsert = Some(insert::aminsert);
     routine.ambulkdelete = Some(vacuum::ambulkdelete);

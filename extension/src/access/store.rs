@@ -8,7 +8,8 @@
 //! error recovery releases buffers, their locks and the latch.
 
 use lookbook_ann::{
-    BlockId, Error, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, Result, TXN_PAGES,
+    AppendPages, BlockId, Error, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, Result,
+    TXN_PAGES,
 };
 use pgrx::{check_for_interrupts, pg_sys};
 use std::cell::Cell;
@@ -64,6 +65,55 @@ impl BufferStore {
         self.check_block(block)?;
         // SAFETY: the relation is open (`new`); the block exists.
         Ok(unsafe { pg_sys::ReadBuffer(self.relation, block.0) })
+    }
+
+    /// A new page at the end, pinned and locked.
+    fn extend(&self) -> (BlockId, pg_sys::Buffer) {
+        // SAFETY: the relation is open; P_NEW under the extension lock (`bufmgr.c`, ReadBuffer).
+        unsafe {
+            let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+            pg_sys::LockRelationForExtension(self.relation, mode);
+            let buffer = pg_sys::ReadBuffer(self.relation, pg_sys::InvalidBlockNumber);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+            pg_sys::UnlockRelationForExtension(self.relation, mode);
+            (BlockId(pg_sys::BufferGetBlockNumber(buffer)), buffer)
+        }
+    }
+
+    /// Writes a page at the end, as a record of its own.
+    fn append_page(&self, page: &PageBytes) -> Result<BlockId> {
+        let mut txn = self.begin();
+        let (block, buffer) = self.extend();
+        let handle = txn.register(block, buffer, true);
+        txn.page_mut(handle).copy_from_slice(page);
+        txn.commit()?;
+        Ok(block)
+    }
+}
+
+/// Pages of an index that nobody else sees yet (`ambuild`).
+pub(super) struct BufferAppender<'a> {
+    store: &'a BufferStore,
+    next: BlockId,
+}
+
+impl<'a> BufferAppender<'a> {
+    pub(super) fn new(store: &'a BufferStore) -> Result<Self> {
+        Ok(Self {
+            store,
+            next: BlockId(store.block_count()?),
+        })
+    }
+}
+
+impl AppendPages for BufferAppender<'_> {
+    fn next_block(&self) -> Result<BlockId> {
+        Ok(self.next)
+    }
+
+    fn append(&mut self, page: &PageBytes) -> Result<()> {
+        self.next = BlockId(self.store.append_page(page)?.0 + 1);
+        Ok(())
     }
 }
 
@@ -265,19 +315,6 @@ impl BufferTxn<'_> {
             }
         }
     }
-
-    /// A new page at the end, pinned and locked.
-    fn extend(&mut self) -> (BlockId, pg_sys::Buffer) {
-        // SAFETY: the relation is open; P_NEW under the extension lock (`bufmgr.c`, ReadBuffer).
-        unsafe {
-            let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
-            pg_sys::LockRelationForExtension(self.store.relation, mode);
-            let buffer = pg_sys::ReadBuffer(self.store.relation, pg_sys::InvalidBlockNumber);
-            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
-            pg_sys::UnlockRelationForExtension(self.store.relation, mode);
-            (BlockId(pg_sys::BufferGetBlockNumber(buffer)), buffer)
-        }
-    }
 }
 
 impl PageTxn for BufferTxn<'_> {
@@ -296,7 +333,7 @@ impl PageTxn for BufferTxn<'_> {
         self.check_room(BlockId(pg_sys::InvalidBlockNumber))?;
         let (block, buffer) = match self.reuse(reusable)? {
             Some(found) => found,
-            None => self.extend(),
+            None => self.store.extend(),
         };
         Ok((block, self.register(block, buffer, true)))
     }

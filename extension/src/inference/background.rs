@@ -5,8 +5,8 @@
 //! exits: FATAL does not unwind the stack, it exits from within, so an exit callback waits as well.
 
 use crate::settings::errors::{self, UserError};
+use crate::signals::SignalsBlocked;
 use lookbook_vision::Cancel;
-use nix::sys::signal::{SigSet, SigmaskHow};
 use pgrx::{PgSqlErrorCode, check_for_interrupts, pg_guard, pg_sys};
 use std::any::Any;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -138,26 +138,4 @@ fn internal_error(panic: &(dyn Any + Send)) -> UserError {
         format!("inference failed unexpectedly: {reason}"),
     )
     .set_hint("This is a bug in lookbook: please report it, with the image and the model.")
-}
-
-/// Blocks every signal of this thread until dropped; a thread started meanwhile keeps them blocked.
-struct SignalsBlocked {
-    before: nix::Result<SigSet>,
-}
-
-impl SignalsBlocked {
-    fn new() -> SignalsBlocked {
-        SignalsBlocked {
-            before: SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK),
-        }
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        if let Ok(before) = self.before.as_ref() {
-            // A mask that the kernel itself returned is always accepted.
-            let _ = before.thread_set_mask();
-        }
-    }
 }
