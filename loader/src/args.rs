@@ -9,7 +9,7 @@ use lookbook_vision::Device;
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 all done, 1 error, 2 partial (photos rejected, or interrupted)."
+    after_help = "Exit codes: 0 all done, 1 error, 2 partial (photos rejected, no index, or interrupted)."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -90,6 +90,9 @@ pub struct LoadArgs {
     /// Load at most this many photos of the source, in its order
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Make no index where there is none; one that is there is kept in any case
+    #[arg(long)]
+    pub no_index: bool,
     /// bar, json (one object per line on standard output) or none; else a bar on a terminal
     #[arg(long, value_enum)]
     pub progress: Option<Progress>,

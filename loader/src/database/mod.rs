@@ -3,6 +3,7 @@
 
 mod column;
 mod connect;
+mod index;
 mod known;
 mod models;
 mod tables;
@@ -12,6 +13,7 @@ mod writer;
 
 pub use column::{claim_embedding_column, embedding_column_model};
 pub use connect::connect;
+pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use known::{About, Known, Models};
 pub use models::{ModelKind, ModelRow, choose_model, fetch_onnx, model_by_sha256, model_of_name};
 pub use tables::Tables;

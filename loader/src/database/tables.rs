@@ -37,6 +37,13 @@ const GARMENT_COLUMNS: &[(&str, &str)] = &[
     ("embedding", "embedding"),
 ];
 
+/// A row of up to this many bytes stays in one piece (`TOAST_TUPLE_TARGET_MAIN` of
+/// `src/include/access/heaptoast.h`: what fits an empty page). By default PostgreSQL moves the largest
+/// columns of a row above 2 kB into the TOAST table: an embedding of more than some 450 dimensions, and then
+/// every search reads three more pages for each row. A column that is `STORAGE PLAIN` would stay too, but fail
+/// where it does not fit, and above 2 kB texts would be moved out in its place.
+const INLINE_BYTES: u32 = 8160;
+
 /// The two tables, quoted and with their schema.
 #[derive(Debug, Clone)]
 pub struct Tables {
@@ -131,7 +138,8 @@ impl Tables {
                    label text NOT NULL,
                    score real,
                    box box NOT NULL,
-                   embedding embedding({dimensions}) NOT NULL);
+                   embedding embedding({dimensions}) NOT NULL)
+                   WITH (toast_tuple_target = {INLINE_BYTES});
                  CREATE INDEX ON {garment} (photo_id)",
                 garment = self.garment,
                 photo = self.photo

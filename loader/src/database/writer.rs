@@ -63,6 +63,11 @@ impl Writer {
         })
     }
 
+    /// The connection, when everything is written.
+    pub fn into_client(self) -> Client {
+        self.client
+    }
+
     /// Commits all of `photos`, or none.
     pub fn write(&mut self, photos: &[PhotoRow]) -> Result<()> {
         let mut change = self.client.transaction().map_err(explain)?;

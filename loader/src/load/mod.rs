@@ -1,6 +1,7 @@
 //! `lookbook load`: everything around the pipeline, in the order in which a user wants to hear of
 //! mistakes: the source, the database, the models, the tables.
 
+mod index;
 mod pipeline;
 mod progress;
 mod read;
@@ -13,6 +14,7 @@ mod workers;
 use std::{thread, time::Instant};
 
 use anyhow::{Context, Result, bail};
+use index::IndexReport;
 use lookbook_vision::{Limits, Runtime, SessionOptions, decode_side};
 use pipeline::{Engines, Load, Meters, Shape};
 use progress::Reporter;
@@ -24,7 +26,8 @@ use tally::Tally;
 use crate::{
     args::LoadArgs,
     database::{
-        Known, ModelKind, Models, Tables, Writer, choose_model, claim_embedding_column, connect,
+        IndexBuilder, Known, ModelKind, Models, Tables, Writer, choose_model,
+        claim_embedding_column, connect,
     },
     interrupt,
     messages::Ending,
@@ -91,7 +94,7 @@ pub fn run(args: &LoadArgs) -> Result<Ending> {
         embed: embed_row.sha256.clone(),
     };
     let known = Known::read(&mut client, &tables, &models)?;
-    let writer = Writer::new(client, tables, models)?;
+    let mut writer = Writer::new(client, tables.clone(), models)?;
 
     let providers = [
         first_detector.provider().to_owned(),
@@ -124,27 +127,39 @@ pub fn run(args: &LoadArgs) -> Result<Ending> {
     let started_up = start.elapsed();
     let processor = summary::processor_time();
     let pipeline_start = Instant::now();
-    load.run(engines, writer, || {
+    load.run(engines, &mut writer, || {
         if interrupt::is_requested() {
             stop.request();
         }
         reporter.tick();
     });
     let pipeline_wall = pipeline_start.elapsed();
-    reporter.finish();
+    let processor = summary::processor_time().saturating_sub(processor);
+    let wall = start.elapsed();
     let error = stop.take_error();
+    let counts = tally.counts();
+    let index = if error.is_none() && counts.loaded + counts.skipped > 0 {
+        let builder = IndexBuilder::new(writer.into_client(), tables);
+        let url = args.database.url.as_deref();
+        let report = IndexReport::of(builder, !args.no_index, url, &mut reporter);
+        Some(report.context("the photos are loaded; the index could not be looked after, run the same command again")?)
+    } else {
+        None
+    };
+    reporter.finish();
     let summary = Summary {
-        counts: tally.counts(),
-        wall: start.elapsed(),
+        counts,
+        wall,
         started_up,
         pipeline_wall,
-        processor: summary::processor_time().saturating_sub(processor),
+        processor,
         threads,
         meters: &meters,
         providers,
         models: [&detect_row.name, &embed_row.name],
         ignored: catalogue.ignored,
         rejects_file: &args.rejects,
+        index,
         is_interrupted: error.is_none() && interrupt::is_requested(),
     };
     summary.print(reporter.is_json())?;

@@ -95,7 +95,7 @@ pub struct Load<'a> {
 
 impl<'a> Load<'a> {
     /// Loads all entries; `watch` is called a few times a second meanwhile. Errors end up in `stop`.
-    pub fn run(&self, engines: Engines, mut writer: Writer, mut watch: impl FnMut()) {
+    pub fn run(&self, engines: Engines, writer: &mut Writer, mut watch: impl FnMut()) {
         let Some((detect_prepare, embed_prepare)) = engines
             .detectors
             .first()
@@ -136,7 +136,7 @@ impl<'a> Load<'a> {
                 let (input, output) = (embed_in.clone(), embed_out.clone());
                 workers.push(scope.spawn(move || self.embed(embedder, &input, &output)));
             }
-            let writer = scope.spawn(move || self.write(&mut writer, write_in));
+            let writer = scope.spawn(move || self.write(writer, write_in));
             // Only the workers hold the queues now: when one kind ends, the next sees its end.
             drop((read_out, decode_in, decode_out, detect_in, detect_out));
             drop((crop_in, crop_out, embed_in, embed_out));

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::tally::Tally;
-use crate::{args::Progress, messages};
+use crate::{args::Progress, database::IndexProgress, messages};
 
 const JSON_PERIOD: Duration = Duration::from_secs(1);
 
@@ -59,13 +59,49 @@ impl<'a> Reporter<'a> {
                 counts.garments, counts.rejected
             ));
         }
-        if let Some(due) = self.json
-            && Instant::now() >= due
-        {
-            self.json = Some(Instant::now() + JSON_PERIOD);
-            // Whoever closed the pipe does not want to know; the load goes on.
+        if self.is_due() {
             let _ = messages::print(json!({"event": "progress", "counts": counts}));
         }
+    }
+
+    /// The photos are done, the index is being made.
+    pub fn start_index(&mut self) {
+        self.tick();
+        match &self.bar {
+            Some(bar) => {
+                let style = ProgressStyle::with_template("{bar:32} {msg}  {elapsed}");
+                bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+                bar.reset();
+                bar.set_message("making the index");
+            }
+            None => messages::note("making the index on garment.embedding"),
+        }
+    }
+
+    /// Call a few times a second while the index is being made.
+    pub fn tick_index(&mut self, progress: &IndexProgress) {
+        if let Some(bar) = &self.bar {
+            let (done, total, unit) = if progress.tuples_total > 0 {
+                (progress.tuples_done, progress.tuples_total, "rows")
+            } else {
+                (progress.blocks_done, progress.blocks_total, "blocks")
+            };
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(format!("{}, {done}/{total} {unit}", progress.phase));
+        }
+        if self.is_due() {
+            let _ = messages::print(json!({"event": "index", "progress": progress}));
+        }
+    }
+
+    /// Whether a line of JSON is due; whoever closed the pipe does not want to know, and the load goes on.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.json.is_some_and(|due| Instant::now() >= due);
+        if is_due {
+            self.json = Some(Instant::now() + JSON_PERIOD);
+        }
+        is_due
     }
 
     pub fn finish(&mut self) {

@@ -6,13 +6,13 @@ use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
-use super::{pipeline::Meters, stage::Meter, tally::Counts};
+use super::{index::IndexReport, pipeline::Meters, stage::Meter, tally::Counts};
 use crate::messages::{self, Ending};
 
 /// Everything there is to say about a load.
 pub struct Summary<'a> {
     pub counts: Counts,
-    /// Of the whole command, and of it what passed before the first photo was read.
+    /// Of the whole command without the index, and of it what passed before the first photo was read.
     pub wall: Duration,
     pub started_up: Duration,
     pub pipeline_wall: Duration,
@@ -25,6 +25,8 @@ pub struct Summary<'a> {
     pub models: [&'a str; 2],
     pub ignored: usize,
     pub rejects_file: &'a Path,
+    /// `None` when the load failed or no photo is there.
+    pub index: Option<IndexReport>,
     pub is_interrupted: bool,
 }
 
@@ -46,7 +48,7 @@ impl Summary<'_> {
         }
     }
 
-    /// Partial when photos were rejected or not reached; an error when there is nothing else.
+    /// Partial when photos were rejected or not reached, or the index could not be made; an error when there is nothing else.
     pub fn ending(&self) -> Result<Ending> {
         let Counts {
             loaded,
@@ -63,10 +65,11 @@ impl Summary<'_> {
                 self.rejects_file.display()
             );
         }
-        Ok(if rejected > 0 {
-            Ending::Partial
-        } else {
+        let is_complete = self.index.as_ref().is_none_or(IndexReport::is_complete);
+        Ok(if rejected == 0 && is_complete {
             Ending::Complete
+        } else {
+            Ending::Partial
         })
     }
 
@@ -171,6 +174,9 @@ impl Summary<'_> {
                 ));
             }
         }
+        if let Some(index) = &self.index {
+            add(format_args!("{}\n", index.to_text()));
+        }
         if rejected > 0 {
             add(format_args!(
                 "rejected photos and reasons: {}\n",
@@ -203,6 +209,7 @@ impl Summary<'_> {
             "event": "summary",
             "counts": self.counts,
             "ignored_files": self.ignored,
+            "index": self.index.as_ref().map(IndexReport::to_json),
             "interrupted": self.is_interrupted,
             "wall_seconds": self.wall.as_secs_f64(),
             "startup_seconds": self.started_up.as_secs_f64(),

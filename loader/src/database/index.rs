@@ -1,0 +1,130 @@
+//! The index on `garment.embedding`: whether there is one, making it, and watching it being made.
+//!
+//! Invariant: an index that is there is never touched.
+
+use anyhow::Result;
+use postgres::{Client, error::SqlState};
+
+use super::{Tables, connect};
+
+/// A `lookbook` index whose first column is `garment.embedding`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundIndex {
+    /// Quoted, with its schema where that is not on the search path.
+    pub name: String,
+    /// False for what a failed `CREATE INDEX CONCURRENTLY` left.
+    pub is_valid: bool,
+    pub bytes: u64,
+}
+
+/// The session that makes the index.
+pub struct IndexBuilder {
+    client: Client,
+    tables: Tables,
+}
+
+impl IndexBuilder {
+    pub fn new(client: Client, tables: Tables) -> Self {
+        Self { client, tables }
+    }
+
+    /// The index that searches can use, if there is one; a valid one first.
+    pub fn find(&mut self) -> Result<Option<FoundIndex>> {
+        let row = self.client.query_opt(
+            "SELECT i.indexrelid::pg_catalog.regclass::text, i.indisvalid, \
+               pg_catalog.pg_relation_size(i.indexrelid) \
+             FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+             JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'lookbook' \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = 'embedding' \
+             ORDER BY i.indisvalid DESC, i.indexrelid LIMIT 1",
+            &[&self.tables.garment],
+        )?;
+        Ok(row.map(|row| FoundIndex {
+            name: row.get(0),
+            is_valid: row.get(1),
+            bytes: unsigned(row.get(2)),
+        }))
+    }
+
+    /// What [`Self::create`] runs. `category` is what `lookbook search` filters by, and with `label` what
+    /// tells one garment from another; each costs four bytes a row. `sku` and `photo_id` select single
+    /// photos, for which a btree is better.
+    pub fn statement(&self) -> String {
+        format!(
+            "CREATE INDEX ON {} USING lookbook (embedding, category, label)",
+            self.tables.garment
+        )
+    }
+
+    /// Returns when the index is there; nothing of it is when this fails. The server gives up a second
+    /// after this process is gone.
+    pub fn create(&mut self) -> Result<(), postgres::Error> {
+        let notice_our_end = "SET client_connection_check_interval = '1s'";
+        match self.client.batch_execute(notice_our_end) {
+            // Refused on platforms that cannot watch a connection.
+            Err(error) if error.code() != Some(&SqlState::INVALID_PARAMETER_VALUE) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        self.client.batch_execute(&self.statement())
+    }
+
+    /// A second session, which looks at this one.
+    pub fn watcher(&mut self, url: Option<&str>) -> Result<IndexWatcher> {
+        let own = self
+            .client
+            .query_one("SELECT pg_catalog.pg_backend_pid()", &[])?;
+        Ok(IndexWatcher {
+            client: connect(url)?,
+            builder: own.get(0),
+        })
+    }
+}
+
+/// How far the server is, as in `pg_stat_progress_create_index`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct IndexProgress {
+    pub phase: String,
+    pub tuples_done: u64,
+    pub tuples_total: u64,
+    pub blocks_done: u64,
+    pub blocks_total: u64,
+}
+
+pub struct IndexWatcher {
+    client: Client,
+    builder: i32,
+}
+
+impl IndexWatcher {
+    /// `None`: not at work yet, or no more.
+    pub fn progress(&mut self) -> Result<Option<IndexProgress>> {
+        let row = self.client.query_opt(
+            "SELECT phase, tuples_done, tuples_total, blocks_done, blocks_total \
+             FROM pg_catalog.pg_stat_progress_create_index WHERE pid = $1",
+            &[&self.builder],
+        )?;
+        Ok(row.map(|row| IndexProgress {
+            phase: row.get(0),
+            tuples_done: unsigned(row.get(1)),
+            tuples_total: unsigned(row.get(2)),
+            blocks_done: unsigned(row.get(3)),
+            blocks_total: unsigned(row.get(4)),
+        }))
+    }
+
+    /// Asks the server to end what the first session is doing.
+    pub fn cancel(&mut self) -> Result<()> {
+        self.client
+            .execute("SELECT pg_catalog.pg_cancel_backend($1)", &[&self.builder])?;
+        Ok(())
+    }
+}
+
+/// Counts come as `bigint`; none is negative.
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
