@@ -704,19 +704,33 @@ CREATE FUNCTION lookbook_metric_inner_product() RETURNS integer
 	AS 'MODULE_PATHNAME', 'lookbook_metric_inner_product_wrapper'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION lookbook_within_limit(embedding, double precision) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'lookbook_within_limit_wrapper'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_within_limit(embedding, double precision) IS 'implementation of <<->> operator';
+
+CREATE OPERATOR <<->> (
+	LEFTARG = embedding, RIGHTARG = double precision, FUNCTION = lookbook_within_limit
+);
+COMMENT ON OPERATOR <<->> (embedding, double precision) IS
+	'always true; the planner adds it to an ordered index scan with a distance limit, for the scan to end there';
+
 CREATE OPERATOR CLASS embedding_l2_ops
 	DEFAULT FOR TYPE embedding USING lookbook AS
 	OPERATOR 1 <-> (embedding, embedding) FOR ORDER BY float_ops,
+	OPERATOR 2 <<->> (embedding, double precision),
 	FUNCTION 2 lookbook_metric_l2();
 
 CREATE OPERATOR CLASS embedding_cosine_ops
 	FOR TYPE embedding USING lookbook AS
 	OPERATOR 1 <=> (embedding, embedding) FOR ORDER BY float_ops,
+	OPERATOR 2 <<->> (embedding, double precision),
 	FUNCTION 2 lookbook_metric_cosine();
 
 CREATE OPERATOR CLASS embedding_ip_ops
 	FOR TYPE embedding USING lookbook AS
 	OPERATOR 1 <#> (embedding, embedding) FOR ORDER BY float_ops,
+	OPERATOR 2 <<->> (embedding, double precision),
 	FUNCTION 2 lookbook_metric_inner_product();
 
 -- Filter columns: the hash functions of PostgreSQL's own hash classes. Types of one family hash alike.

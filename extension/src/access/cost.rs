@@ -56,6 +56,7 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
             // Reading everything in no order: any other path is better, and none has to be.
             *startup_cost = *total_cost;
         }
+        super::limit::push_down(path);
         *selectivity = generic.indexSelectivity;
         *correlation = 0.0;
         *pages = index_pages;

@@ -10,9 +10,11 @@ mod cost;
 mod errors;
 mod insert;
 mod inspect;
+mod limit;
 mod options;
 mod scan;
 mod store;
+mod tiebreak;
 mod vacuum;
 mod validate;
 
@@ -58,7 +60,22 @@ fn lookbook_handler(
     routine
 }
 
-/// Settings and options of the access method. Called once, from `_PG_init`.
+/// Settings, options and planner hook of the access method. Called once, from `_PG_init`.
 pub(crate) fn register() {
     options::register();
+    tiebreak::register();
+}
+
+/// The nodes of a list of pointers; null is the empty list.
+///
+/// # Safety
+/// The list holds such nodes.
+unsafe fn items<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    let count = match list.is_null() {
+        true => 0,
+        // SAFETY: the caller's promise.
+        false => unsafe { (*list).length },
+    };
+    // SAFETY: `elements` has `length` cells.
+    (0..count as usize).map(move |at| unsafe { (*(*list).elements.add(at)).ptr_value.cast() })
 }

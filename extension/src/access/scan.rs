@@ -7,7 +7,7 @@
 use super::columns::{self, EMBEDDING_COLUMN, hash_word, item_pointer};
 use super::errors::or_raise;
 use super::store::BufferStore;
-use super::{HASH_PROC, options};
+use super::{HASH_PROC, limit, options};
 use crate::embedding::Embedding;
 use lookbook_ann::{Bound, Filter, Index, Search, SearchOptions};
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
@@ -16,6 +16,8 @@ use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
 struct Scan {
     // Declared before the store it borrows from, so that it is dropped first.
     search: Option<Search<'static, BufferStore>>,
+    /// No row is wanted whose distance is above it (`limit`).
+    limit: Option<f64>,
     store: Box<BufferStore>,
 }
 
@@ -31,6 +33,7 @@ pub(super) unsafe extern "C-unwind" fn ambeginscan(
         let scan = pg_sys::RelationGetIndexScan(index, keys, order_bys);
         let state = Scan {
             search: None,
+            limit: None,
             store: Box::new(BufferStore::new(index)),
         };
         (*scan).opaque = PgMemoryContexts::CurrentMemoryContext
@@ -77,11 +80,22 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
         let state = state(scan);
         let search = match &mut state.search {
             Some(search) => search,
-            empty => empty.insert(begin(scan, &state.store)),
+            empty => {
+                state.limit = distance_limit(scan);
+                empty.insert(begin(scan, &state.store))
+            }
         };
         let Some(found) = or_raise(search.next_row(), index) else {
             return false;
         };
+        if let Some(limit) = state.limit {
+            match found.bound {
+                Bound::AtLeast(least) if least > limit => return false,
+                Bound::AtLeast(_) => {}
+                // No distance, so none below the limit.
+                Bound::Unordered | Bound::Null => return false,
+            }
+        }
         (*scan).xs_heaptid = item_pointer(found.tid);
         (*scan).xs_recheck = (*scan).numberOfKeys > 0;
         (*scan).xs_recheckorderby = (*scan).numberOfOrderBys > 0;
@@ -111,6 +125,23 @@ pub(super) unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
 unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut Scan {
     // SAFETY: the caller's promise.
     unsafe { &mut *(*scan).opaque.cast::<Scan>() }
+}
+
+/// The smallest limit that the keys of the scan set.
+///
+/// # Safety
+/// As [`begin`].
+unsafe fn distance_limit(scan: pg_sys::IndexScanDesc) -> Option<f64> {
+    // SAFETY: the descriptor has that many keys.
+    unsafe {
+        if (*scan).numberOfOrderBys == 0 {
+            return None;
+        }
+        slice((*scan).keyData, (*scan).numberOfKeys)
+            .iter()
+            .filter_map(|key| limit::of_key(key))
+            .min_by(f64::total_cmp)
+    }
 }
 
 /// Starts the search that the keys of the scan describe.
