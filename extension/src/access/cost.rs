@@ -29,6 +29,17 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
     // SAFETY: PostgreSQL's contract of amcostestimate: the path is complete, the results may be
     // written; genericcostestimate is made for any access method.
     unsafe {
+        if (*path).indexorderbys.is_null() {
+            // Without an order every other path is better, and there always is one.
+            (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
+            (*selectivity, *correlation, *pages) = (1.0, 0.0, 0.0);
+            #[cfg(feature = "pg18")]
+            {
+                // Costs are compared last: more disabled than a path that a setting disables.
+                (*path).path.disabled_nodes = 2;
+            }
+            return;
+        }
         let mut generic = pg_sys::GenericCosts::default();
         pg_sys::genericcostestimate(root, path, loop_count, &mut generic);
         let index = (*path).indexinfo;
@@ -52,10 +63,6 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         *total_cost = *startup_cost
             + operator * (CODE_COST * rows + ROW_COST * wanted)
             + random_page * index_pages;
-        if (*path).indexorderbys.is_null() {
-            // Reading everything in no order: any other path is better, and none has to be.
-            *startup_cost = *total_cost;
-        }
         super::limit::push_down(path);
         *selectivity = generic.indexSelectivity;
         *correlation = 0.0;
