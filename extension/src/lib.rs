@@ -24,6 +24,7 @@ pgrx::pg_module_magic!();
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::errors::keep_backtraces_from_users();
-    settings::register();
     access::register();
+    // Last: it reserves the prefix, and drops settings under it that nobody has registered yet.
+    settings::register();
 }
