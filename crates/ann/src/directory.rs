@@ -10,8 +10,6 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use lookbook_vecmath::kernel::codes::LANES;
-
 use crate::chain::{self, Appended, ChainKind, Place};
 use crate::code::{self, Label, RowRecord, decode, encode};
 use crate::error::{Error, Result};
@@ -179,19 +177,26 @@ pub(crate) fn nearest<S: PageStore>(
     let query = Query::neighbour(y);
     let (tables, terms) = (query.tables(), query.directory_terms());
     let layout = &space.directory_layout;
-    let mut heap = Vec::new();
+    let (mut heap, mut chosen, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
     let end = chain::walk(store, directory, entries(space), |name, leaf, _| {
         let mut links = [BlockId(0); 8];
         for (index, link) in links.iter_mut().enumerate().take(layout.refinement_pages) {
             *link = leaf.link(index);
         }
-        let mut bounds = [0.0; LANES];
-        for group in 0..leaf.groups() {
-            leaf.bounds(group, space.kernels, &tables, &terms, &mut bounds);
-            for slot in group * layout.lanes..((group + 1) * layout.lanes).min(leaf.count()) {
-                if let Some(entry) = entry(&leaf, name, slot)? {
-                    heap.push(Near(bounds[slot % layout.lanes], entry, links));
-                }
+        leaf.choose_all(&mut chosen);
+        let far = f32::INFINITY;
+        leaf.bounds(
+            space.kernels,
+            &tables,
+            &terms,
+            far,
+            &mut chosen,
+            &mut bounds,
+        );
+        for slot in 0..leaf.count() {
+            if let Some(entry) = entry(&leaf, name, slot)? {
+                let bound = bounds[slot / layout.lanes][slot % layout.lanes];
+                heap.push(Near(bound, entry, links));
             }
         }
         Ok(())

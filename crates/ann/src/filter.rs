@@ -3,6 +3,8 @@
 //! The index sees 32-bit hashes only, so a row that passes may still fail the condition itself: the caller
 //! rechecks. A row that does not pass certainly fails.
 
+use lookbook_vecmath::kernel::codes::Kernels;
+
 use crate::error::{Error, Result};
 use crate::page::leaf::Leaf;
 use crate::page::tids;
@@ -41,14 +43,17 @@ impl Filter {
     }
 }
 
-/// The entries of a group that pass all filters, one bit each.
-pub(crate) fn select(filters: &[Filter], leaf: &Leaf<'_>, group: usize) -> u16 {
-    filters.iter().fold(u16::MAX, |mask, filter| {
-        if mask == 0 {
-            return 0;
-        }
-        mask & leaf.select(group, filter.column, |word| filter.passes(word))
-    })
+/// Keeps the chosen slots that pass all filters. `false`: none does.
+pub(crate) fn keep_passing(
+    filters: &[Filter],
+    leaf: &Leaf<'_>,
+    kernels: &Kernels,
+    chosen: &mut [u16],
+) -> bool {
+    for filter in filters {
+        leaf.keep_matching(filter.column, &filter.any_of, kernels, chosen);
+    }
+    chosen.iter().any(|&mask| mask != 0)
 }
 
 /// Does an entry of a page of rows without vector pass?

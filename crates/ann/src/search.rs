@@ -14,8 +14,6 @@
 
 use std::collections::HashSet;
 
-use lookbook_vecmath::kernel::codes::LANES;
-
 use crate::chain;
 use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
@@ -330,7 +328,7 @@ impl<'s, S: PageStore> Search<'s, S> {
         let space = &self.index.space;
         let (tables, terms) = (self.query.tables(), self.query.directory_terms());
         let lanes = space.directory_layout.lanes;
-        let mut bounds = [0.0; LANES];
+        let (mut chosen, mut bounds) = (Vec::new(), Vec::new());
         let end = chain::walk(
             self.store,
             directory,
@@ -343,23 +341,31 @@ impl<'s, S: PageStore> Search<'s, S> {
                     generation: self.generation,
                     list: 0,
                 });
-                for group in 0..leaf.groups() {
-                    leaf.bounds(group, space.kernels, &tables, &terms, &mut bounds);
-                    for slot in group * lanes..((group + 1) * lanes).min(leaf.count()) {
-                        let Some(entry) = directory::entry(&leaf, name, slot)? else {
-                            continue;
-                        };
-                        if self.opened.contains(&entry.head) {
-                            continue;
-                        }
-                        let (bound, leaf) = (bounds[slot % lanes], self.directory.len() - 1);
-                        keys.push(self.query.list_key(bound, &entry.shape));
-                        self.lists.push(KnownList {
-                            entry,
-                            leaf,
-                            centroid: bound,
-                        });
+                leaf.choose_all(&mut chosen);
+                let far = f32::INFINITY;
+                leaf.bounds(
+                    space.kernels,
+                    &tables,
+                    &terms,
+                    far,
+                    &mut chosen,
+                    &mut bounds,
+                );
+                for slot in 0..leaf.count() {
+                    let Some(entry) = directory::entry(&leaf, name, slot)? else {
+                        continue;
+                    };
+                    if self.opened.contains(&entry.head) {
+                        continue;
                     }
+                    let bound = bounds[slot / lanes][slot % lanes];
+                    let leaf = self.directory.len() - 1;
+                    keys.push(self.query.list_key(bound, &entry.shape));
+                    self.lists.push(KnownList {
+                        entry,
+                        leaf,
+                        centroid: bound,
+                    });
                 }
                 Ok(())
             },
@@ -418,7 +424,7 @@ impl<'s, S: PageStore> Search<'s, S> {
         let stride = space.layout.rows.next_multiple_of(space.layout.lanes);
         let (leaves, arena) = (self.leaves.len(), self.arena.len());
         self.staged.clear();
-        let mut codes = 0;
+        let (mut codes, mut chosen, mut bounds) = (0, Vec::new(), Vec::new());
         let end = chain::walk(
             self.store,
             entry.head,
@@ -433,26 +439,25 @@ impl<'s, S: PageStore> Search<'s, S> {
                     generation: self.generation,
                     list,
                 });
-                let mut bounds = [0.0; LANES];
-                for group in 0..leaf.groups() {
-                    let used = (leaf.count() - group * lanes).min(lanes);
-                    self.arena.extend_from_slice(&leaf.tids(group)[..6 * used]);
-                    self.arena
-                        .resize(self.arena.len() + 6 * (lanes - used), u8::MAX);
-                    let mask = filter::select(&self.filters, &leaf, group);
-                    if mask == 0 {
-                        continue;
-                    }
-                    leaf.bounds(group, space.kernels, &tables, &terms, &mut bounds);
-                    codes += used;
-                    for (lane, &bound) in bounds[..used].iter().enumerate() {
-                        // NaN: dead.
-                        if mask >> lane & 1 == 1 && !bound.is_nan() {
-                            self.staged
-                                .push((bound, number * stride + group * lanes + lane));
-                        }
+                leaf.choose_all(&mut chosen);
+                filter::keep_passing(&self.filters, &leaf, space.kernels, &mut chosen);
+                leaf.bounds(
+                    space.kernels,
+                    &tables,
+                    &terms,
+                    f32::INFINITY,
+                    &mut chosen,
+                    &mut bounds,
+                );
+                for slot in 0..leaf.count() {
+                    let tid = leaf.tid(slot).map_or(u64::MAX, |tid| tid.0);
+                    self.arena.extend_from_slice(&tid.to_le_bytes()[..6]);
+                    if chosen[slot / lanes] >> (slot % lanes) & 1 == 1 {
+                        let bound = bounds[slot / lanes][slot % lanes];
+                        self.staged.push((bound, number * stride + slot));
                     }
                 }
+                codes += leaf.count();
                 Ok(())
             },
         )?;

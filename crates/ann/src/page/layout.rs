@@ -3,6 +3,8 @@
 //! Derived from (dimensions, filter words, bits) alone, so it is never stored. A *row record* is one
 //! entry in one piece: what the bulk build sorts and what moves between lists.
 
+use lookbook_vecmath::kernel::codes::{LANES, quad};
+
 use super::header::HEADER_BYTES;
 use crate::store::PAGE_BYTES;
 
@@ -28,7 +30,9 @@ pub(crate) struct Layout {
     pub lanes: usize,
     /// Bytes of the sign code of an entry.
     pub code_bytes: usize,
-    /// Bytes of a group, all columns.
+    /// Bytes a sign code takes in a group: the kernel takes four at a time.
+    pub sign_bytes: usize,
+    /// Bytes of a group: everything of its entries but the words.
     pub group_bytes: usize,
     /// Bytes of a refinement record: factors and packed codes.
     pub refinement_bytes: usize,
@@ -58,7 +62,9 @@ impl Layout {
     /// For vectors of `dims` dimensions after padding, `words` words and `bits` refinement bits.
     pub fn new(dims: usize, words: usize, bits: u32) -> Layout {
         let code_bytes = dims / 8;
-        let entry_bytes = code_bytes + 4 + 2 + 2 + 4 * words + 6;
+        let sign_bytes = code_bytes.next_multiple_of(4);
+        let grouped_bytes = sign_bytes + 4 + 2 + 2 + 6;
+        let entry_bytes = grouped_bytes + 4 * words;
         let refinement_bytes = REFINEMENT_FACTORS + code_bytes * bits as usize;
         let spans = refinement_bytes.div_ceil(REFINEMENT_SPACE);
         let per_refinement = REFINEMENT_SPACE / refinement_bytes.div_ceil(spans);
@@ -68,7 +74,8 @@ impl Layout {
             bits,
             lanes: 1,
             code_bytes,
-            group_bytes: entry_bytes,
+            sign_bytes,
+            group_bytes: grouped_bytes,
             refinement_bytes,
             spans,
             per_refinement,
@@ -78,10 +85,10 @@ impl Layout {
         let space = |pages: usize| PAGE_BYTES - LEAF_LINKS - 4 * pages;
         // The fast kernel wherever a page has room for one of its groups.
         let fits = |lanes: &usize| entry_bytes * lanes <= space(MOST_REFINEMENT_PAGES);
-        best.lanes = [16, 4].into_iter().find(fits).unwrap_or(1);
-        best.group_bytes = entry_bytes * best.lanes;
+        best.lanes = [LANES, 4].into_iter().find(fits).unwrap_or(1);
+        best.group_bytes = grouped_bytes * best.lanes;
         for pages in (spans..=MOST_REFINEMENT_PAGES).step_by(spans) {
-            let slots = space(pages) / best.group_bytes * best.lanes;
+            let slots = space(pages) / (entry_bytes * best.lanes) * best.lanes;
             let rows = slots.min(pages / spans * per_refinement);
             // More rows per page, the leaf counted.
             if rows * (1 + best.refinement_pages) > best.rows * (1 + pages) {
@@ -91,24 +98,36 @@ impl Layout {
         best
     }
 
-    /// Where group `group` of a leaf begins.
-    pub fn group(&self, group: usize) -> usize {
-        LEAF_LINKS + 4 * self.refinement_pages + group * self.group_bytes
+    /// Slots of a leaf, filled or not: whole groups.
+    pub fn slots(&self) -> usize {
+        self.rows.next_multiple_of(self.lanes)
     }
 
-    /// Column offsets inside a group: constants, factors, radii, words, heap TIDs (codes are at 0).
-    pub fn columns(&self) -> [usize; 5] {
-        let constants = self.code_bytes * self.lanes;
+    /// Where the words of column `word` begin in a leaf, one for each slot.
+    pub fn words_at(&self, word: usize) -> usize {
+        LEAF_LINKS + 4 * self.refinement_pages + 4 * self.slots() * word
+    }
+
+    /// Where group `group` of a leaf begins.
+    pub fn group(&self, group: usize) -> usize {
+        self.words_at(self.words) + group * self.group_bytes
+    }
+
+    /// Column offsets inside a group: constants, factors, radii, heap TIDs (codes are at 0).
+    pub fn columns(&self) -> [usize; 4] {
+        let constants = self.sign_bytes * self.lanes;
         let factors = constants + 4 * self.lanes;
         let radii = factors + 2 * self.lanes;
-        let words = radii + 2 * self.lanes;
-        [
-            constants,
-            factors,
-            radii,
-            words,
-            words + 4 * self.words * self.lanes,
-        ]
+        [constants, factors, radii, radii + 2 * self.lanes]
+    }
+
+    /// Where byte `byte` of the sign code of lane `lane` lies in a group.
+    pub fn sign_byte(&self, byte: usize, lane: usize) -> usize {
+        if self.lanes == LANES {
+            quad(byte, lane)
+        } else {
+            byte * self.lanes + lane
+        }
     }
 
     /// Where the fields of a row record lie.

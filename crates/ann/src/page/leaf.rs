@@ -1,13 +1,13 @@
 //! Leaves: pages of columnar entries, of a list or of the directory.
 //!
-//! Entries lie in groups so that the sign codes of a group are one kernel call. A leaf names its
-//! refinement pages by block; entry `s` has its refinement record there at `s`. The head leaf of a chain
+//! Entries lie in groups of 16, as the sign-code kernel takes them; their words lie before all groups, column by column, so
+//! that a filter reads nothing else. A leaf names its refinement pages by block; entry `s` has its refinement record there at `s`. The head leaf of a chain
 //! keeps a hint to the tail and how many leaves there are; the tail keeps a count of edits.
 //!
 //! Invariant: slots only fill up. A dead entry keeps its slot, its heap TID becomes all ones and its
 //! constant NaN, which makes every bound NaN: it is never a candidate.
 
-use lookbook_vecmath::kernel::codes::{BoundTerms, Kernels, LANES, SignGroup, Tables};
+use lookbook_vecmath::kernel::codes::{BoundTerms, Kernels, LANES, SignGroups, Tables};
 
 use super::header::{HEADER_BYTES, Kind, PageRef, expect, expect_bound, format, set_count};
 use super::layout::LEAF_LINKS;
@@ -18,6 +18,8 @@ use crate::store::{BlockId, HeapTid, PageBytes};
 const TAIL: usize = HEADER_BYTES;
 const LEAVES: usize = HEADER_BYTES + 8;
 const EDITS: usize = HEADER_BYTES + 12;
+/// With more values than this a binary search for each word is faster than comparing all.
+const FEW_VALUES: usize = 32;
 /// The heap TID of a dead entry.
 const DEAD: u64 = (1 << 48) - 1;
 
@@ -91,15 +93,13 @@ impl<'a> Leaf<'a> {
 
     /// Word `word` of the entry.
     pub fn word(&self, slot: usize, word: usize) -> u32 {
-        let [.., words, _] = self.layout.columns();
-        let lane = word * self.layout.lanes + self.lane(slot);
-        u32_at(self.page, self.group_of(slot) + words + 4 * lane)
+        u32_at(self.page, self.layout.words_at(word) + 4 * slot)
     }
 
     /// Copies the entry, without its refinement record, to the front of a row record.
     pub fn copy_row(&self, slot: usize, record: &mut [u8]) {
         let (layout, fields) = (self.layout, self.layout.row());
-        let [constants, factors, radii, _, tids] = layout.columns();
+        let [constants, factors, radii, tids] = layout.columns();
         let (group, lane) = (self.group_of(slot), self.lane(slot));
         put_u48(record, 0, u48_at(self.page, group + tids + 6 * lane));
         for word in 0..layout.words {
@@ -121,66 +121,95 @@ impl<'a> Leaf<'a> {
             u16_at(self.page, group + radii + 2 * lane),
         );
         for byte in 0..layout.code_bytes {
-            record[fields.code + byte] = self.page[group + byte * layout.lanes + lane];
+            record[fields.code + byte] = self.page[group + layout.sign_byte(byte, lane)];
         }
     }
 
-    /// Which of the entries of `group` pass `test`, given the words of column `word`.
-    pub fn select(&self, group: usize, word: usize, test: impl Fn(u32) -> bool) -> u16 {
-        let [.., words, _] = self.layout.columns();
-        let at = self.layout.group(group) + words + 4 * word * self.layout.lanes;
-        (0..self.layout.lanes).fold(0, |mask, lane| {
-            mask | u16::from(test(u32_at(self.page, at + 4 * lane))) << lane
-        })
+    /// All slots in use, a mask for each group.
+    pub fn choose_all(&self, chosen: &mut Vec<u16>) {
+        let lanes = self.layout.lanes;
+        chosen.clear();
+        chosen.resize(self.groups(), u16::MAX >> (16 - lanes));
+        if let (Some(last), rest @ 1..) = (chosen.last_mut(), self.count() % lanes) {
+            *last = u16::MAX >> (16 - rest);
+        }
     }
 
-    /// The bounds of the entries of `group`; NaN for dead ones. Slots past the count give anything.
+    /// Keeps those of the chosen slots whose word of column `word` is one of `values`.
+    pub fn keep_matching(
+        &self,
+        word: usize,
+        values: &[u32],
+        kernels: &Kernels,
+        chosen: &mut [u16],
+    ) {
+        let (layout, at) = (self.layout, self.layout.words_at(word));
+        let words = &self.page[at..at + 4 * layout.lanes * chosen.len()];
+        if layout.lanes == LANES && values.len() <= FEW_VALUES {
+            kernels.matching(words, values, chosen);
+            return;
+        }
+        for (words, chosen) in words.chunks_exact(4 * layout.lanes).zip(chosen) {
+            let (words, _) = words.as_chunks::<4>();
+            for (lane, word) in words.iter().enumerate() {
+                if values.binary_search(&u32::from_le_bytes(*word)).is_err() {
+                    *chosen &= !(1 << lane);
+                }
+            }
+        }
+    }
+
+    /// The bounds of the chosen slots; then `chosen` keeps those that are not above `threshold`, and the least of the others
+    /// is the result. NaN, which is neither, for dead ones.
     pub fn bounds(
         &self,
-        group: usize,
         kernels: &Kernels,
         tables: &Tables<'_>,
         terms: &BoundTerms,
-        bounds: &mut [f32; LANES],
-    ) {
+        threshold: f32,
+        chosen: &mut [u16],
+        bounds: &mut Vec<[f32; LANES]>,
+    ) -> f32 {
         let layout = self.layout;
-        let [constants, factors, radii, words, _] = layout.columns();
-        let at = layout.group(group);
-        let group = &self.page[at..at + layout.group_bytes];
+        bounds.resize(chosen.len(), [0.0; LANES]);
+        let (from, to) = (layout.group(0), layout.group(chosen.len()));
+        let groups = SignGroups {
+            bytes: &self.page[from..to],
+            stride: layout.group_bytes,
+            columns: layout.sign_bytes,
+        };
         if layout.lanes == LANES {
-            let group = SignGroup {
-                codes: &group[..constants],
-                constants: &group[constants..factors],
-                factors: &group[factors..radii],
-                radii: &group[radii..words],
-            };
-            kernels.sign_bounds(&group, tables, terms, bounds);
-            return;
+            return kernels.sign_bounds(&groups, tables, terms, threshold, chosen, bounds);
         }
-        // Entries of thousands of dimensions: too few on a page for a group of 16.
-        for (lane, bound) in bounds.iter_mut().enumerate().take(layout.lanes) {
-            let sum: u32 = group[..constants]
-                .chunks_exact(layout.lanes)
-                .enumerate()
-                .map(|(byte, column)| {
-                    let code = column[lane];
-                    let low = tables.low[byte * LANES + usize::from(code & 15)];
-                    let high = tables.high[byte * LANES + usize::from(code >> 4)];
-                    u32::from(low) + u32::from(high)
-                })
-                .sum();
-            *bound = f32_at(group, constants + 4 * lane) * terms.constant_weight + terms.base
-                - crate::rounding::bf16(u16_at(group, factors + 2 * lane))
-                    * (sum as f32 * terms.gain + terms.offset)
-                - crate::rounding::bf16(u16_at(group, radii + 2 * lane)) * terms.spread;
+        let mut least = f32::INFINITY;
+        let slots = groups.bytes.chunks_exact(layout.group_bytes);
+        for (group, (chosen, bounds)) in slots.zip(chosen.iter_mut().zip(bounds)) {
+            for (lane, bound) in bounds.iter_mut().enumerate().take(layout.lanes) {
+                *bound = self.bound(group, lane, tables, terms);
+                if *chosen >> lane & 1 == 1 && *bound > threshold {
+                    least = least.min(*bound);
+                }
+                *chosen &= !(u16::from(*bound > threshold || bound.is_nan()) << lane);
+            }
         }
+        least
     }
 
-    /// The heap TIDs of `group`, six bytes each.
-    pub fn tids(&self, group: usize) -> &'a [u8] {
-        let [.., tids] = self.layout.columns();
-        let at = self.layout.group(group) + tids;
-        &self.page[at..at + 6 * self.layout.lanes]
+    /// The bound of an entry of thousands of dimensions: too few fit a page for a group of 16.
+    fn bound(&self, group: &[u8], lane: usize, tables: &Tables<'_>, terms: &BoundTerms) -> f32 {
+        let [constants, factors, radii, _] = self.layout.columns();
+        let sum: u32 = (0..self.layout.sign_bytes)
+            .map(|byte| {
+                let code = usize::from(group[self.layout.sign_byte(byte, lane)]);
+                let low = tables.low[byte * LANES + (code & 15)];
+                let high = tables.high[byte * LANES + (code >> 4)];
+                u32::from(low) + u32::from(high)
+            })
+            .sum();
+        f32_at(group, constants + 4 * lane) * terms.constant_weight + terms.base
+            - crate::rounding::bf16(u16_at(group, factors + 2 * lane))
+                * (sum as f32 * terms.gain + terms.offset)
+            - crate::rounding::bf16(u16_at(group, radii + 2 * lane)) * terms.spread
     }
 
     fn group_of(&self, slot: usize) -> usize {
@@ -229,10 +258,10 @@ pub(crate) fn set_link(page: &mut PageBytes, index: usize, block: BlockId) {
 /// Writes a row record, without its refinement record, into a slot.
 pub(crate) fn put_row(page: &mut PageBytes, layout: &Layout, slot: usize, record: &[u8]) {
     let fields = layout.row();
-    let [constants, factors, radii, words, tids] = layout.columns();
+    let [constants, factors, radii, tids] = layout.columns();
     let (group, lane) = (layout.group(slot / layout.lanes), slot % layout.lanes);
     for byte in 0..layout.code_bytes {
-        page[group + byte * layout.lanes + lane] = record[fields.code + byte];
+        page[group + layout.sign_byte(byte, lane)] = record[fields.code + byte];
     }
     put_f32(
         page,
@@ -250,8 +279,8 @@ pub(crate) fn put_row(page: &mut PageBytes, layout: &Layout, slot: usize, record
         u16_at(record, fields.radius),
     );
     for word in 0..layout.words {
-        let at = group + words + 4 * (word * layout.lanes + lane);
-        put_u32(page, at, u32_at(record, fields.words + 4 * word));
+        let value = u32_at(record, fields.words + 4 * word);
+        put_word(page, layout, slot, word, value);
     }
     put_u48(page, group + tids + 6 * lane, u48_at(record, 0));
 }
@@ -271,13 +300,7 @@ pub(crate) fn put_word(
     word: usize,
     value: u32,
 ) {
-    let [.., words, _] = layout.columns();
-    let lane = word * layout.lanes + slot % layout.lanes;
-    put_u32(
-        page,
-        layout.group(slot / layout.lanes) + words + 4 * lane,
-        value,
-    );
+    put_u32(page, layout.words_at(word) + 4 * slot, value);
 }
 
 /// Makes an entry dead.

@@ -5,8 +5,10 @@
 //! definition: every other level gives the same integers exactly and the same floats up to the
 //! rounding of a sum in another order, never with a deeper sum than the scalar one.
 //!
-//! * **Sign-code group**: 16 codes of `8·p` bits. Byte `i·16 + j` holds dimensions `8i..8i+8` of code
-//!   `j`, the lowest bit first: a column of 16 bytes is one byte-shuffle. `p` is even.
+//! * **Quads**: 16 rows of bytes, four bytes of each in turn: byte `i` of row `j` is at
+//!   `64·(i/4) + 4·j + i%4` ([`quad`]). So the four bytes of a 32-bit lane belong to one row, and sums of four
+//!   products or look-ups end where they are wanted. Rows have a multiple of four bytes.
+//! * **Sign-code group**: 16 sign codes as quads, bit `i` of byte `i/8` for dimension `i`, and the factors of each.
 //! * **Packed codes**: eight codes of `b` bits in `b` bytes, the first in the lowest bits (3 ≤ b ≤ 8).
 //! * **Look-up tables**: for every byte of the code two tables of 16 bytes, one for each nibble, in two
 //!   arrays. Entries are at most 127, so that two of them add up in a byte.
@@ -24,20 +26,33 @@ pub const LANES: usize = 16;
 /// The largest entry of a look-up table.
 pub const TABLE_MAX: u8 = 127;
 
-/// One group of [`LANES`] sign codes with the factors of each; all columns borrow from a page.
-#[derive(Clone, Copy, Debug)]
-pub struct SignGroup<'a> {
-    /// `16·p` bytes, see the module.
-    pub codes: &'a [u8],
-    /// 16 little-endian `f32`: the constant of each code.
-    pub constants: &'a [u8],
-    /// 16 little-endian bf16: the factor of each code's inner product with the query.
-    pub factors: &'a [u8],
-    /// 16 little-endian bf16: the error radius of each code.
-    pub radii: &'a [u8],
+/// Where byte `byte` of row `row` lies in quads.
+#[inline]
+pub fn quad(byte: usize, row: usize) -> usize {
+    64 * (byte / 4) + 4 * row + byte % 4
 }
 
-/// Tables of one query, `16·p` bytes each.
+/// Groups of [`LANES`] sign codes, one behind another. A group begins with its codes (`16·columns` bytes, quads);
+/// then come, little-endian, 16 `f32`: the constants; 16 bf16: the factors of the inner products with the query; 16
+/// bf16: the error radii. What follows up to `stride` bytes is skipped.
+#[derive(Clone, Copy, Debug)]
+pub struct SignGroups<'a> {
+    /// A multiple of `stride` bytes.
+    pub bytes: &'a [u8],
+    /// Bytes from group to group.
+    pub stride: usize,
+    /// Bytes of a code: a multiple of four.
+    pub columns: usize,
+}
+
+impl SignGroups<'_> {
+    /// Bytes of a group that are read.
+    pub fn used(&self) -> usize {
+        LANES * (self.columns + 8)
+    }
+}
+
+/// Tables of one query, 16 bytes for every byte of a code each.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables<'a> {
     /// For the low nibble of every byte.
@@ -69,10 +84,12 @@ pub enum Level {
     Scalar,
     /// AVX2, FMA, BMI2.
     Avx2,
-    /// AVX-512 F, BW, DQ, VL and VBMI.
+    /// AVX-512 F, BW, DQ, VL, VBMI and VNNI.
     Avx512,
 }
 
+type SignBounds =
+    fn(&SignGroups<'_>, &Tables<'_>, &BoundTerms, f32, &mut [u16], &mut [[f32; LANES]]) -> f32;
 type DotPanel = fn(&[f32], &[f32], usize, &mut [[f32; LANES]]);
 
 /// One implementation of every kernel. `kernels()` is the best this processor has.
@@ -80,7 +97,9 @@ type DotPanel = fn(&[f32], &[f32], usize, &mut [[f32; LANES]]);
 pub struct Kernels {
     level: Level,
     hadamard: fn(&mut [f32]),
-    sign_bounds: fn(&SignGroup<'_>, &Tables<'_>, &BoundTerms, &mut [f32; LANES]),
+    sign_bounds: SignBounds,
+    matching: fn(&[u8], &[u32], &mut [u16]),
+    quad_products: fn(&[u8], &[i8], &mut [[i32; LANES]]),
     squared_distance: fn(&[f32], &[u8], u32, f32) -> f32,
     dot: fn(&[f32], &[u8], u32) -> f32,
     dot_panel: DotPanel,
@@ -90,6 +109,8 @@ static SCALAR: Kernels = Kernels {
     level: Level::Scalar,
     hadamard: scalar::hadamard,
     sign_bounds: scalar::sign_bounds,
+    matching: scalar::matching,
+    quad_products: scalar::quad_products,
     squared_distance: scalar::squared_distance,
     dot: scalar::dot,
     dot_panel: scalar::dot_panel,
@@ -133,25 +154,52 @@ impl Kernels {
         (self.hadamard)(x);
     }
 
-    /// The bound of each of the 16 codes of `group`; see [`BoundTerms`].
+    /// The bounds ([`BoundTerms`]) of the codes that `chosen` selects, one bit for each of a group's 16, into `bounds`;
+    /// then `chosen` keeps those of them that are not above `threshold`. Gives the least of the others, ∞ if there is
+    /// none. A NaN bound is neither. Groups of which nothing is chosen leave their `bounds` as they were.
     pub fn sign_bounds(
         &self,
-        group: &SignGroup<'_>,
+        groups: &SignGroups<'_>,
         tables: &Tables<'_>,
         terms: &BoundTerms,
-        bounds: &mut [f32; LANES],
-    ) {
-        let bytes = group.codes.len();
+        threshold: f32,
+        chosen: &mut [u16],
+        bounds: &mut [[f32; LANES]],
+    ) -> f32 {
+        let count = chosen.len();
         assert!(
-            bytes.is_multiple_of(2 * LANES)
-                && tables.low.len() == bytes
-                && tables.high.len() == bytes
-                && group.constants.len() == 4 * LANES
-                && group.factors.len() == 2 * LANES
-                && group.radii.len() == 2 * LANES,
-            "columns of a sign-code group disagree"
+            groups.columns.is_multiple_of(4)
+                && groups.used() <= groups.stride
+                && groups.bytes.len() == count * groups.stride
+                && bounds.len() == count
+                && tables.low.len() == LANES * groups.columns
+                && tables.high.len() == LANES * groups.columns,
+            "columns of sign-code groups disagree"
         );
-        (self.sign_bounds)(group, tables, terms, bounds);
+        (self.sign_bounds)(groups, tables, terms, threshold, chosen, bounds)
+    }
+
+    /// Of the words (little-endian, 16 for each of `chosen`) that `chosen` selects, keeps those that equal one of `values`.
+    pub fn matching(&self, words: &[u8], values: &[u32], chosen: &mut [u16]) {
+        assert_eq!(
+            words.len(),
+            4 * LANES * chosen.len(),
+            "words and masks disagree"
+        );
+        (self.matching)(words, values, chosen);
+    }
+
+    /// Inner products of rows of bytes (quads; each at most 127) with one row of signed bytes (none −128):
+    /// `out[g][j] = Σᵢ quads[16·n·g + quad(i, j)] · row[i]` for rows of `n` bytes, a multiple of four and not
+    /// 0. Exact up to 133,000 of them.
+    pub fn quad_products(&self, quads: &[u8], row: &[i8], out: &mut [[i32; LANES]]) {
+        assert!(
+            !row.is_empty()
+                && row.len().is_multiple_of(4)
+                && quads.len() == LANES * row.len() * out.len(),
+            "quads, row and result of a product disagree"
+        );
+        (self.quad_products)(quads, row, out);
     }
 
     /// `Σ (xᵢ − step·(uᵢ − (2ᵇ − 1)/2))²` for packed codes `u` of `bits` bits. `x` has a multiple of 16

@@ -3,7 +3,7 @@
 //! Sums run in 16 lanes and are then added, so that a sum over `n` elements is `n/16 + 15` deep; the
 //! error bounds of the index count on that.
 
-use super::{BoundTerms, LANES, SignGroup, Tables};
+use super::{BoundTerms, LANES, SignGroups, Tables, quad};
 
 #[inline(always)]
 pub(super) fn hadamard(x: &mut [f32]) {
@@ -20,34 +20,69 @@ pub(super) fn hadamard(x: &mut [f32]) {
 }
 
 pub(super) fn sign_bounds(
-    group: &SignGroup<'_>,
+    groups: &SignGroups<'_>,
     tables: &Tables<'_>,
     terms: &BoundTerms,
-    bounds: &mut [f32; LANES],
-) {
-    let mut sums = [0u32; LANES];
-    let columns = group.codes.chunks_exact(LANES);
-    let tables = tables
-        .low
-        .chunks_exact(LANES)
-        .zip(tables.high.chunks_exact(LANES));
-    for (column, (low, high)) in columns.zip(tables) {
-        for (sum, &code) in sums.iter_mut().zip(column) {
-            let (low, high) = (low[usize::from(code & 15)], high[usize::from(code >> 4)]);
-            *sum += u32::from(low) + u32::from(high);
+    threshold: f32,
+    chosen: &mut [u16],
+    bounds: &mut [[f32; LANES]],
+) -> f32 {
+    let (constants, factors, radii) = (
+        LANES * groups.columns,
+        LANES * (groups.columns + 4),
+        LANES * (groups.columns + 6),
+    );
+    let mut least = f32::INFINITY;
+    let groups_in_turn = groups.bytes.chunks_exact(groups.stride);
+    for (group, (chosen, bounds)) in groups_in_turn.zip(chosen.iter_mut().zip(bounds)) {
+        if *chosen == 0 {
+            continue;
         }
+        let mut near = 0;
+        for (lane, bound) in bounds.iter_mut().enumerate() {
+            let mut sum = 0u32;
+            for byte in 0..groups.columns {
+                let code = usize::from(group[quad(byte, lane)]);
+                sum += u32::from(tables.low[LANES * byte + (code & 15)])
+                    + u32::from(tables.high[LANES * byte + (code >> 4)]);
+            }
+            let at = constants + 4 * lane;
+            let constant =
+                f32::from_le_bytes([group[at], group[at + 1], group[at + 2], group[at + 3]]);
+            *bound = constant * terms.constant_weight + terms.base
+                - bf16(&group[factors..], lane) * (sum as f32 * terms.gain + terms.offset)
+                - bf16(&group[radii..], lane) * terms.spread;
+            if *chosen >> lane & 1 == 1 {
+                near |= u16::from(*bound <= threshold) << lane;
+                if *bound > threshold {
+                    least = least.min(*bound);
+                }
+            }
+        }
+        *chosen = near;
     }
-    for (lane, bound) in bounds.iter_mut().enumerate() {
-        let constant = f32::from_le_bytes([
-            group.constants[4 * lane],
-            group.constants[4 * lane + 1],
-            group.constants[4 * lane + 2],
-            group.constants[4 * lane + 3],
-        ]);
-        let product = sums[lane] as f32 * terms.gain + terms.offset;
-        *bound = constant * terms.constant_weight + terms.base
-            - bf16(group.factors, lane) * product
-            - bf16(group.radii, lane) * terms.spread;
+    least
+}
+
+pub(super) fn matching(words: &[u8], values: &[u32], chosen: &mut [u16]) {
+    for (words, chosen) in words.chunks_exact(4 * LANES).zip(chosen) {
+        let (words, _) = words.as_chunks::<4>();
+        *chosen = words.iter().enumerate().fold(0, |mask, (lane, word)| {
+            let is_one = values.contains(&u32::from_le_bytes(*word));
+            mask | u16::from(is_one) << lane
+        }) & *chosen;
+    }
+}
+
+pub(super) fn quad_products(quads: &[u8], row: &[i8], out: &mut [[i32; LANES]]) {
+    for (quads, out) in quads.chunks_exact(LANES * row.len()).zip(out) {
+        for (lane, sum) in out.iter_mut().enumerate() {
+            *sum = row
+                .iter()
+                .enumerate()
+                .map(|(i, &x)| i32::from(quads[quad(i, lane)]) * i32::from(x))
+                .sum();
+        }
     }
 }
 

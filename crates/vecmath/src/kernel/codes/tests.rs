@@ -82,62 +82,132 @@ fn hadamard_twice_is_the_length_times_the_vector_at_every_level() {
     }
 }
 
+/// Some groups of `columns` bytes a code with room behind each, and tables; every eighth constant is NaN.
+struct Signs {
+    bytes: Vec<u8>,
+    stride: usize,
+    columns: usize,
+    low: Vec<u8>,
+    high: Vec<u8>,
+}
+
+const TERMS: BoundTerms = BoundTerms {
+    constant_weight: 1.0,
+    base: 2.0,
+    gain: 0.01,
+    offset: -3.0,
+    spread: 1.5,
+};
+
+impl Signs {
+    fn new(numbers: &mut Numbers, columns: usize, groups: usize) -> Signs {
+        let mut bytes = Vec::new();
+        for _ in 0..groups {
+            bytes.extend(numbers.bytes(LANES * columns));
+            for lane in 0..LANES {
+                let constant = if lane % 8 == 5 {
+                    f32::NAN
+                } else {
+                    numbers.float()
+                };
+                bytes.extend(constant.to_le_bytes());
+            }
+            for _ in 0..2 * LANES {
+                bytes.extend(((numbers.float().abs().to_bits() >> 16) as u16).to_le_bytes());
+            }
+            bytes.extend(numbers.bytes(10));
+        }
+        let extreme = columns % 8 == 0;
+        let mut table = || -> Vec<u8> {
+            let bytes = numbers.bytes(LANES * columns).into_iter();
+            bytes.map(|b| if extreme { 127 } else { b % 128 }).collect()
+        };
+        Signs {
+            low: table(),
+            high: table(),
+            bytes,
+            stride: LANES * (columns + 8) + 10,
+            columns,
+        }
+    }
+
+    fn bounds(
+        &self,
+        kernels: &Kernels,
+        terms: &BoundTerms,
+        threshold: f32,
+        chosen: &mut [u16],
+    ) -> (Vec<[f32; LANES]>, f32) {
+        let groups = SignGroups {
+            bytes: &self.bytes,
+            stride: self.stride,
+            columns: self.columns,
+        };
+        let tables = Tables {
+            low: &self.low,
+            high: &self.high,
+        };
+        let mut bounds = vec![[7.0; LANES]; chosen.len()];
+        let least = kernels.sign_bounds(&groups, &tables, terms, threshold, chosen, &mut bounds);
+        (bounds, least)
+    }
+}
+
 #[test]
 fn sign_bounds_agree_with_the_scalar_at_every_length() {
     let mut numbers = Numbers(3);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for columns in (2..140).step_by(2).chain([256, 258, 514, 1026, 1500]) {
-            let codes = numbers.bytes(columns * LANES);
-            let extreme = columns % 4 == 0;
-            let table = |numbers: &mut Numbers| -> Vec<u8> {
-                numbers
-                    .bytes(columns * LANES)
-                    .iter()
-                    .map(|b| if extreme { 127 } else { b % 128 })
-                    .collect()
-            };
-            let (low, high) = (table(&mut numbers), table(&mut numbers));
-            let constants: Vec<u8> = numbers
-                .floats(16)
-                .iter()
-                .flat_map(|x| x.to_le_bytes())
-                .collect();
-            let halves = |numbers: &mut Numbers| -> Vec<u8> {
-                numbers
-                    .floats(16)
-                    .iter()
-                    .flat_map(|x| ((x.abs().to_bits() >> 16) as u16).to_le_bytes())
-                    .collect()
-            };
-            let (factors, radii) = (halves(&mut numbers), halves(&mut numbers));
-            let group = SignGroup {
-                codes: &codes,
-                constants: &constants,
-                factors: &factors,
-                radii: &radii,
-            };
-            let tables = Tables {
-                low: &low,
-                high: &high,
-            };
-            let terms = BoundTerms {
-                constant_weight: 1.0,
-                base: 2.0,
-                gain: 0.01,
-                offset: -3.0,
-                spread: 1.5,
-            };
-            let (mut found, mut expected) = ([0.0; LANES], [0.0; LANES]);
-            kernels.sign_bounds(&group, &tables, &terms, &mut found);
-            scalar.sign_bounds(&group, &tables, &terms, &mut expected);
-            for (found, expected) in found.iter().zip(expected) {
-                close(
-                    *found,
-                    expected,
-                    columns as f32 * 2.54 + 8.0,
-                    &format!("{:?} {columns}", kernels.level()),
-                );
+        for columns in (4..140).step_by(4).chain([256, 260, 516, 1028, 2000]) {
+            let signs = Signs::new(&mut numbers, columns, 3);
+            let all = || [u16::MAX; 3];
+            let (found, _) = signs.bounds(kernels, &TERMS, f32::INFINITY, &mut all());
+            let (expected, _) = signs.bounds(scalar, &TERMS, f32::INFINITY, &mut all());
+            for (found, expected) in found.as_flattened().iter().zip(expected.as_flattened()) {
+                let what = format!("{:?} {columns}", kernels.level());
+                assert_eq!(found.is_nan(), expected.is_nan(), "{what}");
+                if !found.is_nan() {
+                    close(*found, *expected, columns as f32 * 2.54 + 8.0, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sign_bounds_choose_what_is_not_above_the_threshold_at_every_level() {
+    let mut numbers = Numbers(6);
+    for kernels in levels().into_iter().chain(Kernels::at(Level::Scalar)) {
+        for columns in [4, 32, 100] {
+            let signs = Signs::new(&mut numbers, columns, 5);
+            let (bounds, _) = signs.bounds(kernels, &TERMS, 0.0, &mut [u16::MAX; 5]);
+            let mut sorted: Vec<f32> = bounds.as_flattened().to_vec();
+            sorted.retain(|bound| !bound.is_nan());
+            sorted.sort_by(f32::total_cmp);
+            for threshold in [
+                f32::NEG_INFINITY,
+                sorted[0],
+                sorted[30],
+                sorted[69],
+                f32::INFINITY,
+            ] {
+                let selected = [u16::MAX, 0, 0x8001, numbers.next() as u16, 0x0fff];
+                let mut chosen = selected;
+                let (found, least) = signs.bounds(kernels, &TERMS, threshold, &mut chosen);
+                let mut expected_least = f32::INFINITY;
+                for (group, selected) in selected.into_iter().enumerate() {
+                    for (lane, &bound) in bounds[group].iter().enumerate() {
+                        let is_selected = selected >> lane & 1 == 1;
+                        let is_near = is_selected && bound <= threshold;
+                        assert_eq!(chosen[group] >> lane & 1 == 1, is_near);
+                        if is_selected && bound > threshold {
+                            expected_least = expected_least.min(bound);
+                        }
+                        let expected = if selected == 0 { 7.0 } else { bound };
+                        assert_eq!(found[group][lane].to_bits(), expected.to_bits());
+                    }
+                }
+                assert_eq!(least, expected_least, "{:?}", kernels.level());
             }
         }
     }
@@ -145,35 +215,70 @@ fn sign_bounds_agree_with_the_scalar_at_every_length() {
 
 #[test]
 fn a_nan_constant_gives_a_nan_bound_even_without_weight() {
-    let constants: Vec<u8> = [f32::NAN; 16]
-        .iter()
-        .flat_map(|x| x.to_le_bytes())
-        .collect();
+    let mut numbers = Numbers(7);
+    let signs = Signs::new(&mut numbers, 4, 1);
+    let terms = BoundTerms {
+        constant_weight: 0.0,
+        ..TERMS
+    };
     for kernels in levels().into_iter().chain(Kernels::at(Level::Scalar)) {
-        let group = SignGroup {
-            codes: &[0; 32],
-            constants: &constants,
-            factors: &[0; 32],
-            radii: &[0; 32],
-        };
-        let tables = Tables {
-            low: &[0; 32],
-            high: &[0; 32],
-        };
-        let terms = BoundTerms {
-            constant_weight: 0.0,
-            base: 2.0,
-            gain: 0.01,
-            offset: -3.0,
-            spread: 1.5,
-        };
-        let mut bounds = [0.0; LANES];
-        kernels.sign_bounds(&group, &tables, &terms, &mut bounds);
-        assert!(
-            bounds.iter().all(|bound| bound.is_nan()),
-            "{:?}",
-            kernels.level()
-        );
+        let (bounds, _) = signs.bounds(kernels, &terms, f32::INFINITY, &mut [u16::MAX]);
+        for (lane, bound) in bounds[0].iter().enumerate() {
+            assert_eq!(bound.is_nan(), lane % 8 == 5, "{:?}", kernels.level());
+        }
+    }
+}
+
+#[test]
+fn words_match_if_they_equal_one_of_the_values_at_every_level() {
+    let mut numbers = Numbers(8);
+    for kernels in levels().into_iter().chain(Kernels::at(Level::Scalar)) {
+        for groups in 0..5 {
+            let words: Vec<u32> = (0..groups * LANES)
+                .map(|_| numbers.next() as u32 % 6)
+                .collect();
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            for values in [&[][..], &[3], &[5, 0], &[1, 2, 4, u32::MAX]] {
+                let selected: Vec<u16> = (0..groups).map(|_| numbers.next() as u16).collect();
+                let mut chosen = selected.clone();
+                kernels.matching(&bytes, values, &mut chosen);
+                for (i, word) in words.iter().enumerate() {
+                    let (group, lane) = (i / LANES, i % LANES);
+                    let is_match = selected[group] >> lane & 1 == 1 && values.contains(word);
+                    assert_eq!(
+                        chosen[group] >> lane & 1 == 1,
+                        is_match,
+                        "{:?}",
+                        kernels.level()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quad_products_are_the_same_integers_at_every_level() {
+    let mut numbers = Numbers(9);
+    let scalar = Kernels::at(Level::Scalar).expect("always there");
+    for kernels in levels() {
+        for bytes in (4..70).step_by(4).chain([256, 784, 1008, 16_000]) {
+            let extreme = bytes % 8 == 0;
+            let quads: Vec<u8> = numbers
+                .bytes(3 * LANES * bytes)
+                .iter()
+                .map(|b| if extreme { 127 } else { b % 128 })
+                .collect();
+            let row: Vec<i8> = numbers
+                .bytes(bytes)
+                .iter()
+                .map(|b| if extreme { -127 } else { (*b as i8).max(-127) })
+                .collect();
+            let (mut found, mut expected) = ([[1; LANES]; 3], [[2; LANES]; 3]);
+            kernels.quad_products(&quads, &row, &mut found);
+            scalar.quad_products(&quads, &row, &mut expected);
+            assert_eq!(found, expected, "{:?} {bytes}", kernels.level());
+        }
     }
 }
 

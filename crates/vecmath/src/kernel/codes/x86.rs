@@ -16,9 +16,13 @@ macro_rules! table {
             // of `Kernels` checked the lengths.
             hadamard: |x| unsafe { $module::hadamard(x) },
             // SAFETY: as above.
-            sign_bounds: |group, tables, terms, bounds| unsafe {
-                $module::sign_bounds(group, tables, terms, bounds)
+            sign_bounds: |groups, tables, terms, threshold, chosen, bounds| unsafe {
+                $module::sign_bounds(groups, tables, terms, threshold, chosen, bounds)
             },
+            // SAFETY: as above.
+            matching: |words, values, chosen| unsafe { $module::matching(words, values, chosen) },
+            // SAFETY: as above.
+            quad_products: |quads, row, out| unsafe { $module::quad_products(quads, row, out) },
             // SAFETY: as above.
             squared_distance: |x, packed, bits, step| unsafe {
                 $module::packed::<true>(x, packed, bits, step)
@@ -45,7 +49,8 @@ pub(super) fn at(level: Level) -> Option<&'static Kernels> {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi");
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni");
     match level {
         Level::Scalar => None,
         Level::Avx2 => avx2.then_some(&AVX2),

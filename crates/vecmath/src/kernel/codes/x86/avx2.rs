@@ -5,10 +5,10 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{BoundTerms, LANES, SignGroup, Tables, scalar};
+use super::super::{BoundTerms, LANES, SignGroups, Tables, scalar};
 
-/// Table sums of two bytes are at most 254: 257 of them fit 16 bits. A chunk is two byte columns a turn.
-const CHUNK: usize = 256 * 2 * LANES;
+/// Table sums of two bytes are at most 254: 257 of them fit 16 bits. A step adds two to each word.
+const CHUNK: usize = 128 * 64;
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn hadamard(x: &mut [f32]) {
@@ -17,78 +17,162 @@ pub(super) unsafe fn hadamard(x: &mut [f32]) {
 
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn sign_bounds(
-    group: &SignGroup<'_>,
+    groups: &SignGroups<'_>,
     tables: &Tables<'_>,
     terms: &BoundTerms,
-    bounds: &mut [f32; LANES],
-) {
-    let mut sums = [_mm256_setzero_si256(); 2];
-    let columns = group.codes.chunks(CHUNK);
-    for (codes, (low, high)) in columns.zip(tables.low.chunks(CHUNK).zip(tables.high.chunks(CHUNK)))
-    {
-        // SAFETY: the three slices are equally long, a multiple of 32 bytes and at most `CHUNK`.
-        let partial = unsafe { table_sums(codes, low, high) };
-        sums[0] = _mm256_add_epi32(sums[0], partial[0]);
-        sums[1] = _mm256_add_epi32(sums[1], partial[1]);
-    }
-    for (half, &sum) in sums.iter().enumerate() {
-        // SAFETY: eight elements from `8·half` lie inside columns of 16 (lengths checked by the caller).
-        unsafe {
-            let constant = _mm256_loadu_ps(group.constants.as_ptr().add(32 * half).cast());
-            let factor = bf16(group.factors.as_ptr().add(16 * half));
-            let radius = bf16(group.radii.as_ptr().add(16 * half));
-            let product = _mm256_fmadd_ps(
-                _mm256_cvtepi32_ps(sum),
-                _mm256_set1_ps(terms.gain),
-                _mm256_set1_ps(terms.offset),
-            );
-            let weight = _mm256_set1_ps(terms.constant_weight);
-            let bound = _mm256_fmadd_ps(constant, weight, _mm256_set1_ps(terms.base));
-            let bound = _mm256_fnmadd_ps(factor, product, bound);
-            let bound = _mm256_fnmadd_ps(radius, _mm256_set1_ps(terms.spread), bound);
-            _mm256_storeu_ps(bounds.as_mut_ptr().add(8 * half), bound);
+    threshold: f32,
+    chosen: &mut [u16],
+    bounds: &mut [[f32; LANES]],
+) -> f32 {
+    let limit = _mm256_set1_ps(threshold);
+    let mut least = f32::INFINITY;
+    let groups_in_turn = groups.bytes.chunks_exact(groups.stride);
+    for (group, (chosen, bounds)) in groups_in_turn.zip(chosen.iter_mut().zip(bounds)) {
+        if *chosen == 0 {
+            continue;
         }
+        let (codes, factors) = group.split_at(LANES * groups.columns);
+        let mut sums = [_mm256_setzero_si256(); 2];
+        let tables = tables.low.chunks(CHUNK).zip(tables.high.chunks(CHUNK));
+        for (codes, (low, high)) in codes.chunks(CHUNK).zip(tables) {
+            // SAFETY: the three slices are equally long, a multiple of 64 bytes and at most `CHUNK`.
+            let partial = unsafe { table_sums(codes, low, high) };
+            sums[0] = _mm256_add_epi32(sums[0], partial[0]);
+            sums[1] = _mm256_add_epi32(sums[1], partial[1]);
+        }
+        let (mut near, mut far) = (0, 0);
+        for (half, &sum) in sums.iter().enumerate() {
+            // SAFETY: behind the codes a group has 128 bytes more: eight elements from `8·half` of each column.
+            unsafe {
+                let constant = _mm256_loadu_ps(factors.as_ptr().add(32 * half).cast());
+                let factor = bf16(factors.as_ptr().add(4 * LANES + 16 * half));
+                let radius = bf16(factors.as_ptr().add(6 * LANES + 16 * half));
+                let product = _mm256_fmadd_ps(
+                    _mm256_cvtepi32_ps(sum),
+                    _mm256_set1_ps(terms.gain),
+                    _mm256_set1_ps(terms.offset),
+                );
+                let weight = _mm256_set1_ps(terms.constant_weight);
+                let bound = _mm256_fmadd_ps(constant, weight, _mm256_set1_ps(terms.base));
+                let bound = _mm256_fnmadd_ps(factor, product, bound);
+                let bound = _mm256_fnmadd_ps(radius, _mm256_set1_ps(terms.spread), bound);
+                _mm256_storeu_ps(bounds.as_mut_ptr().add(8 * half), bound);
+                let mask = |compared| (_mm256_movemask_ps(compared) as u16) << (8 * half);
+                near |= mask(_mm256_cmp_ps::<_CMP_LE_OQ>(bound, limit));
+                far |= mask(_mm256_cmp_ps::<_CMP_GT_OQ>(bound, limit));
+            }
+        }
+        far &= *chosen;
+        while far != 0 {
+            least = least.min(bounds[far.trailing_zeros() as usize]);
+            far &= far - 1;
+        }
+        *chosen &= near;
     }
+    least
 }
 
 /// The sums of 16 codes over at most 512 byte columns, in order.
 #[target_feature(enable = "avx2")]
 unsafe fn table_sums(codes: &[u8], low: &[u8], high: &[u8]) -> [__m256i; 2] {
-    let nibble = _mm256_set1_epi8(15);
+    // Four bytes of four codes in each 128-bit lane: first all of a column together, ...
+    let by_column = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15,
+    ));
     // Bytes are added as 16-bit words: `all` collects both bytes of a word, `odd` the upper one.
     let (mut all, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-    for at in (0..codes.len()).step_by(32) {
-        // SAFETY: all three slices have 32 bytes from `at`.
-        let (code, low, high) = unsafe {
+    for at in (0..codes.len()).step_by(64) {
+        // SAFETY: the slice has 64 bytes from `at`.
+        let (first, last) = unsafe {
             (
                 _mm256_loadu_si256(codes.as_ptr().add(at).cast()),
-                _mm256_loadu_si256(low.as_ptr().add(at).cast()),
-                _mm256_loadu_si256(high.as_ptr().add(at).cast()),
+                _mm256_loadu_si256(codes.as_ptr().add(at + 32).cast()),
             )
         };
-        let low = _mm256_shuffle_epi8(low, _mm256_and_si256(code, nibble));
-        let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
-        let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(high, upper));
-        all = _mm256_add_epi16(all, sum);
-        odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(sum));
+        let first = _mm256_shuffle_epi8(first, by_column);
+        let last = _mm256_shuffle_epi8(last, by_column);
+        // ... then two columns in a register, codes in the order 0–3, 8–11, 4–7, 12–15.
+        let columns = [
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_unpacklo_epi32(first, last)),
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_unpackhi_epi32(first, last)),
+        ];
+        for (half, code) in columns.into_iter().enumerate() {
+            // SAFETY: both slices have 64 bytes from `at`.
+            let (low, high) = unsafe {
+                (
+                    _mm256_loadu_si256(low.as_ptr().add(at + 32 * half).cast()),
+                    _mm256_loadu_si256(high.as_ptr().add(at + 32 * half).cast()),
+                )
+            };
+            let nibble = _mm256_set1_epi8(15);
+            let low = _mm256_shuffle_epi8(low, _mm256_and_si256(code, nibble));
+            let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(code), nibble);
+            let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(high, upper));
+            all = _mm256_add_epi16(all, sum);
+            odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(sum));
+        }
     }
     let even = _mm256_sub_epi16(all, _mm256_slli_epi16::<8>(odd));
-    // Each 128-bit lane saw every other byte column; interleaving restores the order of the codes.
-    let widen = |lane: __m128i, other: __m128i| {
-        _mm256_add_epi32(_mm256_cvtepu16_epi32(lane), _mm256_cvtepu16_epi32(other))
+    // Each 128-bit lane saw every other byte column.
+    let widen = |words: __m256i| {
+        _mm256_add_epi32(
+            _mm256_cvtepu16_epi32(_mm256_castsi256_si128(words)),
+            _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(words)),
+        )
     };
-    let low = _mm256_unpacklo_epi16(even, odd);
-    let high = _mm256_unpackhi_epi16(even, odd);
+    let front = widen(_mm256_unpacklo_epi16(even, odd));
+    let back = widen(_mm256_unpackhi_epi16(even, odd));
     [
-        widen(
-            _mm256_castsi256_si128(low),
-            _mm256_extracti128_si256::<1>(low),
-        ),
-        widen(
-            _mm256_castsi256_si128(high),
-            _mm256_extracti128_si256::<1>(high),
-        ),
+        _mm256_permute2x128_si256::<0x20>(front, back),
+        _mm256_permute2x128_si256::<0x31>(front, back),
     ]
+}
+
+/// See [`Kernels::matching`](super::super::Kernels::matching).
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn matching(words: &[u8], values: &[u32], chosen: &mut [u16]) {
+    for (words, chosen) in words.chunks_exact(4 * LANES).zip(chosen) {
+        // SAFETY: `chunks_exact` gives 64 bytes.
+        let (first, last) = unsafe {
+            (
+                _mm256_loadu_si256(words.as_ptr().cast()),
+                _mm256_loadu_si256(words.as_ptr().add(32).cast()),
+            )
+        };
+        let mut equal = [_mm256_setzero_si256(); 2];
+        for &value in values {
+            let value = _mm256_set1_epi32(value as i32);
+            equal[0] = _mm256_or_si256(equal[0], _mm256_cmpeq_epi32(first, value));
+            equal[1] = _mm256_or_si256(equal[1], _mm256_cmpeq_epi32(last, value));
+        }
+        let [first, last] =
+            equal.map(|equal| _mm256_movemask_ps(_mm256_castsi256_ps(equal)) as u16);
+        *chosen &= first | last << 8;
+    }
+}
+
+/// See [`Kernels::quad_products`](super::super::Kernels::quad_products).
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn quad_products(quads: &[u8], row: &[i8], out: &mut [[i32; LANES]]) {
+    let (row, _) = row.as_chunks::<4>();
+    let ones = _mm256_set1_epi16(1);
+    for (quads, out) in quads.chunks_exact(4 * LANES * row.len()).zip(out) {
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (quad, four) in quads.chunks_exact(64).zip(row) {
+            let four = _mm256_set1_epi32(i32::from_ne_bytes(four.map(|x| x as u8)));
+            for (half, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: `chunks_exact` gives 64 bytes.
+                let quad = unsafe { _mm256_loadu_si256(quad.as_ptr().add(32 * half).cast()) };
+                // Two products of at most 127² each fit 16 bits.
+                let pairs = _mm256_maddubs_epi16(quad, four);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+        for (half, sum) in sums.into_iter().enumerate() {
+            // SAFETY: a result has 16 elements.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(8 * half).cast(), sum) };
+        }
+    }
 }
 
 /// Eight bf16 numbers from `column`.

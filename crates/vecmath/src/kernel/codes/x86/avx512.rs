@@ -1,91 +1,117 @@
-//! The kernels on AVX-512 with VBMI.
+//! The kernels on AVX-512 with VBMI and VNNI.
 //!
-//! Every function may be called only where F, BW, DQ, VL and VBMI exist, with lengths as
+//! Every function may be called only where F, BW, DQ, VL, VBMI and VNNI exist, with lengths as
 //! [`super::super`] states them.
 
 use std::arch::x86_64::*;
 
-use super::super::{BoundTerms, LANES, SignGroup, Tables, scalar};
-
-/// Table sums of two bytes are at most 254: 257 of them fit 16 bits. A chunk is four byte columns a turn.
-const CHUNK: usize = 256 * 4 * LANES;
+use super::super::{BoundTerms, LANES, SignGroups, Tables, scalar};
 
 #[target_feature(enable = "avx512f,avx512vl")]
 pub(super) unsafe fn hadamard(x: &mut [f32]) {
     scalar::hadamard(x);
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
 pub(super) unsafe fn sign_bounds(
-    group: &SignGroup<'_>,
+    groups: &SignGroups<'_>,
     tables: &Tables<'_>,
     terms: &BoundTerms,
-    bounds: &mut [f32; LANES],
-) {
-    let mut sums = _mm512_setzero_si512();
-    let columns = group.codes.chunks(CHUNK);
-    for (codes, (low, high)) in columns.zip(tables.low.chunks(CHUNK).zip(tables.high.chunks(CHUNK)))
-    {
-        // SAFETY: the three slices are equally long and at most `CHUNK`.
-        sums = _mm512_add_epi32(sums, unsafe { table_sums(codes, low, high) });
+    threshold: f32,
+    chosen: &mut [u16],
+    bounds: &mut [[f32; LANES]],
+) -> f32 {
+    let limit = _mm512_set1_ps(threshold);
+    let mut least = _mm512_set1_ps(f32::INFINITY);
+    let groups_in_turn = groups.bytes.chunks_exact(groups.stride);
+    for (group, (chosen, bounds)) in groups_in_turn.zip(chosen.iter_mut().zip(bounds)) {
+        if *chosen == 0 {
+            continue;
+        }
+        let (codes, factors) = group.split_at(LANES * groups.columns);
+        // SAFETY: codes and tables are equally long multiples of 64 bytes; behind the codes a group has 128 bytes more.
+        unsafe {
+            let sums = table_sums(codes, tables.low, tables.high);
+            let constant = _mm512_loadu_ps(factors.as_ptr().cast());
+            let factor = bf16(factors.as_ptr().add(4 * LANES));
+            let radius = bf16(factors.as_ptr().add(6 * LANES));
+            let product = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(sums),
+                _mm512_set1_ps(terms.gain),
+                _mm512_set1_ps(terms.offset),
+            );
+            let weight = _mm512_set1_ps(terms.constant_weight);
+            let bound = _mm512_fmadd_ps(constant, weight, _mm512_set1_ps(terms.base));
+            let bound = _mm512_fnmadd_ps(factor, product, bound);
+            let bound = _mm512_fnmadd_ps(radius, _mm512_set1_ps(terms.spread), bound);
+            _mm512_storeu_ps(bounds.as_mut_ptr(), bound);
+            let far = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(*chosen, bound, limit);
+            least = _mm512_mask_min_ps(least, far, least, bound);
+            *chosen = _mm512_mask_cmp_ps_mask::<_CMP_LE_OQ>(*chosen, bound, limit);
+        }
     }
-    // SAFETY: every column has 16 elements (lengths checked by the caller).
-    unsafe {
-        let constant = _mm512_loadu_ps(group.constants.as_ptr().cast());
-        let factor = bf16(group.factors.as_ptr());
-        let radius = bf16(group.radii.as_ptr());
-        let product = _mm512_fmadd_ps(
-            _mm512_cvtepi32_ps(sums),
-            _mm512_set1_ps(terms.gain),
-            _mm512_set1_ps(terms.offset),
-        );
-        let weight = _mm512_set1_ps(terms.constant_weight);
-        let bound = _mm512_fmadd_ps(constant, weight, _mm512_set1_ps(terms.base));
-        let bound = _mm512_fnmadd_ps(factor, product, bound);
-        let bound = _mm512_fnmadd_ps(radius, _mm512_set1_ps(terms.spread), bound);
-        _mm512_storeu_ps(bounds.as_mut_ptr(), bound);
+    _mm512_reduce_min_ps(least)
+}
+
+/// The table sums of 16 codes. Four columns a step: a register holds their four tables, and the place of a byte in its lane
+/// says which is its own.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
+unsafe fn table_sums(codes: &[u8], low: &[u8], high: &[u8]) -> __m512i {
+    let nibble = _mm512_set1_epi8(15);
+    let column = _mm512_set1_epi32(0x3020_1000);
+    let ones = _mm512_set1_epi8(1);
+    let (mut left, mut right) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    for at in (0..codes.len()).step_by(64) {
+        // SAFETY: the three equally long slices have 64 bytes from `at`.
+        let (code, low, high) = unsafe {
+            (
+                _mm512_loadu_si512(codes.as_ptr().add(at).cast()),
+                _mm512_loadu_si512(low.as_ptr().add(at).cast()),
+                _mm512_loadu_si512(high.as_ptr().add(at).cast()),
+            )
+        };
+        // (code & nibble) | column, and the same of the upper nibbles.
+        let lower = _mm512_ternarylogic_epi32::<0xf8>(column, code, nibble);
+        let upper = _mm512_ternarylogic_epi32::<0xf8>(column, _mm512_srli_epi16::<4>(code), nibble);
+        left = _mm512_dpbusd_epi32(left, _mm512_permutexvar_epi8(lower, low), ones);
+        right = _mm512_dpbusd_epi32(right, _mm512_permutexvar_epi8(upper, high), ones);
+    }
+    _mm512_add_epi32(left, right)
+}
+
+/// See [`Kernels::matching`](super::super::Kernels::matching).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn matching(words: &[u8], values: &[u32], chosen: &mut [u16]) {
+    for (words, chosen) in words.chunks_exact(4 * LANES).zip(chosen) {
+        // SAFETY: `chunks_exact` gives 64 bytes.
+        let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+        let equal = values.iter().fold(0, |equal, &value| {
+            equal | _mm512_cmpeq_epi32_mask(words, _mm512_set1_epi32(value as i32))
+        });
+        *chosen &= equal;
     }
 }
 
-/// The sums of 16 codes over at most 1,024 byte columns, in order.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn table_sums(codes: &[u8], low: &[u8], high: &[u8]) -> __m512i {
-    let nibble = _mm512_set1_epi8(15);
-    // Bytes are added as 16-bit words: `all` collects both bytes of a word, `odd` the upper one.
-    let (mut all, mut odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-    let mut at = 0;
-    while at < codes.len() {
-        let left = (codes.len() - at).min(64);
-        let mask = u64::MAX >> (64 - left);
-        // SAFETY: the mask keeps the loads inside the three equally long slices.
-        let (code, low, high) = unsafe {
-            (
-                _mm512_maskz_loadu_epi8(mask, codes.as_ptr().add(at).cast()),
-                _mm512_maskz_loadu_epi8(mask, low.as_ptr().add(at).cast()),
-                _mm512_maskz_loadu_epi8(mask, high.as_ptr().add(at).cast()),
-            )
-        };
-        let low = _mm512_shuffle_epi8(low, _mm512_and_si512(code, nibble));
-        let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(code), nibble);
-        let sum = _mm512_add_epi8(low, _mm512_shuffle_epi8(high, upper));
-        all = _mm512_add_epi16(all, sum);
-        odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(sum));
-        at += 64;
+/// See [`Kernels::quad_products`](super::super::Kernels::quad_products).
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn quad_products(quads: &[u8], row: &[i8], out: &mut [[i32; LANES]]) {
+    let (row, _) = row.as_chunks::<4>();
+    for (quads, out) in quads.chunks_exact(4 * LANES * row.len()).zip(out) {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (i, (quad, four)) in quads.chunks_exact(64).zip(row).enumerate() {
+            let four = _mm512_set1_epi32(i32::from_ne_bytes(four.map(|x| x as u8)));
+            // SAFETY: `chunks_exact` gives 64 bytes.
+            let quad = unsafe { _mm512_loadu_si512(quad.as_ptr().cast()) };
+            sums[i % 4] = _mm512_dpbusd_epi32(sums[i % 4], quad, four);
+        }
+        let sum = _mm512_add_epi32(
+            _mm512_add_epi32(sums[0], sums[1]),
+            _mm512_add_epi32(sums[2], sums[3]),
+        );
+        // SAFETY: a result has 16 elements.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
     }
-    let even = _mm512_sub_epi16(all, _mm512_slli_epi16::<8>(odd));
-    // Each 128-bit lane saw every fourth byte column; interleaving restores the order of the codes.
-    let low = _mm512_unpacklo_epi16(even, odd);
-    let high = _mm512_unpackhi_epi16(even, odd);
-    let halves = |words: __m512i| {
-        let left = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(words));
-        let right = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(words));
-        let sum = _mm512_add_epi32(left, right);
-        _mm256_add_epi32(
-            _mm512_castsi512_si256(sum),
-            _mm512_extracti64x4_epi64::<1>(sum),
-        )
-    };
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(halves(low)), halves(high))
 }
 
 /// Sixteen bf16 numbers from `column`.
