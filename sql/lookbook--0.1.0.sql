@@ -794,6 +794,67 @@ CREATE OPERATOR CLASS bytea_ops
 	DEFAULT FOR TYPE bytea USING lookbook AS
 	OPERATOR 1 = (bytea, bytea),
 	FUNCTION 1 hashvarlena(internal);
+CREATE OPERATOR CLASS name_ops
+	DEFAULT FOR TYPE name USING lookbook AS
+	OPERATOR 1 = (name, name),
+	FUNCTION 1 hashname(name);
+CREATE OPERATOR CLASS char_ops
+	DEFAULT FOR TYPE "char" USING lookbook AS
+	OPERATOR 1 = ("char", "char"),
+	FUNCTION 1 hashchar("char");
+CREATE OPERATOR CLASS oid_ops
+	DEFAULT FOR TYPE oid USING lookbook AS
+	OPERATOR 1 = (oid, oid),
+	FUNCTION 1 hashoid(oid);
+CREATE OPERATOR CLASS time_ops
+	DEFAULT FOR TYPE time USING lookbook AS
+	OPERATOR 1 = (time, time),
+	FUNCTION 1 time_hash(time);
+CREATE OPERATOR CLASS timetz_ops
+	DEFAULT FOR TYPE timetz USING lookbook AS
+	OPERATOR 1 = (timetz, timetz),
+	FUNCTION 1 timetz_hash(timetz);
+CREATE OPERATOR CLASS interval_ops
+	DEFAULT FOR TYPE interval USING lookbook AS
+	OPERATOR 1 = (interval, interval),
+	FUNCTION 1 interval_hash(interval);
+CREATE OPERATOR CLASS inet_ops
+	DEFAULT FOR TYPE inet USING lookbook AS
+	OPERATOR 1 = (inet, inet),
+	FUNCTION 1 hashinet(inet);
+CREATE OPERATOR CLASS macaddr_ops
+	DEFAULT FOR TYPE macaddr USING lookbook AS
+	OPERATOR 1 = (macaddr, macaddr),
+	FUNCTION 1 hashmacaddr(macaddr);
+CREATE OPERATOR CLASS macaddr8_ops
+	DEFAULT FOR TYPE macaddr8 USING lookbook AS
+	OPERATOR 1 = (macaddr8, macaddr8),
+	FUNCTION 1 hashmacaddr8(macaddr8);
+CREATE OPERATOR CLASS jsonb_ops
+	DEFAULT FOR TYPE jsonb USING lookbook AS
+	OPERATOR 1 = (jsonb, jsonb),
+	FUNCTION 1 jsonb_hash(jsonb);
+CREATE OPERATOR CLASS array_ops
+	DEFAULT FOR TYPE anyarray USING lookbook AS
+	OPERATOR 1 = (anyarray, anyarray),
+	FUNCTION 1 hash_array(anyarray);
+CREATE OPERATOR CLASS range_ops
+	DEFAULT FOR TYPE anyrange USING lookbook AS
+	OPERATOR 1 = (anyrange, anyrange),
+	FUNCTION 1 hash_range(anyrange);
+
+CREATE OPERATOR FAMILY float_ops USING lookbook;
+
+CREATE OPERATOR CLASS float4_ops
+	DEFAULT FOR TYPE float4 USING lookbook FAMILY float_ops AS
+	OPERATOR 1 = (float4, float4),
+	FUNCTION 1 hashfloat4(float4);
+CREATE OPERATOR CLASS float8_ops
+	DEFAULT FOR TYPE float8 USING lookbook FAMILY float_ops AS
+	OPERATOR 1 = (float8, float8),
+	FUNCTION 1 hashfloat8(float8);
+ALTER OPERATOR FAMILY float_ops USING lookbook ADD
+	OPERATOR 1 = (float4, float8), OPERATOR 1 = (float8, float4);
 
 CREATE FUNCTION lookbook_index_info(index regclass) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'lookbook_index_info_wrapper'
