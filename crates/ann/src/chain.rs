@@ -148,6 +148,30 @@ pub(crate) fn lock_tail<'s, S: PageStore>(
     Err(circle(head))
 }
 
+/// The tail of a chain, which may grow at once. `None`: the chain was replaced.
+pub(crate) fn tail<S: PageStore>(
+    store: &S,
+    head: PageRef,
+    chain: ChainKind<'_>,
+) -> Result<Option<PageRef>> {
+    let hint = with_leaf(store, head, chain, |leaf, _| Ok(leaf.tail()))?;
+    match hint {
+        None => Ok(None),
+        Some(hint) => walk(store, hint.unwrap_or(head), chain, |_, _, _| Ok(())),
+    }
+}
+
+/// Links an empty leaf behind the tail if that is full. `false`: the chain was replaced.
+pub(crate) fn grow<S: PageStore>(store: &S, head: PageRef, chain: ChainKind<'_>) -> Result<bool> {
+    let Some(tail) = lock_tail(store, head, chain)? else {
+        return Ok(false);
+    };
+    if page::count(tail.txn.page(tail.handle)) == chain.layout.rows {
+        add_leaf(tail.txn, tail.handle, tail.name, head, chain)?;
+    }
+    Ok(true)
+}
+
 /// Appends a row record: one record of the log, or two when a leaf is added before.
 pub(crate) fn append<S: PageStore>(
     store: &S,
@@ -196,6 +220,8 @@ fn add_leaf<T: PageTxn>(
     let (block, handle) = txn.allocate(page::is_free)?;
     let name = leaf::format_leaf(txn.page_mut(handle), block, chain.kind, Some(head));
     leaf::set_edits(txn.page_mut(handle), edits);
+    let moved = page::moved(txn.page(tail));
+    page::set_moved(txn.page_mut(handle), moved);
     page::set_next(txn.page_mut(tail), Some(name));
     leaf::set_tail(txn.page_mut(first), name, leaves.saturating_add(1));
     txn.commit()
@@ -203,7 +229,7 @@ fn add_leaf<T: PageTxn>(
 
 /// Writes the refinement record of the next slot of a leaf that is locked; adds the pages if it is the first
 /// there.
-fn put_refinement<T: PageTxn>(
+pub(crate) fn put_refinement<T: PageTxn>(
     txn: &mut T,
     leaf_handle: PageHandle,
     Place { leaf: name, slot }: Place,
@@ -360,6 +386,15 @@ pub(crate) fn discard<S: PageStore>(store: &S, head: PageRef, chain: ChainKind<'
         }
     }
     Ok(())
+}
+
+/// The refinement pages of a leaf.
+pub(crate) fn links(leaf: &Leaf<'_>, layout: &Layout) -> [BlockId; 8] {
+    let mut links = [BlockId(0); 8];
+    for (index, link) in links.iter_mut().enumerate().take(layout.refinement_pages) {
+        *link = leaf.link(index);
+    }
+    links
 }
 
 /// Copies the refinement record of a slot. `None`: the pages were freed since.

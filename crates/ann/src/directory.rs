@@ -4,17 +4,14 @@
 //! A directory entry's heap TID is the block of the list's head, its words are the head's incarnation, the
 //! list's radius, typical distance and slop. The decoded refinement code *is* the centroid. Invariants:
 //! entries are only appended or made dead, so that a reader that walks the chain while a list is replaced
-//! sees the old list, the new ones, or (old, then new) both, but never neither; entries are changed
-//! under the latch only.
+//! sees the old list, the new ones, or (old, then new) both, but never neither. Under the latch only, except
+//! that anybody may widen a list's shape.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-
-use crate::chain::{self, Appended, ChainKind, Place};
+use crate::chain::{self, Appended, ChainKind, LockedTail, Place};
 use crate::code::{self, Label, RowRecord, decode, encode};
 use crate::error::{Error, Result};
 use crate::page::leaf::{self, Leaf};
-use crate::page::{Kind, PageRef, put_f32, put_u48};
+use crate::page::{Kind, PageRef, put_f32, put_u48, refinement};
 use crate::query::{Query, Shape};
 use crate::space::Space;
 use crate::store::{BlockId, PageStore, PageTxn};
@@ -136,101 +133,161 @@ pub(crate) fn all<S: PageStore>(
     Ok(end.map(|_| found))
 }
 
-/// A list by the bound of its distance; the heap gives the nearest first.
-struct Near(f32, ListEntry, [BlockId; 8]);
-
-impl PartialEq for Near {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for Near {}
-impl PartialOrd for Near {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Near {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.0.total_cmp(&self.0)
-    }
+/// A list near a point.
+#[derive(Clone, Debug)]
+pub(crate) struct Near {
+    pub list: ListEntry,
+    pub centroid: Vec<f32>,
 }
 
-/// What a search for the nearest list found.
-#[derive(Debug)]
-pub(crate) enum Nearest {
-    List(ListEntry, Vec<f32>),
-    /// There is no live list.
-    Empty,
-    /// The directory was replaced.
-    Gone,
+/// A leaf of the directory as a search for near lists remembers it.
+struct Seen {
+    name: PageRef,
+    links: [BlockId; 8],
 }
 
-/// The list whose centroid is nearest to `y` in Euclidean distance, whatever the metric: lists are
-/// neighbourhoods.
+/// The `wanted` lists whose centroids are nearest to `y` in Euclidean distance, whatever the metric: lists are
+/// neighbourhoods. Nearest first; fewer when there are fewer. `None`: the directory was replaced.
 pub(crate) fn nearest<S: PageStore>(
     store: &S,
     space: &Space,
     directory: PageRef,
     y: &[f32],
-) -> Result<Nearest> {
+    wanted: usize,
+) -> Result<Option<Vec<Near>>> {
+    let Some((leaves, mut bounds)) = bounds(store, space, directory, y)? else {
+        return Ok(None);
+    };
+    let stride = space.directory_layout.rows;
+    let measure = |at: u32| {
+        let leaf = &leaves[at as usize / stride];
+        measure(store, space, leaf, at as usize % stride, y)
+    };
+    // The first by their bounds, then whatever can be nearer than those.
+    let mut best: Vec<(f32, u32)> = Vec::new();
+    if bounds.len() > wanted {
+        bounds.select_nth_unstable_by(wanted - 1, |a, b| a.0.total_cmp(&b.0));
+    }
+    for &(_, at) in bounds.iter().take(wanted) {
+        let Some(distance) = measure(at)? else {
+            return Ok(None);
+        };
+        best.push((distance, at));
+    }
+    best.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let farthest = best.last().map_or(f32::NEG_INFINITY, |last| last.0);
+    let mut rest = bounds.split_off(best.len());
+    rest.retain(|(bound, _)| *bound < farthest);
+    rest.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    for (bound, at) in rest {
+        if best.last().is_none_or(|last| last.0 <= bound) {
+            break;
+        }
+        let Some(distance) = measure(at)? else {
+            return Ok(None);
+        };
+        let place = best.partition_point(|other| other.0 <= distance);
+        if place < best.len() {
+            best.pop();
+            best.insert(place, (distance, at));
+        }
+    }
+    let mut near = Vec::with_capacity(best.len());
+    for (_, at) in best {
+        let place = Place {
+            leaf: leaves[at as usize / stride].name,
+            slot: at as usize % stride,
+        };
+        match (live(store, space, place)?, centroid(store, space, place)?) {
+            (Some(list), Some(centroid)) => near.push(Near { list, centroid }),
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(near))
+}
+
+type Bounds = (Vec<Seen>, Vec<(f32, u32)>);
+
+/// Bounds of the distances of all live lists, with the number of the entry: leaf times rows of a leaf, plus slot.
+fn bounds<S: PageStore>(
+    store: &S,
+    space: &Space,
+    directory: PageRef,
+    y: &[f32],
+) -> Result<Option<Bounds>> {
     let query = Query::neighbour(y);
     let (tables, terms) = (query.tables(), query.directory_terms());
     let layout = &space.directory_layout;
-    let (mut heap, mut chosen, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut leaves, mut found) = (Vec::new(), Vec::new());
+    let (mut chosen, mut bounds) = (Vec::new(), Vec::new());
     let end = chain::walk(store, directory, entries(space), |name, leaf, _| {
-        let mut links = [BlockId(0); 8];
-        for (index, link) in links.iter_mut().enumerate().take(layout.refinement_pages) {
-            *link = leaf.link(index);
-        }
+        let links = chain::links(&leaf, layout);
+        let first = leaves.len() * layout.rows;
+        leaves.push(Seen { name, links });
         leaf.choose_all(&mut chosen);
-        let far = f32::INFINITY;
         leaf.bounds(
             space.kernels,
             &tables,
             &terms,
-            far,
+            f32::INFINITY,
             &mut chosen,
             &mut bounds,
         );
         for slot in 0..leaf.count() {
-            if let Some(entry) = entry(&leaf, name, slot)? {
-                let bound = bounds[slot / layout.lanes][slot % layout.lanes];
-                heap.push(Near(bound, entry, links));
+            let bound: f32 = bounds[slot / layout.lanes][slot % layout.lanes];
+            // NaN: dead, or not yet alive.
+            if !bound.is_nan() {
+                found.push((bound, (first + slot) as u32));
             }
         }
         Ok(())
     })?;
-    if end.is_none() {
-        return Ok(Nearest::Gone);
+    Ok(end.map(|_| (leaves, found)))
+}
+
+/// The squared distance of a centroid. `None`: the directory was replaced.
+fn measure<S: PageStore>(
+    store: &S,
+    space: &Space,
+    leaf: &Seen,
+    slot: usize,
+    y: &[f32],
+) -> Result<Option<f32>> {
+    let layout = &space.directory_layout;
+    let (mut sum, mut step, mut from) = (0.0, 0.0, 0);
+    for span in 0..layout.spans {
+        let block = leaf.links[slot / layout.per_refinement * layout.spans + span];
+        let page = store.read(block)?;
+        if !refinement::belongs(&page, block, leaf.name)? {
+            return Ok(None);
+        }
+        let mut packed = refinement::record(&page, layout, slot, span);
+        if span == 0 {
+            (step, _, packed) = refinement::factors(packed);
+        }
+        let dims = packed.len() / layout.bits as usize * 8;
+        sum += space
+            .kernels
+            .squared_distance(&y[from..from + dims], packed, layout.bits, step);
+        from += dims;
     }
-    let mut heap = BinaryHeap::from(heap);
-    let mut best: Option<(f32, ListEntry, Vec<f32>)> = None;
-    let mut bytes = vec![0; layout.refinement_bytes];
-    while let Some(Near(bound, entry, links)) = heap.pop() {
-        if best
-            .as_ref()
-            .is_some_and(|(distance, ..)| *distance <= bound)
-        {
-            break;
+    Ok(Some(sum))
+}
+
+/// The list at a place; `None`: it was replaced, or the directory was.
+pub(crate) fn live<S: PageStore>(
+    store: &S,
+    space: &Space,
+    place: Place,
+) -> Result<Option<ListEntry>> {
+    let found = chain::with_leaf(store, place.leaf, entries(space), |leaf, _| {
+        if place.slot < leaf.count() {
+            entry(&leaf, place.leaf, place.slot)
+        } else {
+            Ok(None)
         }
-        let Place { leaf, slot } = entry.place;
-        if !chain::copy_refinement(store, layout, leaf, &links, slot, &mut bytes)? {
-            return Ok(Nearest::Gone);
-        }
-        let centroid = decode(layout, &bytes);
-        let distance: f32 = y
-            .iter()
-            .zip(&centroid)
-            .map(|(y, c)| (y - c) * (y - c))
-            .sum();
-        if best.as_ref().is_none_or(|(least, ..)| distance < *least) {
-            best = Some((distance, entry, centroid));
-        }
-    }
-    Ok(best.map_or(Nearest::Empty, |(_, entry, centroid)| {
-        Nearest::List(entry, centroid)
-    }))
+    })?;
+    Ok(found.flatten())
 }
 
 /// Appends an entry that nobody sees yet. Under the latch.
@@ -276,43 +333,60 @@ pub(crate) fn remove<T: PageTxn>(txn: &mut T, space: &Space, place: Place) -> Re
     Ok(())
 }
 
-/// Makes sure that the list's radius is at least `reach` before a row that far away is added. Takes the latch
-/// if it must grow. `false`: the list was replaced.
-pub(crate) fn raise_radius<S: PageStore>(
+/// Makes sure that the list's radius and slop are at least these before such a row is added. `false`: the list was
+/// replaced. Counts as an edit of the directory, so that a copy of it made meanwhile is not put in its place.
+pub(crate) fn widen<S: PageStore>(
     store: &S,
     space: &Space,
+    directory: PageRef,
     list: &ListEntry,
     reach: f32,
+    slop: f32,
 ) -> Result<bool> {
     // False for NaN: a damaged radius is replaced.
-    if list.shape.radius >= reach {
+    let suffices = |shape: &Shape| shape.radius >= reach && shape.slop >= slop;
+    if suffices(&list.shape) {
         return Ok(true);
     }
-    let _latch = store.latch()?;
-    let mut txn = store.begin();
+    let chain = entries(space);
+    let Some(LockedTail {
+        mut txn,
+        handle: tail,
+        ..
+    }) = chain::lock_tail(store, directory, chain)?
+    else {
+        return Ok(false);
+    };
     let handle = txn.lock(list.place.leaf.block)?;
     let page = txn.page(handle);
     if !crate::page::opened(page, list.place.leaf) {
         return Ok(false);
     }
-    let chain = entries(space);
     let leaf = Leaf::new(page, list.place.leaf.block, chain.kind, chain.layout)?;
     let current = entry(&leaf, list.place.leaf, list.place.slot)?;
     let Some(current) = current.filter(|current| current.head == list.head) else {
         return Ok(false);
     };
-    if current.shape.radius >= reach {
+    if suffices(&current.shape) {
         return Ok(true);
     }
-    let radius = reach * HEADROOM;
     let page = txn.page_mut(handle);
-    leaf::put_word(
-        page,
-        &space.directory_layout,
-        list.place.slot,
-        RADIUS,
-        radius.to_bits(),
-    );
+    let mut put = |word, number: f32| {
+        leaf::put_word(
+            page,
+            &space.directory_layout,
+            list.place.slot,
+            word,
+            number.to_bits(),
+        );
+    };
+    if current.shape.radius >= reach {
+        put(RADIUS, current.shape.radius);
+    } else {
+        put(RADIUS, reach * HEADROOM);
+    }
+    put(SLOP, current.shape.slop.max(slop));
+    leaf::note_edit(txn.page_mut(tail));
     txn.commit()?;
     Ok(true)
 }

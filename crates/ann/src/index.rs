@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, frame};
 use crate::space::Space;
-use crate::store::{PAGE_BYTES, PageBytes, PageStore};
+use crate::store::{PAGE_BYTES, PageBytes, PageStore, PageTxn};
 
 use crate::options::Options;
 
@@ -39,6 +39,9 @@ pub fn empty_index(options: &Options) -> Result<Box<PageBytes>> {
         nulls: None,
         unordered: None,
         boundless: None,
+        moves: 0,
+        is_moving: false,
+        is_vacuuming: false,
         calibration: Calibration::unmeasured(options.metric),
     };
     meta.write(&mut page);
@@ -88,6 +91,20 @@ impl Index {
     pub fn options(&self) -> &Options {
         &self.meta.options
     }
+}
+
+/// Changes the meta page in a record of its own.
+pub(crate) fn change_meta<S: PageStore, T>(
+    store: &S,
+    change: impl FnOnce(&mut Meta) -> T,
+) -> Result<T> {
+    let mut txn = store.begin();
+    let handle = txn.lock(META)?;
+    let mut meta = Meta::read(txn.page(handle))?;
+    let result = change(&mut meta);
+    meta.write(txn.page_mut(handle));
+    txn.commit()?;
+    Ok(result)
 }
 
 /// `None`: the frame was replaced since the meta page was read.

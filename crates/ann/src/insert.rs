@@ -6,7 +6,7 @@
 
 use crate::chain::{self, Appended, LockedTail};
 use crate::code::{Label, encode, reach};
-use crate::directory::{self, ListEntry, Nearest};
+use crate::directory::{self, ListEntry, Near};
 use crate::error::{Error, Result};
 use crate::index::{ATTEMPTS, Index};
 use crate::page::meta::{META, Meta};
@@ -14,7 +14,7 @@ use crate::page::{self, PageRef, tids};
 use crate::query::Shape;
 use crate::space::Placed;
 use crate::store::{HeapTid, PageStore, PageTxn};
-use crate::structure;
+use crate::{founding, split};
 
 /// A row to be added.
 #[derive(Clone, Copy, Debug)]
@@ -79,22 +79,24 @@ impl Index {
                 Placed::Point { y, slop } => (y, slop),
             };
             let Some(directory) = self.meta.directory else {
-                structure::first_list(store, self, &y)?;
+                founding::first_list(store, self, &y)?;
                 continue;
             };
-            match directory::nearest(store, &self.space, directory, &y)? {
-                Nearest::Gone => {}
-                Nearest::Empty => structure::first_list(store, self, &y)?,
-                Nearest::List(list, centroid) => {
-                    let label = Label {
-                        tid: row.tid.0,
-                        words: row.words,
-                    };
-                    let record = encode(&self.space.layout, label, &y, slop, &centroid);
-                    if self.append(store, &list, reach(&y, slop, &centroid), &record)? {
-                        return Ok(());
-                    }
-                }
+            // `None`: the directory was replaced meanwhile.
+            let Some(near) = directory::nearest(store, &self.space, directory, &y, 1)? else {
+                continue;
+            };
+            let Some(Near { list, centroid, .. }) = near.first() else {
+                founding::first_list(store, self, &y)?;
+                continue;
+            };
+            let label = Label {
+                tid: row.tid.0,
+                words: row.words,
+            };
+            let record = encode(&self.space.layout, label, &y, slop, centroid);
+            if self.append(store, directory, list, reach(&y, slop, centroid), &record)? {
+                return Ok(());
             }
         }
         Err(Error::Contended {
@@ -107,11 +109,12 @@ impl Index {
     fn append<S: PageStore>(
         &mut self,
         store: &S,
+        directory: PageRef,
         list: &ListEntry,
         reach: f32,
         record: &[u8],
     ) -> Result<bool> {
-        if !directory::raise_radius(store, &self.space, list, reach)? {
+        if !directory::widen(store, &self.space, directory, list, reach, 0.0)? {
             return Ok(false);
         }
         match chain::append(store, list.head, directory::lists(&self.space), record)? {
@@ -119,7 +122,7 @@ impl Index {
             Appended::At { rows, .. } => {
                 // Every 16th row only, so that a list that cannot be split does not cost each insert.
                 if rows >= self.meta.options.split_rows() && rows.is_multiple_of(16) {
-                    structure::split(store, self, list.head)?;
+                    split::split(store, self, list)?;
                 }
                 Ok(true)
             }

@@ -216,7 +216,7 @@ impl PageStore for MemoryStore {
     }
 
     fn try_latch(&self) -> Result<Option<MemoryLatch<'_>>> {
-        Ok((!self.latched.replace(true)).then_some(MemoryLatch(self)))
+        Ok((!self.latched.replace(true)).then(|| MemoryLatch(self)))
     }
 
     fn latch(&self) -> Result<MemoryLatch<'_>> {

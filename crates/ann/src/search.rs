@@ -133,6 +133,8 @@ pub struct Search<'s, S: PageStore> {
     lists: Vec<KnownList>,
     directory: Vec<Copied>,
     opened: HashSet<PageRef>,
+    /// Rows that moved between lists with a later stamp may have been missed in the lists read so far.
+    moves: u64,
     leaves: Vec<Copied>,
     /// Heap TIDs of the leaves, six bytes each.
     arena: Vec<u8>,
@@ -200,6 +202,7 @@ impl<'s, S: PageStore> Search<'s, S> {
             lists: Vec::new(),
             directory: Vec::new(),
             opened: HashSet::new(),
+            moves: index.meta.moves,
             leaves: Vec::new(),
             arena: Vec::new(),
             staged: Vec::new(),
@@ -336,7 +339,7 @@ impl<'s, S: PageStore> Search<'s, S> {
             |name, leaf, _| {
                 self.directory.push(Copied {
                     leaf: name,
-                    links: copy_links(&leaf, space.directory_layout.refinement_pages),
+                    links: chain::links(&leaf, &space.directory_layout),
                     tids: 0,
                     generation: self.generation,
                     list: 0,
@@ -424,17 +427,18 @@ impl<'s, S: PageStore> Search<'s, S> {
         let stride = space.layout.rows.next_multiple_of(space.layout.lanes);
         let (leaves, arena) = (self.leaves.len(), self.arena.len());
         self.staged.clear();
-        let (mut codes, mut chosen, mut bounds) = (0, Vec::new(), Vec::new());
+        let (mut codes, mut moved, mut chosen, mut bounds) = (0, 0, Vec::new(), Vec::new());
         let end = chain::walk(
             self.store,
             entry.head,
             directory::lists(space),
-            |name, leaf, _| {
+            |name, leaf, page| {
+                moved = page::moved(page);
                 let lanes = space.layout.lanes;
                 let number = self.leaves.len();
                 self.leaves.push(Copied {
                     leaf: name,
-                    links: copy_links(&leaf, space.layout.refinement_pages),
+                    links: chain::links(&leaf, &space.layout),
                     tids: self.arena.len(),
                     generation: self.generation,
                     list,
@@ -477,8 +481,16 @@ impl<'s, S: PageStore> Search<'s, S> {
         self.opened.insert(entry.head);
         self.stats.lists += 1;
         self.stats.codes += codes;
+        if moved <= self.moves || arena == 0 {
+            self.queue_staged();
+            return Ok(());
+        }
+        // A row may have come here from a list that was read before, or left for one.
+        self.remember(arena);
         self.queue_staged();
-        Ok(())
+        self.moves = moved;
+        self.opened.clear();
+        self.start_again()
     }
 
     fn queue_staged(&mut self) {
@@ -559,16 +571,17 @@ impl<'s, S: PageStore> Search<'s, S> {
     /// that were not read, leaving out rows that were.
     fn start_again(&mut self) -> Result<()> {
         self.store.check_interrupts()?;
-        if self.seen.is_none() {
-            let seen = self
-                .arena
-                .chunks_exact(6)
-                .map(|tid| HeapTid(u48_at(tid, 0)))
-                .collect();
-            self.seen = Some(seen);
-        }
+        self.remember(self.arena.len());
         self.renew()?;
         self.read_directory()
+    }
+
+    /// From now on rows that were seen are left out; those in the first `bytes` of the arena were.
+    fn remember(&mut self, bytes: usize) {
+        if self.seen.is_none() {
+            let tids = self.arena[..bytes].chunks_exact(6);
+            self.seen = Some(tids.map(|tid| HeapTid(u48_at(tid, 0))).collect());
+        }
     }
 
     fn renew(&mut self) -> Result<()> {
@@ -577,6 +590,10 @@ impl<'s, S: PageStore> Search<'s, S> {
         if self.index.meta.frame != frame {
             self.generation += 1;
             self.query = Query::new(&self.index.space, self.vector.as_deref(), self.trust)?;
+        }
+        if self.index.meta.moves > self.moves {
+            self.moves = self.index.meta.moves;
+            self.opened.clear();
         }
         self.queue.forget_lists();
         Ok(())
@@ -611,12 +628,4 @@ impl<'s, S: PageStore> Search<'s, S> {
             self.phase = phase(link);
         }
     }
-}
-
-fn copy_links(leaf: &page::leaf::Leaf<'_>, pages: usize) -> [BlockId; 8] {
-    let mut links = [BlockId(0); 8];
-    for (index, link) in links.iter_mut().enumerate().take(pages) {
-        *link = leaf.link(index);
-    }
-    links
 }

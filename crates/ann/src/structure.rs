@@ -1,4 +1,4 @@
-//! Replacing a list: by two (split), by a compact copy, or by nothing.
+//! Replacing a list: by two (see [`crate::split`]), by a compact copy, or by nothing.
 //!
 //! The protocol, under the latch: copy the rows of the list; write the new chains, which nobody knows yet,
 //! and reserve their directory entries; then, with the old tail locked and found unchanged since it was copied,
@@ -9,18 +9,20 @@
 
 use crate::chain::{self, Appended, ChainKind, LockedTail, Place};
 use crate::cluster;
-use crate::code::{Label, RowRecord, decode, encode, put_sign_code, reach};
+use crate::code::{RowRecord, decode, put_sign_code, reach};
 use crate::directory::{self, ListEntry};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::founding::recode;
 use crate::index::Index;
 use crate::insert::EMPTY_SHAPE;
+use crate::moves::Stray;
 use crate::page::leaf::Leaf;
 use crate::page::meta::{META, Meta};
-use crate::page::{self, PageRef, frame, u16_at, u48_at};
+use crate::page::{self, Layout, PageRef, refinement, u16_at};
 use crate::query::Shape;
-use crate::rounding::{U, bf16, norm, up};
+use crate::rounding::{bf16, up};
 use crate::space::Space;
-use crate::store::{PageStore, PageTxn};
+use crate::store::{BlockId, PageStore, PageTxn};
 
 /// How often rows that were added meanwhile are carried over before a split is left to somebody else.
 const CATCH_UPS: usize = 50;
@@ -29,6 +31,8 @@ const CATCH_UPS: usize = 50;
 #[derive(Debug)]
 pub(crate) struct Copy {
     pub rows: Vec<RowRecord>,
+    /// Where each row is.
+    pub strays: Vec<Stray>,
     /// The tail and how many of its slots were copied.
     tail: PageRef,
     slots: usize,
@@ -36,17 +40,17 @@ pub(crate) struct Copy {
 }
 
 /// Rows around a centroid, to become a list.
-struct Part {
-    centroid: Vec<f32>,
-    rows: Vec<RowRecord>,
+pub(crate) struct Part {
+    pub centroid: Vec<f32>,
+    pub rows: Vec<RowRecord>,
 }
 
 /// A list written but not yet known.
-struct Written {
-    head: PageRef,
-    place: Place,
-    centroid: Vec<f32>,
-    shape: Shape,
+pub(crate) struct Written {
+    pub head: PageRef,
+    pub place: Place,
+    pub centroid: Vec<f32>,
+    pub shape: Shape,
 }
 
 /// Copies the live rows of a list from `after` (a tail and its slots copied before) on. `None`: the list was
@@ -59,20 +63,21 @@ pub(crate) fn copy<S: PageStore>(
 ) -> Result<Option<Copy>> {
     let layout = chain.layout;
     let (start, mut skip) = after.unwrap_or((head, 0));
-    let mut rows = Vec::new();
+    let (mut rows, mut strays) = (Vec::new(), Vec::new());
     let mut next = Some(start);
     let mut last = None;
     while let Some(name) = next {
         store.check_interrupts()?;
-        let mut found: Vec<(usize, RowRecord)> = Vec::new();
-        let mut links = Vec::new();
+        let mut found: Vec<(Stray, RowRecord)> = Vec::new();
+        let mut links = [BlockId(0); 8];
         let read = chain::with_leaf(store, name, chain, |leaf, page| {
-            links.extend((0..layout.refinement_pages).map(|index| leaf.link(index)));
+            links = chain::links(&leaf, layout);
             for slot in skip..leaf.count() {
-                if leaf.tid(slot).is_some() {
+                if let Some(tid) = leaf.tid(slot) {
                     let mut record = vec![0; layout.row().end];
                     leaf.copy_row(slot, &mut record);
-                    found.push((slot, record));
+                    let place = Place { leaf: name, slot };
+                    found.push((Stray { place, tid }, record));
                 }
             }
             Ok((
@@ -85,11 +90,14 @@ pub(crate) fn copy<S: PageStore>(
         let Some((following, false, slots, edits)) = read else {
             return Ok(None);
         };
-        for (slot, mut record) in found {
-            let bytes = &mut record[layout.row().refinement..];
-            if !chain::copy_refinement(store, layout, name, &links, slot, bytes)? {
+        let page_of = |stray: &Stray| stray.place.slot / layout.per_refinement;
+        for group in found.chunk_by_mut(|a, b| page_of(&a.0) == page_of(&b.0)) {
+            if !copy_refinements(store, layout, name, &links, group)? {
                 return Ok(None);
             }
+        }
+        for (stray, record) in found {
+            strays.push(stray);
             rows.push(record);
         }
         skip = 0;
@@ -99,61 +107,50 @@ pub(crate) fn copy<S: PageStore>(
     let (tail, slots, edits) = last.unwrap_or((head, 0, 0));
     Ok(Some(Copy {
         rows,
+        strays,
         tail,
         slots,
         edits,
     }))
 }
 
-/// Makes the first list of an index without lists, around `y`.
-pub(crate) fn first_list<S: PageStore>(store: &S, index: &mut Index, y: &[f32]) -> Result<()> {
-    let _latch = store.latch()?;
-    index.refresh(store)?;
-    let space = index.space.clone();
-    if let Some(directory) = index.meta.directory {
-        let live = directory::all(store, &space, directory)?;
-        if live.is_none_or(|live| !live.is_empty()) {
-            return Ok(());
+/// Copies the refinement records of rows that share their pages. `false`: the pages were freed since.
+fn copy_refinements<S: PageStore>(
+    store: &S,
+    layout: &Layout,
+    leaf: PageRef,
+    links: &[BlockId; 8],
+    rows: &mut [(Stray, RowRecord)],
+) -> Result<bool> {
+    let refinement = layout.row().refinement;
+    for span in 0..layout.spans {
+        let index = rows[0].0.place.slot / layout.per_refinement;
+        let block = links[index * layout.spans + span];
+        let page = store.read(block)?;
+        if !refinement::belongs(&page, block, leaf)? {
+            return Ok(false);
+        }
+        for (stray, record) in rows.iter_mut() {
+            let part = refinement::record(&page, layout, stray.place.slot, span);
+            record[refinement..][layout.span(span)].copy_from_slice(part);
         }
     }
-    let none: [RowRecord; 0] = [];
-    let head = chain::write(store, directory::lists(&space), &none)?;
-    let entry = directory::record(&space, head, EMPTY_SHAPE, y);
-    let directory = chain::write(store, directory::entries(&space), &[entry])?;
-    let old = index.meta.directory;
-    swap_directory(store, index, directory)?;
-    match old {
-        Some(old) => chain::discard(store, old, directory::entries(&space)),
-        None => Ok(()),
-    }
+    Ok(true)
 }
 
-/// Splits the list if nobody else changes the structure now. It is no failure if it is not split.
-pub(crate) fn split<S: PageStore>(store: &S, index: &mut Index, head: PageRef) -> Result<()> {
-    match store.try_latch()? {
-        Some(_latch) => {
-            let done = replace(store, index, head, Into::Two)?;
-            index.refresh(store)?;
-            let Some(directory) = index.meta.directory.filter(|_| done) else {
-                return Ok(());
-            };
-            let lists = directory::all(store, &index.space, directory)?.unwrap_or_default();
-            // A grown index keeps its promises as a built one does: measured at every doubling.
-            if index.has_outgrown(lists.len()) {
-                index.calibrate_latched(store)
-            } else {
-                Ok(())
-            }
-        }
-        None => Ok(()),
-    }
+/// The list as it is described now; `None`: it was replaced.
+pub(crate) fn still_there<S: PageStore>(
+    store: &S,
+    space: &Space,
+    list: &ListEntry,
+) -> Result<Option<ListEntry>> {
+    let live = directory::live(store, space, list.place)?;
+    Ok(live.filter(|live| live.head == list.head))
 }
 
 /// What a list is replaced by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Into {
-    /// Two lists; the first split of an index also gives it its frame.
-    Two,
     /// A list without the dead entries.
     One,
     /// Nothing, if it is empty.
@@ -164,66 +161,38 @@ pub(crate) enum Into {
 pub(crate) fn replace<S: PageStore>(
     store: &S,
     index: &mut Index,
-    head: PageRef,
+    list: &ListEntry,
     into: Into,
 ) -> Result<bool> {
     index.refresh(store)?;
+    let space = index.space.clone();
     let Some(directory) = index.meta.directory else {
         return Ok(false);
     };
-    let Some(live) = directory::all(store, &index.space, directory)? else {
+    let Some(list) = still_there(store, &space, list)? else {
         return Ok(false);
     };
-    let Some(list) = live.iter().copied().find(|list| list.head == head) else {
-        return Ok(false);
-    };
-    let space = index.space.clone();
     let Some(centroid) = directory::centroid(store, &space, list.place)? else {
         return Ok(false);
     };
-    let Some(copy) = copy(store, directory::lists(&space), head, None)? else {
+    let Some(copy) = copy(store, directory::lists(&space), list.head, None)? else {
         return Ok(false);
     };
-    match into {
-        Into::Two if live.len() == 1 && index.meta.frame.is_none() => {
-            found(store, &space, directory, list, copy)
-        }
-        Into::Two => {
-            let parts = halves(
-                &space,
-                &copy.rows,
-                space.options.seed ^ u64::from(head.block.0),
-            );
-            Swing {
-                space: &space,
-                directory,
-                list,
-                founding: None,
-            }
-            .run(store, copy, parts)
-        }
-        Into::One => {
-            let parts = vec![Part {
-                centroid,
-                rows: copy.rows.clone(),
-            }];
-            Swing {
-                space: &space,
-                directory,
-                list,
-                founding: None,
-            }
-            .run(store, copy, parts)
-        }
-        Into::Nothing if copy.rows.is_empty() && live.len() > 1 => Swing {
-            space: &space,
-            directory,
-            list,
-            founding: None,
-        }
-        .run(store, copy, Vec::new()),
-        Into::Nothing => Ok(false),
-    }
+    let parts = match into {
+        Into::One => vec![Part {
+            centroid,
+            rows: copy.rows.clone(),
+        }],
+        Into::Nothing if copy.rows.is_empty() => Vec::new(),
+        Into::Nothing => return Ok(false),
+    };
+    let swing = Swing {
+        space: &space,
+        directory,
+        list,
+        founding: None,
+    };
+    Ok(swing.run(store, copy, parts)?.is_some())
 }
 
 /// The point of a row and how far the row can be from it.
@@ -233,27 +202,6 @@ pub(crate) fn point(space: &Space, record: &[u8]) -> (Vec<f32>, f64) {
         decode(&space.layout, bytes),
         f64::from(bf16(u16_at(bytes, 2))),
     )
-}
-
-/// Divides rows by two-means.
-fn halves(space: &Space, rows: &[RowRecord], seed: u64) -> Vec<Part> {
-    let dims = space.dims();
-    let points: Vec<f32> = rows.iter().flat_map(|row| point(space, row).0).collect();
-    let (centroids, sides) = cluster::two_means(&points, dims, seed);
-    centroids
-        .into_iter()
-        .enumerate()
-        .map(|(side, centroid)| {
-            let rows = rows
-                .iter()
-                .zip(&sides)
-                .filter(|(_, s)| usize::from(**s) == side);
-            Part {
-                centroid,
-                rows: rows.map(|(row, _)| row.clone()).collect(),
-            }
-        })
-        .collect()
 }
 
 /// Gives each row its sign code around the centroid as it is decoded, and the list its shape.
@@ -292,25 +240,30 @@ fn resettle(space: &Space, row: &mut [u8], centroid: &[f32]) -> (f32, f64) {
 }
 
 /// A list about to be replaced.
-struct Swing<'a> {
+pub(crate) struct Swing<'a> {
     /// Of the new lists.
-    space: &'a Space,
+    pub space: &'a Space,
     /// Where the new lists are entered.
-    directory: PageRef,
-    list: ListEntry,
+    pub directory: PageRef,
+    pub list: ListEntry,
     /// The new lists are the first of a new directory, around a new frame.
-    founding: Option<Founding<'a>>,
+    pub founding: Option<Founding<'a>>,
 }
 
-struct Founding<'a> {
-    old_space: &'a Space,
-    old_directory: PageRef,
-    frame: PageRef,
+pub(crate) struct Founding<'a> {
+    pub old_space: &'a Space,
+    pub old_directory: PageRef,
+    pub frame: PageRef,
 }
 
 impl Swing<'_> {
-    /// Writes the parts as lists and puts them in the place of the old one.
-    fn run<S: PageStore>(self, store: &S, mut copied: Copy, parts: Vec<Part>) -> Result<bool> {
+    /// Writes the parts as lists and puts them in the place of the old one. `None`: it was given up.
+    pub fn run<S: PageStore>(
+        self,
+        store: &S,
+        mut copied: Copy,
+        parts: Vec<Part>,
+    ) -> Result<Option<Vec<Written>>> {
         let chain = directory::lists(self.space);
         let mut written = Vec::new();
         for part in parts {
@@ -344,7 +297,7 @@ impl Swing<'_> {
                 Since::Nothing => {
                     self.commit(tail, old_directory, &written)?;
                     chain::discard(store, self.list.head, chain)?;
-                    return Ok(true);
+                    return Ok(Some(written));
                 }
                 Since::Edited => break,
                 Since::Appended if written.is_empty() => break,
@@ -359,7 +312,7 @@ impl Swing<'_> {
         for new in written {
             chain::discard(store, new.head, chain)?;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The one record that makes the change: at most the old tail, the old directory entry (or the meta page
@@ -432,13 +385,17 @@ impl Swing<'_> {
 }
 
 /// What happened to a list since it was copied.
-enum Since {
+pub(crate) enum Since {
     Nothing,
     Appended,
     Edited,
 }
 
-fn since<T: PageTxn>(tail: &LockedTail<T>, copied: &Copy, chain: ChainKind<'_>) -> Result<Since> {
+pub(crate) fn since<T: PageTxn>(
+    tail: &LockedTail<T>,
+    copied: &Copy,
+    chain: ChainKind<'_>,
+) -> Result<Since> {
     let leaf = Leaf::new(
         tail.txn.page(tail.handle),
         tail.name.block,
@@ -452,115 +409,4 @@ fn since<T: PageTxn>(tail: &LockedTail<T>, copied: &Copy, chain: ChainKind<'_>) 
     } else {
         Since::Appended
     })
-}
-
-/// The first split: the frame becomes the mean of the rows, and everything is coded anew around it.
-fn found<S: PageStore>(
-    store: &S,
-    old: &Space,
-    old_directory: PageRef,
-    list: ListEntry,
-    copied: Copy,
-) -> Result<bool> {
-    let mut mean = vec![0f64; old.dims()];
-    for row in &copied.rows {
-        let (y, _) = point(old, row);
-        mean.iter_mut()
-            .zip(&y)
-            .for_each(|(mean, y)| *mean += f64::from(*y));
-    }
-    let count = copied.rows.len().max(1) as f64;
-    let frame = mean.iter().map(|sum| (sum / count) as f32).collect();
-    let space = old.with_frame(frame);
-    let rows: Vec<RowRecord> = copied
-        .rows
-        .iter()
-        .map(|row| recode(old, &space, row))
-        .collect();
-    let parts = halves(&space, &rows, space.options.seed);
-    let none: [RowRecord; 0] = [];
-    let directory = chain::write(store, directory::entries(&space), &none)?;
-    let frame = write_frame(store, &space.frame)?;
-    let founding = Some(Founding {
-        old_space: old,
-        old_directory,
-        frame,
-    });
-    let swing = Swing {
-        space: &space,
-        directory,
-        list,
-        founding,
-    };
-    let done = swing.run(store, copied, parts)?;
-    let unused = if done { old_directory } else { directory };
-    chain::discard(store, unused, directory::entries(&space))?;
-    Ok(done)
-}
-
-/// A row coded around another frame; what its old code lost is lost.
-fn recode(old: &Space, new: &Space, row: &[u8]) -> RowRecord {
-    let layout = &new.layout;
-    let words: Vec<u32> = (0..layout.words)
-        .map(|word| page::u32_at(row, layout.row().words + 4 * word))
-        .collect();
-    let label = Label {
-        tid: u48_at(row, 0),
-        words: &words,
-    };
-    let (mut y, error) = point(old, row);
-    for (y, m) in y.iter_mut().zip(&new.frame) {
-        *y -= m;
-    }
-    let slop = error + 2.0 * U * (norm(&y) + norm(&new.frame));
-    encode(layout, label, &y, slop, &vec![0.0; layout.dims])
-}
-
-/// Writes the frame, last page first.
-pub(crate) fn write_frame<S: PageStore>(store: &S, elements: &[f32]) -> Result<PageRef> {
-    let mut next = None;
-    for chunk in elements.chunks(frame::PER_PAGE).rev() {
-        let mut txn = store.begin();
-        let (block, handle) = txn.allocate(page::is_free)?;
-        let name = frame::format_page(txn.page_mut(handle), block, chunk);
-        page::set_next(txn.page_mut(handle), next);
-        txn.commit()?;
-        next = Some(name);
-    }
-    next.ok_or(Error::Contended {
-        operation: "writing the frame",
-        attempts: 0,
-    })
-}
-
-/// Puts a new directory in the place of the old one, which is retired. Under the latch.
-pub(crate) fn swap_directory<S: PageStore>(
-    store: &S,
-    index: &mut Index,
-    directory: PageRef,
-) -> Result<()> {
-    let entries = directory::entries(&index.space);
-    let mut txn = match index.meta.directory {
-        Some(head) => match chain::lock_tail(store, head, entries)? {
-            Some(LockedTail {
-                mut txn, handle, ..
-            }) => {
-                page::retire(txn.page_mut(handle));
-                txn
-            }
-            None => {
-                return Err(Error::Contended {
-                    operation: "changing the directory",
-                    attempts: 1,
-                });
-            }
-        },
-        None => store.begin(),
-    };
-    let handle = txn.lock(META)?;
-    let mut meta = Meta::read(txn.page(handle))?;
-    meta.directory = Some(directory);
-    meta.write(txn.page_mut(handle));
-    txn.commit()?;
-    index.refresh(store)
 }

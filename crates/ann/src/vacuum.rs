@@ -8,18 +8,22 @@
 use std::collections::HashSet;
 
 use crate::chain::{self, LockedTail};
-use crate::directory;
+use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
-use crate::index::{ATTEMPTS, Index};
+use crate::founding;
+use crate::index::{ATTEMPTS, Index, change_meta};
 use crate::insert::{Aside, lock_aside_tail};
 use crate::page::leaf::{self, Leaf};
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, tids};
+use crate::split::{dissolve, split_latched};
 use crate::store::{BlockId, HeapTid, PageStore, PageTxn};
 use crate::structure::{self, Into};
 
 /// A list is rewritten when at least one of so many entries is dead.
 const DEAD_SHARE: usize = 8;
+/// A list of less than this share of what suits a list is shared out among its neighbours.
+const SMALL_SHARE: usize = 8;
 
 /// What a bulk delete did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,23 @@ impl Index {
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Interrupted`], [`Error::Contended`].
     pub fn bulk_delete<S: PageStore>(
+        &mut self,
+        store: &S,
+        dead: &mut dyn FnMut(HeapTid) -> bool,
+    ) -> Result<Removed> {
+        self.refresh(store)?;
+        if !self.meta.is_vacuuming {
+            // No rows are moving when this is had, and none will until the mark is taken off.
+            let _latch = store.latch()?;
+            change_meta(store, |meta| meta.is_vacuuming = true)?;
+        }
+        let done = self.delete_everywhere(store, dead)?;
+        change_meta(store, |meta| meta.is_vacuuming = false)?;
+        self.refresh(store)?;
+        Ok(done)
+    }
+
+    fn delete_everywhere<S: PageStore>(
         &mut self,
         store: &S,
         dead: &mut dyn FnMut(HeapTid) -> bool,
@@ -208,47 +229,77 @@ impl Index {
     /// [`Error::Corrupt`], [`Error::Interrupted`].
     pub fn cleanup<S: PageStore>(&mut self, store: &S) -> Result<()> {
         self.refresh(store)?;
+        if self.meta.is_vacuuming {
+            // Of a vacuum that was broken off: there is one at a time, and this is it.
+            let _latch = store.latch()?;
+            change_meta(store, |meta| meta.is_vacuuming = false)?;
+            self.refresh(store)?;
+        }
         if let Some(directory) = self.meta.directory {
             let lists = directory::all(store, &self.space, directory)?.unwrap_or_default();
+            let mut left = lists.len();
             for list in lists {
-                let (live, total) =
-                    chain::occupancy(store, list.head, directory::lists(&self.space))?;
-                let into = match live {
-                    0 => Into::Nothing,
-                    _ if live >= self.meta.options.split_rows() => Into::Two,
-                    _ if (total - live) * DEAD_SHARE >= total => Into::One,
-                    _ => continue,
-                };
-                let _latch = store.latch()?;
-                if !structure::replace(store, self, list.head, into)? && live == 0 && total > 0 {
-                    structure::replace(store, self, list.head, Into::One)?;
-                }
+                left -= usize::from(self.tend(store, &list, left > 1)?);
             }
         }
         let _latch = store.latch()?;
-        self.compact_directory(store)?;
+        self.refresh(store)?;
+        if let Some(directory) = self.meta.directory {
+            let entries = directory::entries(&self.space);
+            let (live, total) = chain::occupancy(store, directory, entries)?;
+            if total > 0 && (total - live) * DEAD_SHARE >= total {
+                self.compact_directory(store)?;
+            }
+        }
         for aside in Aside::ALL {
             self.trim_aside(store, aside)?;
         }
         self.sweep(store)
     }
 
-    fn compact_directory<S: PageStore>(&mut self, store: &S) -> Result<()> {
-        self.refresh(store)?;
-        let Some(old) = self.meta.directory else {
-            return Ok(());
-        };
-        let entries = directory::entries(&self.space);
-        let (live, total) = chain::occupancy(store, old, entries)?;
-        if (total - live) * DEAD_SHARE < total {
-            return Ok(());
+    /// Gives a list the form it should have. `true`: it was removed.
+    fn tend<S: PageStore>(
+        &mut self,
+        store: &S,
+        list: &ListEntry,
+        may_vanish: bool,
+    ) -> Result<bool> {
+        let options = self.meta.options;
+        let (live, total) = chain::occupancy(store, list.head, directory::lists(&self.space))?;
+        let is_sparse = total > 0 && (total - live) * DEAD_SHARE >= total;
+        if live >= options.split_rows() {
+            let _latch = store.latch()?;
+            split_latched(store, self, list)?;
+        } else if live * SMALL_SHARE <= options.list_rows as usize && may_vanish {
+            let _latch = store.latch()?;
+            return dissolve(store, self, list);
+        } else if is_sparse {
+            let _latch = store.latch()?;
+            structure::replace(store, self, list, Into::One)?;
         }
-        let Some(copy) = structure::copy(store, entries, old, None)? else {
-            return Ok(());
-        };
-        let new = chain::write(store, entries, &copy.rows)?;
-        structure::swap_directory(store, self, new)?;
-        chain::discard(store, old, directory::entries(&self.space))
+        Ok(false)
+    }
+
+    /// Copies the live entries of the directory to a new one. Under the latch.
+    pub(crate) fn compact_directory<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            self.refresh(store)?;
+            let Some(old) = self.meta.directory else {
+                return Ok(());
+            };
+            let entries = directory::entries(&self.space);
+            let Some(copy) = structure::copy(store, entries, old, None)? else {
+                return Ok(());
+            };
+            let new = chain::write(store, entries, &copy.rows)?;
+            let done = founding::swap_directory(store, self, new, Some(&copy))?;
+            let unused = if done { old } else { new };
+            chain::discard(store, unused, directory::entries(&self.space))?;
+            if done {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Frees empty pages at the end of a chain without order, and the chain when it is empty.

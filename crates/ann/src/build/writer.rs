@@ -8,6 +8,7 @@ use crate::chain;
 use crate::code::RowRecord;
 use crate::directory;
 use crate::error::{Error, Result};
+use crate::founding;
 use crate::index::Index;
 use crate::insert::{Aside, EMPTY_SHAPE, extend_aside};
 use crate::page::leaf::{self, Leaf};
@@ -15,7 +16,7 @@ use crate::page::meta::{META, Meta};
 use crate::page::{self, Kind, PageRef, refinement, u32_at, u48_at};
 use crate::query::Shape;
 use crate::store::{AppendPages, BlockId, HeapTid, PAGE_BYTES, PageBytes, PageStore, PageTxn};
-use crate::structure::{self, point};
+use crate::structure::point;
 
 /// Leaves of one list that are kept until it is finished, so that its head can name the tail; a longer list's head is
 /// changed afterwards.
@@ -223,7 +224,7 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
         }
         if !self.entries.is_empty() {
             let directory = chain::write(store, directory::entries(space), &self.entries)?;
-            let frame = structure::write_frame(store, &space.frame)?;
+            let frame = founding::write_frame(store, &space.frame)?;
             let mut txn = store.begin();
             let handle = txn.lock(META)?;
             let mut meta = Meta::read(txn.page(handle))?;

@@ -18,11 +18,12 @@ const INCARNATION: usize = 4;
 const NEXT: usize = 8;
 const COUNT: usize = 16;
 const FLAGS: usize = 18;
+const MOVED: usize = 19;
 const OWNER: usize = 24;
 /// Where the part begins that belongs to the kind.
 pub(super) const HEADER_BYTES: usize = 32;
 
-const RETIRED: u16 = 1;
+const RETIRED: u8 = 1;
 
 /// What a page is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,12 +124,21 @@ pub(super) fn set_count(page: &mut PageBytes, count: usize) {
 
 /// Was the chain that ends here replaced by another?
 pub(crate) fn is_retired(page: &PageBytes) -> bool {
-    u16_at(page, FLAGS) & RETIRED != 0
+    page[FLAGS] & RETIRED != 0
 }
 
 pub(crate) fn retire(page: &mut PageBytes) {
-    let flags = u16_at(page, FLAGS) | RETIRED;
-    put_u16(page, FLAGS, flags);
+    page[FLAGS] |= RETIRED;
+}
+
+/// In the tail of a list: the stamp of the last row that moved to or from another list; 0: none did.
+pub(crate) fn moved(page: &PageBytes) -> u64 {
+    u64::from(u32_at(page, MOVED)) | u64::from(page[MOVED + 4]) << 32
+}
+
+/// Forty bits last for a million millions of moves.
+pub(crate) fn set_moved(page: &mut PageBytes, stamp: u64) {
+    page[MOVED..MOVED + 5].copy_from_slice(&stamp.to_le_bytes()[..5]);
 }
 
 /// Is this still the page that `name` named? `false`: it was freed since, which is no damage. A page that

@@ -14,6 +14,7 @@ const DIMENSIONS: usize = HEADER_BYTES;
 const METRIC: usize = HEADER_BYTES + 4;
 const BITS: usize = HEADER_BYTES + 5;
 const FILTERS: usize = HEADER_BYTES + 6;
+const STATE: usize = HEADER_BYTES + 7;
 const LISTS: usize = HEADER_BYTES + 8;
 const LIST_ROWS: usize = HEADER_BYTES + 12;
 const SEED: usize = HEADER_BYTES + 16;
@@ -24,6 +25,12 @@ const UNORDERED: usize = HEADER_BYTES + 48;
 const BOUNDLESS: usize = HEADER_BYTES + 56;
 const CALIBRATED_LISTS: usize = HEADER_BYTES + 64;
 const SLACKS: usize = HEADER_BYTES + 72;
+const MOVES: usize = SLACKS + 8 * LEVELS.len();
+
+/// Rows are moving between lists, or were when a crash came.
+const MOVING: u8 = 1;
+/// A vacuum walks the lists, or did when it was broken off: rows must not move behind it.
+const VACUUMING: u8 = 2;
 
 /// The meta page as a value.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +46,10 @@ pub(crate) struct Meta {
     pub unordered: Option<PageRef>,
     /// Chain of the rows that are too large to compute with.
     pub boundless: Option<PageRef>,
+    /// The stamp of the last row that moved from one list to another.
+    pub moves: u64,
+    pub is_moving: bool,
+    pub is_vacuuming: bool,
     pub calibration: Calibration,
 }
 
@@ -100,6 +111,9 @@ impl Meta {
             nulls: PageRef::read(page, NULLS),
             unordered: PageRef::read(page, UNORDERED),
             boundless: PageRef::read(page, BOUNDLESS),
+            moves: u64_at(page, MOVES),
+            is_moving: page[STATE] & MOVING != 0,
+            is_vacuuming: page[STATE] & VACUUMING != 0,
             calibration: Calibration {
                 lists: u32_at(page, CALIBRATED_LISTS),
                 slacks,
@@ -121,6 +135,9 @@ impl Meta {
         PageRef::write(self.nulls, page, NULLS);
         PageRef::write(self.unordered, page, UNORDERED);
         PageRef::write(self.boundless, page, BOUNDLESS);
+        put_u64(page, MOVES, self.moves);
+        let state = |bit, is_set| if is_set { bit } else { 0 };
+        page[STATE] = state(MOVING, self.is_moving) | state(VACUUMING, self.is_vacuuming);
         put_u32(page, CALIBRATED_LISTS, self.calibration.lists);
         for (i, slack) in self.calibration.slacks.iter().enumerate() {
             put_f32(page, SLACKS + 8 * i, slack.list);
