@@ -44,7 +44,7 @@ status: ## Whether it runs, and its URL
 	@scripts/cluster status
 
 ##@ Develop
-.PHONY: regress-update prove-docker bench-distance bench-decode bench-embed bench-load train-detector train-embedder
+.PHONY: regress-update prove-docker bench-distance bench-decode bench-embed bench-load bench-index train-detector train-embedder
 regress-update: ## Accept the output of the SQL regression files
 	@scripts/test regress-update
 prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
@@ -57,6 +57,8 @@ bench-embed: ## First and later calls of embed_image
 	@scripts/bench/embed
 bench-load: ## The loader, images per second and share of each stage
 	@scripts/bench/load
+bench-index: ## The index beside pgvector's HNSW and IVFFlat; SMOKE=1: a minute; SETS=, PARTS=, ENGINES= choose
+	@scripts/bench/index/run
 train-detector: ## Train and export models/shipped/garment-detector
 	@models/train garment-detector
 train-embedder: ## Train and export models/shipped/garment-embedder
