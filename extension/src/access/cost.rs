@@ -29,7 +29,7 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
     // SAFETY: PostgreSQL's contract of amcostestimate: the path is complete, the results may be
     // written; genericcostestimate is made for any access method.
     unsafe {
-        if (*path).indexorderbys.is_null() {
+        if (*path).indexorderbys.is_null() || needs_tid((*path).indexinfo) {
             // Without an order every other path is better, and there always is one.
             (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
             (*selectivity, *correlation, *pages) = (1.0, 0.0, 0.0);
@@ -68,5 +68,27 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         *selectivity = generic.indexSelectivity;
         *correlation = 0.0;
         *pages = index_pages;
+    }
+}
+
+/// Whether the query asks for `ctid`, as FOR UPDATE does. The executor has no TID for a row that it sorted
+/// again (`IndexNextWithReorder`: ExecForceStoreHeapTuple leaves `tts_tid` invalid), for any access method.
+///
+/// # Safety
+/// `index` is that of a path.
+unsafe fn needs_tid(index: *mut pg_sys::IndexOptInfo) -> bool {
+    let tid = pg_sys::SelfItemPointerAttributeNumber - pg_sys::FirstLowInvalidHeapAttributeNumber;
+    // SAFETY: the caller's promise. As `check_index_only` looks for the columns that a query needs.
+    unsafe {
+        let table = (*index).rel;
+        let mut needed = std::ptr::null_mut();
+        let mut add = |expression: *mut pg_sys::Node| {
+            pg_sys::pull_varattnos(expression, (*table).relid, &raw mut needed);
+        };
+        add((*(*table).reltarget).exprs.cast());
+        for condition in super::items::<pg_sys::RestrictInfo>((*table).baserestrictinfo) {
+            add((*condition).clause.cast());
+        }
+        pg_sys::bms_is_member(tid, needed)
     }
 }

@@ -72,10 +72,27 @@ fn with_index<T>(oid: pg_sys::Oid, work: impl FnOnce(&BufferStore, &mut Index) -
             "Indexes of tables are listed by \\d in psql.",
         );
     }
+    may_read_table(oid, &relation);
     // SAFETY: open and locked until `relation` is dropped.
     let store = unsafe { BufferStore::new(relation.as_ptr()) };
     let mut index = or_raise(Index::open(&store), relation.as_ptr());
     work(&store, &mut index)
+}
+
+/// Whoever may read the table may look into its index.
+fn may_read_table(index: pg_sys::Oid, relation: &PgRelation) {
+    // SAFETY: look-ups in the catalogue; the index is open and so has a table.
+    let may_read = unsafe {
+        let table = pg_sys::IndexGetRelation(index, false);
+        pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT.into())
+    };
+    if may_read != pg_sys::AclResult::ACLCHECK_OK {
+        refuse(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for index {}", relation.name()),
+            "GRANT SELECT on its table allows it.",
+        );
+    }
 }
 
 const AMBUILD: unsafe extern "C-unwind" fn(
