@@ -72,6 +72,16 @@ fn with_index<T>(oid: pg_sys::Oid, work: impl FnOnce(&BufferStore, &mut Index) -
             "Indexes of tables are listed by \\d in psql.",
         );
     }
+    if !relation.is_index() {
+        refuse(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!(
+                "\"{}\" is the index of a partitioned table",
+                relation.name()
+            ),
+            "Name the index of one of its partitions.",
+        );
+    }
     may_read_table(oid, &relation);
     // SAFETY: open and locked until `relation` is dropped.
     let store = unsafe { BufferStore::new(relation.as_ptr()) };

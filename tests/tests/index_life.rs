@@ -1,0 +1,685 @@
+//! An index through its life: built, filled, changed, emptied, rebuilt; of every kind of table.
+
+mod index_support;
+
+use anyhow::{Context, Result, ensure};
+use index_support::{
+    BY_INDEX_EXACTLY, catalogue, check_index, database, expect_exact, expect_plan, info, recall,
+    rows_of, truth_of, wait_until,
+};
+use lookbook_tests::Cluster;
+use postgres::Client;
+
+const ALL: &str = "SELECT id, v <-> look(7) FROM look ORDER BY v <-> look(7)";
+
+fn bytes(client: &mut Client, relation: &str) -> Result<i64> {
+    Ok(client
+        .query_one("SELECT pg_relation_size($1::text::regclass)", &[&relation])?
+        .get(0))
+}
+
+/// The mean recall at 10 of 40 queries at the default setting.
+fn mean_recall(client: &mut Client) -> Result<f64> {
+    let mut total = 0.0;
+    client.batch_execute("RESET lookbook.recall")?;
+    for query in 0..40 {
+        let query = format!(
+            "SELECT id, v <-> look({0}) FROM look ORDER BY v <-> look({0}) LIMIT 10",
+            500_000 + query
+        );
+        total += recall(&rows_of(client, &query)?, &truth_of(client, &query)?);
+    }
+    client.batch_execute("SET lookbook.recall = 1")?;
+    Ok(total / 40.0)
+}
+
+#[test]
+fn an_index_on_an_empty_table_splits_as_inserts_and_copies_fill_it() -> Result<()> {
+    let (_, mut client) = database(Cluster::shared()?, "from_empty")?;
+    client.batch_execute(
+        "CREATE TABLE look (id bigint, category int, v embedding(32));
+         CREATE INDEX looks ON look USING lookbook (v, category);",
+    )?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    assert_eq!(check_index(&mut client, "looks")?, 0);
+    ensure!(rows_of(&mut client, ALL)?.is_empty());
+    // Row by row, each in a transaction of its own.
+    for n in 1..=300_i64 {
+        client.execute("INSERT INTO look VALUES ($1, 0, look($1))", &[&n])?;
+    }
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 300);
+    client
+        .batch_execute("INSERT INTO look SELECT n, 1, look(n) FROM generate_series(301, 4000) n")?;
+    client.batch_execute("CREATE TEMP TABLE more AS SELECT n::bigint AS id, 2 AS category, look(n) AS v FROM generate_series(4001, 8000) n")?;
+    let mut copied = Vec::new();
+    std::io::Read::read_to_end(
+        &mut client.copy_out("COPY more TO STDOUT (FORMAT binary)")?,
+        &mut copied,
+    )?;
+    let mut copy = client.copy_in("COPY look FROM STDIN (FORMAT binary)")?;
+    std::io::Write::write_all(&mut copy, &copied)?;
+    assert_eq!(copy.finish()?, 4_000);
+
+    assert_eq!(check_index(&mut client, "looks")?, 8_000);
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 8_000);
+    let lists = info(&mut client, "looks", "lists")?;
+    ensure!(lists >= 8, "{lists} lists of 8,000 rows");
+    client.batch_execute("VACUUM look")?;
+    let grown = mean_recall(&mut client)?;
+    let grown_bytes = bytes(&mut client, "looks")?;
+    client.batch_execute("REINDEX INDEX looks")?;
+    let rebuilt = mean_recall(&mut client)?;
+    ensure!(
+        grown >= 0.97 && grown >= 0.9 * rebuilt,
+        "recall {grown} grown, {rebuilt} rebuilt"
+    );
+    let rebuilt_bytes = bytes(&mut client, "looks")?;
+    ensure!(
+        grown_bytes <= 3 * rebuilt_bytes,
+        "{grown_bytes} bytes grown, {rebuilt_bytes} rebuilt"
+    );
+    Ok(())
+}
+
+#[test]
+fn deleting_all_and_loading_again_leaves_no_bloat() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "no_bloat", 4_000)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    let mut sizes = vec![bytes(&mut client, "looks")?];
+    for round in 0..5 {
+        client.batch_execute("DELETE FROM look")?;
+        client.batch_execute("VACUUM look")?;
+        assert_eq!(check_index(&mut client, "looks")?, 0);
+        ensure!(rows_of(&mut client, ALL)?.is_empty());
+        client.batch_execute(&format!(
+            "INSERT INTO look SELECT n, n % 10, look(n + {round}) FROM generate_series(1, 4000) n"
+        ))?;
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 4_000);
+        sizes.push(bytes(&mut client, "looks")?);
+    }
+    // What splitting needs on its way is needed once.
+    ensure!(
+        sizes[5] <= 3 * sizes[0] && sizes[5] * 10 <= sizes[2] * 11,
+        "the index went through {sizes:?} bytes"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_share_of_rows_deleted_again_and_again_is_taken_out_of_the_lists() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "delete_share", 6_000)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    for round in 0..4 {
+        client.batch_execute(&format!("DELETE FROM look WHERE id % 5 = {round}"))?;
+        // Dead rows are not given out, vacuumed or not.
+        let live = 6_000 - 1_200 * (round + 1);
+        assert_eq!(expect_exact(&mut client, "looks", ALL)? as i64, live);
+        client.batch_execute("VACUUM look")?;
+        assert_eq!(check_index(&mut client, "looks")?, live);
+        assert_eq!(expect_exact(&mut client, "looks", ALL)? as i64, live);
+    }
+    let dead = info(&mut client, "looks", "dead_rows")?;
+    ensure!(dead <= 1_200 / 4, "{dead} dead rows are left");
+    let mean = mean_recall(&mut client)?;
+    ensure!(mean >= 0.97, "recall {mean} after deletes");
+    Ok(())
+}
+
+#[test]
+fn updates_are_followed_hot_or_not() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "updates", 3_000)?;
+    client.batch_execute(
+        "ALTER TABLE look ADD note text; ALTER TABLE look SET (fillfactor = 50);
+         CREATE INDEX looks ON look USING lookbook (v, category)",
+    )?;
+    client.batch_execute("VACUUM FULL look")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    let by_category =
+        "SELECT id, v <-> look(7) FROM look WHERE category = 3 ORDER BY v <-> look(7)";
+    // Nothing that is indexed: HOT, and the index is not touched.
+    client.batch_execute(
+        "UPDATE look SET note = 'a' WHERE id % 2 = 0; UPDATE look SET note = 'b' WHERE id % 4 = 0",
+    )?;
+    client
+        .batch_execute("SELECT pg_stat_force_next_flush()")
+        .or_else(|error| {
+            // Since 15; before, statistics come by themselves.
+            error.as_db_error().map(drop).ok_or(error)
+        })?;
+    assert_eq!(check_index(&mut client, "looks")?, 3_000);
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 3_000);
+    assert_eq!(expect_exact(&mut client, "looks", by_category)?, 300);
+    // The vector, a filter column, both, to NULL and back.
+    for update in [
+        "v = look(id + 9000) WHERE id % 3 = 0",
+        "category = 3 WHERE id % 3 = 1",
+        "v = look(id), category = id % 10 WHERE id % 7 = 0",
+        "v = NULL WHERE id % 5 = 0",
+        "v = look(id * 3) WHERE v IS NULL",
+        "category = NULL WHERE id % 11 = 0",
+    ] {
+        client.batch_execute(&format!("UPDATE look SET {update}"))?;
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 3_000, "{update}");
+        expect_exact(&mut client, "looks", by_category)?;
+        client.batch_execute("VACUUM look")?;
+        assert_eq!(check_index(&mut client, "looks")?, 3_000, "{update}");
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 3_000, "{update}");
+        expect_exact(&mut client, "looks", by_category)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn rolled_back_rows_are_never_seen() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "rolled_back", 2_000)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    client.batch_execute(
+        "BEGIN; INSERT INTO look SELECT n, 1, look(n) FROM generate_series(10001, 14000) n;
+         SAVEPOINT s; DELETE FROM look WHERE id % 2 = 0; ROLLBACK TO s; UPDATE look SET v = look(id + 1)",
+    )?;
+    // Inside, its own changes are seen.
+    assert_eq!(
+        expect_exact(&mut client, "looks", ALL)
+            .or_else(|_| rows_of(&mut client, ALL).map(|rows| rows.len()))?,
+        6_000
+    );
+    client.batch_execute("ROLLBACK")?;
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 2_000);
+    client.batch_execute("VACUUM look")?;
+    assert_eq!(check_index(&mut client, "looks")?, 2_000);
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 2_000);
+    Ok(())
+}
+
+#[test]
+fn concurrent_builds_miss_no_row_that_is_written_meanwhile() -> Result<()> {
+    let (database, mut client) = catalogue(Cluster::shared()?, "concurrently", 4_000)?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    for (round, build) in [
+        "CREATE INDEX CONCURRENTLY looks ON look USING lookbook (v, category)",
+        "REINDEX INDEX CONCURRENTLY looks",
+        "REINDEX TABLE CONCURRENTLY look",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut writer = database.connect()?;
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            let writing = scope.spawn(|| -> Result<()> {
+                let first = 100_000 * (round as i64 + 1);
+                let mut n = first;
+                while !is_over.load(std::sync::atomic::Ordering::SeqCst) || n < first + 20 {
+                    writer.execute("INSERT INTO look VALUES ($1, 3, look($1))", &[&n])?;
+                    writer.execute(
+                        "UPDATE look SET v = look(id + 1) WHERE id = $1::bigint - 50",
+                        &[&n],
+                    )?;
+                    writer.execute("DELETE FROM look WHERE id = $1::bigint - 70", &[&n])?;
+                    n += 1;
+                }
+                Ok(())
+            });
+            let built = client.batch_execute(build);
+            is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+            writing
+                .join()
+                .map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+            built.context(*build)
+        })?;
+        let rows: i64 = client.query_one("SELECT count(*) FROM look", &[])?.get(0);
+        assert_eq!(
+            expect_exact(&mut client, "looks", ALL)? as i64,
+            rows,
+            "{build}"
+        );
+        client.batch_execute("VACUUM look")?;
+        check_index(&mut client, "looks")?;
+        assert_eq!(
+            expect_exact(&mut client, "looks", ALL)? as i64,
+            rows,
+            "{build}"
+        );
+        let invalid: i64 = client
+            .query_one("SELECT count(*) FROM pg_index WHERE NOT indisvalid", &[])?
+            .get(0);
+        assert_eq!(invalid, 0, "{build}");
+    }
+    Ok(())
+}
+
+#[test]
+fn builds_need_little_memory_and_show_their_progress() -> Result<()> {
+    let (database, mut client) = catalogue(Cluster::shared()?, "progress", 12_000)?;
+    client.batch_execute("SET maintenance_work_mem = '1MB'")?;
+    let builder: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    let mut watcher = database.connect()?;
+    let mut phases = Vec::new();
+    let mut most = 0;
+    std::thread::scope(|scope| -> Result<()> {
+        let building = scope.spawn(|| {
+            client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")
+        });
+        while !building.is_finished() {
+            for row in watcher.query(
+                "SELECT phase, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = $1",
+                &[&builder],
+            )? {
+                let (phase, done, total): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+                ensure!(total == 0 || done <= total, "{done} of {total} rows in {phase}");
+                most = most.max(done);
+                if phases.last() != Some(&phase) {
+                    phases.push(phase);
+                }
+            }
+        }
+        building
+            .join()
+            .map_err(|_| anyhow::anyhow!("the builder panicked"))??;
+        Ok(())
+    })?;
+    ensure!(
+        phases.len() >= 2
+            && phases
+                .iter()
+                .all(|phase| phase.starts_with("building index: ") || phase == "initializing"),
+        "{phases:?}"
+    );
+    ensure!(most > 0, "no rows were counted in {phases:?}");
+    assert_eq!(check_index(&mut client, "looks")?, 12_000);
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    expect_exact(&mut client, "looks", ALL)?;
+    let left: i64 = client
+        .query_one("SELECT count(*) FROM pg_stat_progress_create_index", &[])?
+        .get(0);
+    assert_eq!(left, 0);
+    Ok(())
+}
+
+#[test]
+fn a_failed_or_cancelled_build_leaves_nothing_behind() -> Result<()> {
+    let (database, mut client) = catalogue(Cluster::shared()?, "failed_build", 20_000)?;
+    let files = "SELECT count(*) FROM pg_class WHERE relname LIKE 'looks%'";
+    // A row that cannot be indexed, seen late in the scan.
+    client.batch_execute("INSERT INTO look VALUES (20001, 1, look(1))")?;
+    let failing = "CREATE INDEX looks ON look USING lookbook (v, (1 / (20001 - id)::int))";
+    let (code, message) = index_support::error_of(&mut client, failing)?;
+    ensure!(code == "22012", "{code} {message}");
+    assert_eq!(client.query_one(files, &[])?.get::<_, i64>(0), 0);
+    // Cancelled, at several moments.
+    let size_before: i64 = client
+        .query_one("SELECT pg_database_size(current_database())", &[])?
+        .get(0);
+    let mut cancelled = 0;
+    for timeout in [20, 60, 120, 250, 400] {
+        client.batch_execute(&format!("SET statement_timeout = {timeout}"))?;
+        match client.batch_execute("CREATE INDEX looks ON look USING lookbook (v)") {
+            Ok(()) => client.batch_execute("SET statement_timeout = 0; DROP INDEX looks")?,
+            Err(error) => {
+                let error = error.as_db_error().context("the server answers")?;
+                ensure!(error.code().code() == "57014", "{error}");
+                cancelled += 1;
+            }
+        }
+        client.batch_execute("SET statement_timeout = 0")?;
+        assert_eq!(client.query_one(files, &[])?.get::<_, i64>(0), 0);
+    }
+    ensure!(cancelled >= 2, "only {cancelled} builds were cancelled");
+    client.batch_execute("CHECKPOINT")?;
+    let size: i64 = client
+        .query_one("SELECT pg_database_size(current_database())", &[])?
+        .get(0);
+    ensure!(
+        size < size_before + 1_000_000,
+        "{size_before} bytes became {size}"
+    );
+    // Concurrently: it leaves an invalid index, as PostgreSQL says, that takes rows and can be dropped.
+    client.batch_execute("SET statement_timeout = 40")?;
+    let built = client.batch_execute("CREATE INDEX CONCURRENTLY looks ON look USING lookbook (v)");
+    client.batch_execute("SET statement_timeout = 0")?;
+    if built.is_err() {
+        client.batch_execute(
+            "INSERT INTO look SELECT n, 1, look(n) FROM generate_series(30001, 30100) n",
+        )?;
+        client.batch_execute("REINDEX INDEX CONCURRENTLY looks")?;
+    }
+    assert_eq!(
+        check_index(&mut database.connect()?, "looks")?,
+        client
+            .query_one("SELECT count(*) FROM look", &[])?
+            .get::<_, i64>(0)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_cancelled_insert_leaves_a_sound_index() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "cancelled_insert", 500)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    let mut cancelled = 0;
+    for timeout in [15, 40, 80, 160, 320] {
+        client.batch_execute(&format!("SET statement_timeout = {timeout}"))?;
+        let insert =
+            "INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(1001, 200000) n";
+        cancelled += i32::from(client.batch_execute(insert).is_err());
+        client.batch_execute("SET statement_timeout = 0")?;
+        check_index(&mut client, "looks")?;
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 500);
+    }
+    assert_eq!(cancelled, 5);
+    client.batch_execute("VACUUM look")?;
+    assert_eq!(check_index(&mut client, "looks")?, 500);
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 500);
+    Ok(())
+}
+
+#[test]
+fn temporary_and_unlogged_tables_have_indexes_too() -> Result<()> {
+    let (_, mut client) = database(Cluster::shared()?, "kinds_of_tables")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    for kind in ["TEMPORARY", "UNLOGGED"] {
+        client.batch_execute(&format!(
+            "CREATE {kind} TABLE look (id bigint, category int, v embedding(32));
+             CREATE INDEX looks ON look USING lookbook (v, category);
+             INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(1, 2500) n"
+        ))?;
+        assert_eq!(check_index(&mut client, "looks")?, 2_500);
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 2_500);
+        client.batch_execute("DELETE FROM look WHERE id > 1000")?;
+        client.batch_execute("VACUUM look")?;
+        client.batch_execute("REINDEX INDEX looks")?;
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 1_000);
+        if kind == "UNLOGGED" {
+            client.batch_execute("ALTER TABLE look SET LOGGED")?;
+            assert_eq!(expect_exact(&mut client, "looks", ALL)?, 1_000);
+            client.batch_execute("ALTER TABLE look SET UNLOGGED")?;
+            assert_eq!(expect_exact(&mut client, "looks", ALL)?, 1_000);
+        }
+        client.batch_execute("DROP TABLE look")?;
+    }
+    client.batch_execute(
+        "BEGIN; CREATE TEMP TABLE look (id bigint, v embedding(32)) ON COMMIT DELETE ROWS;
+         CREATE INDEX looks ON look USING lookbook (v);
+         INSERT INTO look SELECT n, look(n) FROM generate_series(1, 800) n; COMMIT;
+         INSERT INTO look SELECT n, look(n) FROM generate_series(1, 10) n",
+    )?;
+    assert_eq!(check_index(&mut client, "looks")?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_truncated_table_starts_anew_and_a_rolled_back_truncate_does_not() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "truncate", 3_000)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    client
+        .batch_execute("BEGIN; TRUNCATE look; INSERT INTO look VALUES (1, 1, look(1)); ROLLBACK")?;
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 3_000);
+    client.batch_execute("TRUNCATE look")?;
+    assert_eq!(check_index(&mut client, "looks")?, 0);
+    client.batch_execute(
+        "INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(1, 700) n",
+    )?;
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 700);
+    // In the transaction that empties or makes the table.
+    client.batch_execute(
+        "BEGIN; TRUNCATE look; INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(1, 900) n; COMMIT",
+    )?;
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 900);
+    Ok(())
+}
+
+#[test]
+fn a_rewritten_table_has_its_index_built_anew() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "rewrites", 2_500)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    let by_category =
+        "SELECT id, v <-> look(7) FROM look WHERE category = '3' ORDER BY v <-> look(7)";
+    for rewrite in [
+        "VACUUM FULL look",
+        "ALTER TABLE look ALTER category TYPE bigint",
+        "ALTER TABLE look ALTER category TYPE text",
+        "ALTER TABLE look ALTER category TYPE varchar(20)",
+        "ALTER TABLE look ALTER v TYPE embedding(32) USING v * 1",
+        "ALTER TABLE look ADD COLUMN now timestamptz DEFAULT clock_timestamp()",
+        "CREATE UNIQUE INDEX by_id ON look (id); CLUSTER look USING by_id",
+    ] {
+        client
+            .batch_execute(rewrite)
+            .with_context(|| rewrite.to_owned())?;
+        check_index(&mut client, "looks")?;
+        assert_eq!(expect_exact(&mut client, "looks", ALL)?, 2_500, "{rewrite}");
+        assert_eq!(
+            expect_exact(&mut client, "looks", by_category)?,
+            250,
+            "{rewrite}"
+        );
+    }
+    // Another dimension is another index.
+    let other = "ALTER TABLE look ALTER v TYPE embedding(16) USING subvector(v, 1, 16)";
+    client.batch_execute(other)?;
+    assert_eq!(info(&mut client, "looks", "dimensions")?, 16);
+    assert_eq!(check_index(&mut client, "looks")?, 2_500);
+    // A column that takes any dimension still has an index of one.
+    client.batch_execute("ALTER TABLE look ALTER v TYPE embedding")?;
+    let (code, message) = index_support::error_of(
+        &mut client,
+        "INSERT INTO look VALUES (99999, '1', '[1,2,3]')",
+    )?;
+    ensure!(
+        code == "22000" && message.contains("different embedding dimensions 16 and 3"),
+        "{code} {message}"
+    );
+    assert_eq!(check_index(&mut client, "looks")?, 2_500);
+    let (code, message) = index_support::error_of(&mut client, "REINDEX INDEX looks")?;
+    ensure!(
+        code == "22023" && message.contains("column does not have dimensions"),
+        "{code} {message}"
+    );
+    assert_eq!(check_index(&mut client, "looks")?, 2_500);
+    Ok(())
+}
+
+#[test]
+fn partitions_are_merged_in_order() -> Result<()> {
+    let (_, mut client) = database(Cluster::shared()?, "partitions")?;
+    client.batch_execute(
+        "CREATE TABLE look (id bigint, category int, v embedding(32)) PARTITION BY LIST (category);
+         CREATE TABLE look_a PARTITION OF look FOR VALUES IN (0, 1, 2);
+         CREATE TABLE look_b PARTITION OF look FOR VALUES IN (3, 4, 5);
+         CREATE INDEX looks ON look USING lookbook (v, category);
+         CREATE TABLE look_c PARTITION OF look DEFAULT;
+         INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(1, 9000) n; ANALYZE look",
+    )?;
+    let near = "SELECT id, v <-> look(7) FROM look ORDER BY v <-> look(7) LIMIT 20";
+    expect_plan(
+        &mut client,
+        near,
+        &[
+            "Merge Append",
+            "look_a_v_category_idx",
+            "look_b_v_category_idx",
+            "look_c_v_category_idx",
+        ],
+    )?;
+    client.batch_execute("SET lookbook.recall = 1")?;
+    ensure!(rows_of(&mut client, near)? == truth_of(&mut client, near)?);
+    let one =
+        "SELECT id, v <-> look(7) FROM look WHERE category = 4 ORDER BY v <-> look(7) LIMIT 20";
+    expect_plan(
+        &mut client,
+        one,
+        &[
+            "Index Scan using look_b_v_category_idx",
+            "Index Cond: (category = 4)",
+        ],
+    )?;
+    ensure!(rows_of(&mut client, one)? == truth_of(&mut client, one)?);
+    // A row that moves to another partition moves to another index.
+    client.batch_execute("UPDATE look SET category = 4 WHERE category = 0; ANALYZE look")?;
+    ensure!(rows_of(&mut client, one)? == truth_of(&mut client, one)?);
+    for index in [
+        "look_a_v_category_idx",
+        "look_b_v_category_idx",
+        "look_c_v_category_idx",
+    ] {
+        check_index(&mut client, index)?;
+    }
+    client.batch_execute(
+        "CREATE TABLE look_d (LIKE look INCLUDING ALL); INSERT INTO look_d SELECT n, 100, look(n) FROM generate_series(1, 3000) n;
+         ALTER TABLE look ATTACH PARTITION look_d FOR VALUES IN (100); ANALYZE look",
+    )?;
+    expect_plan(
+        &mut client,
+        near,
+        &["Merge Append", "look_d_v_category_idx"],
+    )?;
+    ensure!(rows_of(&mut client, near)?[..] == truth_of(&mut client, near)?[..]);
+    // The whole has no pages of its own to look at.
+    let (code, message) =
+        index_support::error_of(&mut client, "SELECT lookbook_index_info('looks')")?;
+    ensure!(code == "42809", "{code} {message}");
+    Ok(())
+}
+
+#[test]
+fn partial_and_expression_indexes_answer_what_they_are_about() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "partial", 6_000)?;
+    client.batch_execute(
+        "ALTER TABLE look ADD sold boolean DEFAULT false; UPDATE look SET sold = id % 3 = 0;
+         CREATE INDEX unsold ON look USING lookbook (v, category) WHERE NOT sold;
+         CREATE INDEX halves ON look USING lookbook ((subvector(v, 1, 16)::embedding(16)));
+         CREATE INDEX parity ON look USING lookbook (v, (id % 2)) WHERE category = 5; ANALYZE look",
+    )?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    let unsold = "SELECT id, v <-> look(7) FROM look WHERE NOT sold AND category = 3 ORDER BY v <-> look(7) LIMIT 30";
+    assert_eq!(expect_exact(&mut client, "unsold", unsold)?, 30);
+    let halves = "SELECT id, subvector(v, 1, 16)::embedding(16) <-> look(7, 16) FROM look
+        ORDER BY subvector(v, 1, 16)::embedding(16) <-> look(7, 16) LIMIT 30";
+    assert_eq!(expect_exact(&mut client, "halves", halves)?, 30);
+    let parity = "SELECT id, v <-> look(7) FROM look WHERE category = 5 AND id % 2 = 1 ORDER BY v <-> look(7) LIMIT 30";
+    expect_plan(
+        &mut client,
+        parity,
+        &["using parity", "Index Cond: ((id % '2'::bigint) = 1)"],
+    )?;
+    assert_eq!(expect_exact(&mut client, "parity", parity)?, 30);
+    // Rows enter and leave with their condition.
+    client.batch_execute("UPDATE look SET sold = NOT sold WHERE id % 2 = 0; INSERT INTO look VALUES (7777, 3, look(7), false)")?;
+    assert_eq!(expect_exact(&mut client, "unsold", unsold)?, 30);
+    client.batch_execute("VACUUM look")?;
+    let live: i64 = client
+        .query_one("SELECT count(*) FROM look WHERE NOT sold", &[])?
+        .get(0);
+    assert_eq!(check_index(&mut client, "unsold")?, live);
+    Ok(())
+}
+
+#[test]
+fn two_indexes_of_one_table_do_not_mix() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "two_indexes", 3_000)?;
+    client.batch_execute(
+        "ALTER TABLE look ADD w embedding(8); UPDATE look SET w = subvector(v, 3, 8);
+         CREATE INDEX a ON look USING lookbook (v) WITH (bits = 4, lists = 4);
+         CREATE INDEX b ON look USING lookbook (v embedding_cosine_ops, category);
+         CREATE INDEX c ON look USING lookbook (w embedding_ip_ops)",
+    )?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    for round in 0..2 {
+        if round == 1 {
+            client.batch_execute(
+                "UPDATE look SET v = look(id + 77), w = subvector(v, 1, 8) WHERE id % 3 = 0",
+            )?;
+            client.batch_execute("DELETE FROM look WHERE id % 4 = 0")?;
+            client.batch_execute("VACUUM look")?;
+        }
+        for (index, distance) in [
+            ("a", "v <-> look(7)"),
+            ("b", "v <=> look(7)"),
+            ("c", "w <#> look(7, 8)"),
+        ] {
+            check_index(&mut client, index)?;
+            let query = format!("SELECT id, {distance} FROM look ORDER BY {distance} LIMIT 500");
+            expect_exact(&mut client, index, &query)?;
+        }
+    }
+    assert_eq!(info(&mut client, "a", "bits")?, 4);
+    assert_eq!(info(&mut client, "b", "bits")?, 8);
+    Ok(())
+}
+
+#[test]
+fn vectors_of_every_size_are_indexed() -> Result<()> {
+    let (_, mut client) = database(Cluster::shared()?, "sizes")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    for (dimensions, rows) in [
+        (1, 600),
+        (2, 600),
+        (17, 600),
+        (100, 600),
+        (1_000, 120),
+        (2_049, 60),
+        (4_100, 30),
+        (9_500, 12),
+        (16_000, 8),
+    ] {
+        client.batch_execute(&format!(
+            "CREATE TABLE look (id bigint, v embedding({dimensions}));
+             INSERT INTO look SELECT n, look(n, {dimensions}) FROM generate_series(1, {rows}) n;
+             CREATE INDEX looks ON look USING lookbook (v);
+             INSERT INTO look SELECT n, look(n, {dimensions}) FROM generate_series({rows} + 1, {rows} + {rows} / 4) n"
+        )).with_context(|| format!("{dimensions} dimensions"))?;
+        assert_eq!(check_index(&mut client, "looks")?, rows + rows / 4);
+        let query = format!(
+            "SELECT id, v <-> look(9999, {dimensions}) FROM look ORDER BY v <-> look(9999, {dimensions})"
+        );
+        assert_eq!(
+            expect_exact(&mut client, "looks", &query)? as i64,
+            rows + rows / 4,
+            "{dimensions}"
+        );
+        client.batch_execute("DROP TABLE look")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dump_restores_the_index() -> Result<()> {
+    let (source, mut client) = catalogue(Cluster::shared()?, "dump_source", 2_500)?;
+    client.batch_execute(
+        "CREATE INDEX looks ON look USING lookbook (v embedding_cosine_ops, category) WITH (bits = 6)",
+    )?;
+    let dump = lookbook_tests::check_output(source.program("pg_dump").arg("--no-owner"))?;
+    let target = Cluster::shared()?.empty_database("dump_target")?;
+    target.psql(&String::from_utf8(dump.stdout)?)?;
+    let mut restored = target.connect()?;
+    restored.batch_execute(BY_INDEX_EXACTLY)?;
+    assert_eq!(check_index(&mut restored, "looks")?, 2_500);
+    assert_eq!(info(&mut restored, "looks", "bits")?, 6);
+    let query = "SELECT id, v <=> look(7) FROM look ORDER BY v <=> look(7) LIMIT 100";
+    expect_exact(&mut restored, "looks", query)?;
+    Ok(())
+}
+
+#[test]
+fn autovacuum_cleans_an_index_by_itself() -> Result<()> {
+    let cluster = Cluster::start(&["autovacuum_naptime=1s"])?;
+    let (_, mut client) = catalogue(&cluster, "autovacuum", 3_000)?;
+    client.batch_execute(
+        "CREATE INDEX looks ON look USING lookbook (v, category);
+         ALTER TABLE look SET (autovacuum_vacuum_threshold = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+         DELETE FROM look WHERE id % 2 = 0",
+    )?;
+    wait_until("an automatic vacuum", || {
+        Ok(info(&mut client, "looks", "rows")? == 1_500)
+    })?;
+    check_index(&mut client, "looks")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    assert_eq!(expect_exact(&mut client, "looks", ALL)?, 1_500);
+    Ok(())
+}
