@@ -9,6 +9,7 @@ mod build;
 mod columns;
 mod cost;
 mod errors;
+mod hints;
 mod insert;
 mod inspect;
 mod limit;

@@ -7,6 +7,7 @@
 //! An ERROR raised under our feet unwinds: destructors then do nothing, because PostgreSQL's own
 //! error recovery releases buffers, their locks and the latch.
 
+use super::hints::Hints;
 use lookbook_ann::{
     AppendPages, BlockId, Error, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, Result,
     TXN_PAGES,
@@ -15,6 +16,7 @@ use pgrx::{check_for_interrupts, pg_sys};
 use std::cell::Cell;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::thread;
 
 const HEADER_BYTES: usize = size_of::<pg_sys::PageHeaderData>();
@@ -31,6 +33,7 @@ pub(super) struct BufferStore {
     relation: pg_sys::Relation,
     /// As many blocks as there were when we last looked; an index never shrinks.
     known_blocks: Cell<u32>,
+    hints: Rc<Hints>,
 }
 
 impl BufferStore {
@@ -41,6 +44,8 @@ impl BufferStore {
         Self {
             relation,
             known_blocks: Cell::new(0),
+            // SAFETY: the relation is open.
+            hints: Hints::of(unsafe { (*relation).rd_id }),
         }
     }
 
@@ -64,7 +69,7 @@ impl BufferStore {
     fn read_buffer(&self, block: BlockId) -> Result<pg_sys::Buffer> {
         self.check_block(block)?;
         // SAFETY: the relation is open (`new`); the block exists.
-        Ok(unsafe { pg_sys::ReadBuffer(self.relation, block.0) })
+        Ok(unsafe { self.hints.read(self.relation, block.0) })
     }
 
     /// A new page at the end, pinned and locked.

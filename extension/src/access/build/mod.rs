@@ -69,7 +69,8 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
     Phase::Encoding.begin(sample.rows);
     let batch_bytes = BATCH_BYTES.min(memory / 8);
     let batch_rows = (batch_bytes / (4 * options.dimensions)).clamp(1, BATCH_ROWS);
-    let mut sort = RecordSort::new(memory.saturating_sub(2 * batch_bytes));
+    // The rest is for the batch, its codes, the centroids and what the allocator keeps.
+    let mut sort = RecordSort::new(memory - memory / 4 - batch_bytes);
     let mut batch: Vec<BuildRow> = Vec::with_capacity(batch_rows);
     let mut rows = 0;
     let mut encode = |batch: &mut Vec<BuildRow>| {

@@ -1,0 +1,83 @@
+//! Where pages were last seen in the buffer pool, so that most reads skip its hash table.
+//!
+//! A hint is never trusted: `ReadRecentBuffer` (`bufmgr.c`) compares the page's name under the buffer's
+//! own lock, and a stale hint costs one failed comparison. It does not count as a use of the page for
+//! the clock sweep, so every few reads of an index go through the table as usual.
+
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// One read of so many goes through the hash table.
+const USUAL_SHARE: u32 = 8;
+/// Pages of an index that are remembered: 4 MiB of hints for 8 GiB of index.
+const MOST_PAGES: usize = 1 << 20;
+/// Indexes that a backend remembers.
+const MOST_INDEXES: usize = 8;
+
+thread_local! {
+    /// By the OID of the index.
+    static KNOWN: RefCell<HashMap<pg_sys::Oid, Rc<Hints>>> = RefCell::default();
+}
+
+/// The hints of one index: a buffer for each block, 0 where nothing is known.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    buffers: RefCell<Vec<pg_sys::Buffer>>,
+    reads: Cell<u32>,
+}
+
+impl Hints {
+    /// Those of an index, from earlier statements of this backend too.
+    pub(super) fn of(index: pg_sys::Oid) -> Rc<Hints> {
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() >= MOST_INDEXES && !known.contains_key(&index) {
+                known.clear();
+            }
+            Rc::clone(known.entry(index).or_default())
+        })
+    }
+
+    /// Reads and pins a page that exists.
+    ///
+    /// # Safety
+    /// `relation` is the open index that these hints are of; the block exists.
+    pub(super) unsafe fn read(
+        &self,
+        relation: pg_sys::Relation,
+        block: pg_sys::BlockNumber,
+    ) -> pg_sys::Buffer {
+        let at = block as usize;
+        let mut buffers = self.buffers.borrow_mut();
+        let reads = self.reads.get().wrapping_add(1);
+        self.reads.set(reads);
+        let hint = buffers.get(at).copied().unwrap_or(0);
+        // SAFETY: the caller's promise; a hint was the number of a buffer, which there is for as long
+        // as the server runs. Local buffers are negative, and are allocated before one is returned.
+        unsafe {
+            if hint != 0
+                && !reads.is_multiple_of(USUAL_SHARE)
+                && pg_sys::ReadRecentBuffer(
+                    #[cfg(any(feature = "pg14", feature = "pg15"))]
+                    (*relation).rd_node,
+                    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+                    (*relation).rd_locator,
+                    pg_sys::ForkNumber::MAIN_FORKNUM,
+                    block,
+                    hint,
+                )
+            {
+                return hint;
+            }
+            let buffer = pg_sys::ReadBuffer(relation, block);
+            if at < MOST_PAGES {
+                if buffers.len() <= at {
+                    buffers.resize((at + 1).next_power_of_two(), 0);
+                }
+                buffers[at] = buffer;
+            }
+            buffer
+        }
+    }
+}
