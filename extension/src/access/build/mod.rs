@@ -70,7 +70,7 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
     let batch_bytes = BATCH_BYTES.min(memory / 8);
     let batch_rows = (batch_bytes / (4 * options.dimensions)).clamp(1, BATCH_ROWS);
     // The rest is for the batch, its codes, the centroids and what the allocator keeps.
-    let mut sort = RecordSort::new(memory - memory / 4 - batch_bytes);
+    let mut sort = RecordSort::new(memory / 8 * 5);
     let mut batch: Vec<BuildRow> = Vec::with_capacity(batch_rows);
     let mut rows = 0;
     let mut encode = |batch: &mut Vec<BuildRow>| {
