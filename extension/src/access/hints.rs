@@ -6,21 +6,11 @@
 
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::rc::Rc;
 
 /// One read of so many goes through the hash table.
 const USUAL_SHARE: u32 = 8;
 /// Pages of an index that are remembered: 4 MiB of hints for 8 GiB of index.
 const MOST_PAGES: usize = 1 << 20;
-/// Indexes that a backend remembers.
-const MOST_INDEXES: usize = 8;
-
-thread_local! {
-    /// By the OID of the index.
-    static KNOWN: RefCell<HashMap<pg_sys::Oid, Rc<Hints>>> = RefCell::default();
-}
-
 /// The hints of one index: a buffer for each block, 0 where nothing is known.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -29,16 +19,6 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    /// Those of an index, from earlier statements of this backend too.
-    pub(super) fn of(index: pg_sys::Oid) -> Rc<Hints> {
-        KNOWN.with_borrow_mut(|known| {
-            if known.len() >= MOST_INDEXES && !known.contains_key(&index) {
-                known.clear();
-            }
-            Rc::clone(known.entry(index).or_default())
-        })
-    }
-
     /// Reads and pins a page that exists.
     ///
     /// # Safety

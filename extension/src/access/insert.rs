@@ -2,6 +2,7 @@
 
 use super::columns::{self, heap_tid};
 use super::errors::or_raise;
+use super::known;
 use super::store::BufferStore;
 use lookbook_ann::{Index, Row};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
@@ -47,7 +48,7 @@ unsafe fn statement_state<'a>(store: &BufferStore, info: *mut pg_sys::IndexInfo)
     // SAFETY: the cache holds null or what we put there, which lives as long as `info`.
     unsafe {
         if (*info).ii_AmCache.is_null() {
-            let opened = or_raise(Index::open(store), store.relation());
+            let opened = known::open(store);
             (*info).ii_AmCache = PgMemoryContexts::For((*info).ii_Context)
                 .leak_and_drop_on_delete(opened)
                 .cast();

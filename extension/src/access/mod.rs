@@ -12,6 +12,7 @@ mod errors;
 mod hints;
 mod insert;
 mod inspect;
+mod known;
 mod limit;
 mod options;
 mod scan;

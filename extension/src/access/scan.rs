@@ -7,9 +7,9 @@
 use super::columns::{self, EMBEDDING_COLUMN, hash_word, item_pointer};
 use super::errors::or_raise;
 use super::store::BufferStore;
-use super::{HASH_PROC, limit, options};
+use super::{HASH_PROC, known, limit, options};
 use crate::embedding::Embedding;
-use lookbook_ann::{Bound, Filter, Index, Search, SearchOptions};
+use lookbook_ann::{Bound, Filter, Search, SearchOptions};
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
 
 /// Lives in the scan's memory context and is dropped with it.
@@ -174,7 +174,7 @@ unsafe fn begin(scan: pg_sys::IndexScanDesc, store: &BufferStore) -> Search<'sta
             .map(|key| unsafe { filter(index, key) })
             .collect(),
     };
-    let opened = or_raise(Index::open(store), index);
+    let opened = known::open(store);
     or_raise(
         Search::new(store, opened, query.as_deref(), &options),
         index,

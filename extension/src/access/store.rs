@@ -7,7 +7,7 @@
 //! An ERROR raised under our feet unwinds: destructors then do nothing, because PostgreSQL's own
 //! error recovery releases buffers, their locks and the latch.
 
-use super::hints::Hints;
+use super::known::Known;
 use lookbook_ann::{
     AppendPages, BlockId, Error, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, Result,
     TXN_PAGES,
@@ -33,7 +33,7 @@ pub(super) struct BufferStore {
     relation: pg_sys::Relation,
     /// As many blocks as there were when we last looked; an index never shrinks.
     known_blocks: Cell<u32>,
-    hints: Rc<Hints>,
+    known: Rc<Known>,
 }
 
 impl BufferStore {
@@ -45,12 +45,16 @@ impl BufferStore {
             relation,
             known_blocks: Cell::new(0),
             // SAFETY: the relation is open.
-            hints: Hints::of(unsafe { (*relation).rd_id }),
+            known: Known::of(unsafe { (*relation).rd_id }),
         }
     }
 
     pub(super) fn relation(&self) -> pg_sys::Relation {
         self.relation
+    }
+
+    pub(super) fn known(&self) -> &Known {
+        &self.known
     }
 
     fn check_block(&self, block: BlockId) -> Result<()> {
@@ -69,7 +73,7 @@ impl BufferStore {
     fn read_buffer(&self, block: BlockId) -> Result<pg_sys::Buffer> {
         self.check_block(block)?;
         // SAFETY: the relation is open (`new`); the block exists.
-        Ok(unsafe { self.hints.read(self.relation, block.0) })
+        Ok(unsafe { self.known.hints.read(self.relation, block.0) })
     }
 
     /// A new page at the end, pinned and locked.

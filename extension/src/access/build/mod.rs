@@ -12,6 +12,7 @@ pub(super) use progress::ambuildphasename;
 
 use super::columns::options_of;
 use super::errors::{or_raise, refuse};
+use super::known;
 use super::store::{BufferAppender, BufferStore, prepare_header};
 use crate::signals::SignalsBlocked;
 use lookbook_ann::build::{BuildRow, BulkWriter, Clusters, Workers};
@@ -38,6 +39,7 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
 ) -> *mut pg_sys::IndexBuildResult {
     // SAFETY: PostgreSQL's contract of ambuild: both relations are open, the index has no pages.
     let (store, options, mut table) = unsafe {
+        known::forget((*index).rd_id);
         let options = options_of(index);
         (
             BufferStore::new(index),

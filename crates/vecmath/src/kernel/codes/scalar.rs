@@ -67,10 +67,10 @@ pub(super) fn sign_bounds(
 pub(super) fn matching(words: &[u8], values: &[u32], chosen: &mut [u16]) {
     for (words, chosen) in words.chunks_exact(4 * LANES).zip(chosen) {
         let (words, _) = words.as_chunks::<4>();
-        *chosen = words.iter().enumerate().fold(0, |mask, (lane, word)| {
+        *chosen &= words.iter().enumerate().fold(0, |mask, (lane, word)| {
             let is_one = values.contains(&u32::from_le_bytes(*word));
             mask | u16::from(is_one) << lane
-        }) & *chosen;
+        });
     }
 }
 
