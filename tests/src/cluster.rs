@@ -65,21 +65,7 @@ impl Cluster {
 
     /// A new cluster with further settings (`"work_mem='1MB'"`), for a test that stops or kills it.
     pub fn start(settings: &[&str]) -> Result<Self> {
-        let installation = Installation::under_test()?;
-        let folder = tempfile::Builder::new()
-            .prefix("lookbook-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in("/tmp")
-            .context("making a folder for the cluster")?
-            .keep();
-        installation.give_to_server_user(&folder)?;
-        let keeper = start_keeper(&installation, &folder)?;
-        let cluster = Self {
-            installation,
-            folder,
-            keeper,
-            postmaster: Mutex::new(None),
-        };
+        let cluster = Self::folder_with_keeper()?;
         check_output(
             cluster
                 .installation
@@ -93,9 +79,48 @@ impl Cluster {
                 .args(["--no-sync", "-D"])
                 .arg(cluster.data()),
         )?;
+        cluster.configure(SETTINGS)?;
         cluster.configure(settings)?;
         cluster.start_server()?;
         Ok(cluster)
+    }
+
+    /// A streaming replica of this cluster with the same settings and further ones; it takes read-only
+    /// connections.
+    pub fn replica(&self, settings: &[&str]) -> Result<Self> {
+        let replica = Self::folder_with_keeper()?;
+        check_output(
+            replica
+                .installation
+                .server_program("pg_basebackup")
+                .args(["--username=postgres", "--write-recovery-conf", "--no-sync"])
+                .args(["--checkpoint=fast", "--wal-method=stream", "-h"])
+                .arg(self.socket_folder())
+                .arg("-D")
+                .arg(replica.data()),
+        )?;
+        replica.configure(settings)?;
+        replica.start_server()?;
+        Ok(replica)
+    }
+
+    /// Everything of a cluster but its data.
+    fn folder_with_keeper() -> Result<Self> {
+        let installation = Installation::under_test()?;
+        let folder = tempfile::Builder::new()
+            .prefix("lookbook-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in("/tmp")
+            .context("making a folder for the cluster")?
+            .keep();
+        installation.give_to_server_user(&folder)?;
+        let keeper = start_keeper(&installation, &folder)?;
+        Ok(Self {
+            installation,
+            folder,
+            keeper,
+            postmaster: Mutex::new(None),
+        })
     }
 
     /// A new database with `CREATE EXTENSION lookbook`. `name` is unique within the cluster.
@@ -113,6 +138,11 @@ impl Cluster {
             .batch_execute(&format!("CREATE DATABASE \"{name}\""))
             .with_context(|| format!("creating database {name}"))?;
         Ok(Database::new(self, name))
+    }
+
+    /// A database that is there already, as in a [`Self::replica`].
+    pub fn existing_database(&self, name: &str) -> Database<'_> {
+        Database::new(self, name)
     }
 
     /// A connection as `user`; `postgres` is the superuser.
@@ -243,7 +273,7 @@ impl Cluster {
     fn configure(&self, settings: &[&str]) -> Result<()> {
         let file = self.data().join("postgresql.conf");
         let mut content = fs::read_to_string(&file).context("reading postgresql.conf")?;
-        for setting in SETTINGS.iter().chain(settings) {
+        for setting in settings {
             content.push_str(&format!("{setting}\n"));
         }
         content.push_str(&format!(

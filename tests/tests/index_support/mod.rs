@@ -170,6 +170,24 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Re
     Ok(())
 }
 
+/// How long rounds go on: some seconds in `make test`, minutes with `LOOKBOOK_SOAK_MINUTES`.
+#[derive(Debug)]
+pub struct TimeBox(Instant);
+
+impl TimeBox {
+    pub fn of_seconds(seconds: u64) -> Self {
+        let minutes: Option<u64> = std::env::var("LOOKBOOK_SOAK_MINUTES")
+            .ok()
+            .and_then(|minutes| minutes.parse().ok());
+        let time = minutes.map_or(seconds, |minutes| minutes * 60);
+        Self(Instant::now() + Duration::from_secs(time))
+    }
+
+    pub fn has_left(&self) -> bool {
+        Instant::now() < self.0
+    }
+}
+
 /// A sequence that a seed fixes (splitmix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
 pub struct Random(pub u64);
