@@ -171,16 +171,12 @@ impl Index {
         };
         let fields = self.space.layout.row();
         for (_, trace, record) in &near {
-            list.push(
-                search
-                    .query()
-                    .list_slack(trace.centroid, &trace.shape, last),
-            );
+            list.push(search.query().list_slack(&trace.centre, last));
             let product = search
                 .query()
                 .sign_product(&record[fields.code..fields.refinement]);
             code.push(search.query().code_slack(
-                trace.centroid,
+                trace.centre.v,
                 [
                     f32_at(record, fields.constant),
                     bf16(u16_at(record, fields.factor)),

@@ -3,9 +3,10 @@
 //! Owns what is worth keeping between operations. Invariant: `space` belongs to `meta`. Neither is
 //! ever wrong for long: whoever meets a page that was freed meanwhile refreshes and starts again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::calibration::Calibration;
+use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, frame};
@@ -23,6 +24,8 @@ pub struct Index {
     pub(crate) meta: Meta,
     /// Shared, so that a scan may keep its own copy of the index for nothing.
     pub(crate) space: Arc<Space>,
+    /// What the searches of this index and its copies learnt of the lists.
+    catalogue: Arc<Mutex<Option<Arc<Catalogue>>>>,
 }
 
 /// The meta page of an empty index: its first and only page. An index is created by writing this to block 0.
@@ -58,7 +61,11 @@ impl Index {
             let meta = Meta::read(&*store.read(META)?)?;
             if let Some(frame) = read_frame(store, &meta)? {
                 let space = Arc::new(Space::new(meta.options, frame));
-                return Ok(Index { meta, space });
+                return Ok(Index {
+                    meta,
+                    space,
+                    catalogue: Arc::default(),
+                });
             }
             store.check_interrupts()?;
         }
@@ -80,6 +87,30 @@ impl Index {
         }
         *self = Index::open(store)?;
         Ok(())
+    }
+
+    /// The lists of a directory: as they are kept, or read anew. `None`: the directory was replaced.
+    pub(crate) fn catalogue<S: PageStore>(
+        &self,
+        store: &S,
+        directory: PageRef,
+        fresh: bool,
+    ) -> Result<Option<Arc<Catalogue>>> {
+        let moves = self.meta.moves;
+        let kept = || {
+            self.catalogue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let fits =
+            |known: &Arc<Catalogue>| !fresh && known.directory == directory && known.moves == moves;
+        let known = kept().clone().filter(fits);
+        if known.is_some() {
+            return Ok(known);
+        }
+        let read = Catalogue::read(store, &self.space, directory, moves)?.map(Arc::new);
+        kept().clone_from(&read);
+        Ok(read)
     }
 
     /// The slack for each recall.

@@ -12,6 +12,7 @@
 pub mod build;
 mod calibrate;
 mod calibration;
+mod catalogue;
 mod chain;
 mod check;
 mod cluster;

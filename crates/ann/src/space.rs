@@ -17,7 +17,7 @@ const LARGEST_NORM: f64 = 1e17;
 pub(crate) const DIRECTORY_WORDS: usize = 4;
 /// Bits of a centroid's refinement code. The decoded centroid *is* the centroid, so this costs nothing in
 /// precision of rows.
-const CENTROID_BITS: u32 = 7;
+pub(crate) const CENTROID_BITS: u32 = 7;
 
 /// Where a vector goes.
 #[derive(Clone, Debug, PartialEq)]

@@ -46,6 +46,11 @@ pub(crate) struct PageRef {
 
 impl PageRef {
     const NO_BLOCK: u32 = u32::MAX;
+    /// The name of no page.
+    pub const NOWHERE: PageRef = PageRef {
+        block: BlockId(Self::NO_BLOCK),
+        incarnation: 0,
+    };
 
     pub(super) fn read(bytes: &[u8], at: usize) -> Option<PageRef> {
         let block = u32_at(bytes, at);

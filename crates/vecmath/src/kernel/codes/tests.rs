@@ -117,7 +117,7 @@ impl Signs {
             }
             bytes.extend(numbers.bytes(10));
         }
-        let extreme = columns % 8 == 0;
+        let extreme = columns.is_multiple_of(8);
         let mut table = || -> Vec<u8> {
             let bytes = numbers.bytes(LANES * columns).into_iter();
             bytes.map(|b| if extreme { 127 } else { b % 128 }).collect()
@@ -158,7 +158,7 @@ fn sign_bounds_agree_with_the_scalar_at_every_length() {
     let mut numbers = Numbers(3);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for columns in (4..140).step_by(4).chain([256, 260, 516, 1028, 2000]) {
+        for columns in (4usize..140).step_by(4).chain([256, 260, 516, 1028, 2000]) {
             let signs = Signs::new(&mut numbers, columns, 3);
             let all = || [u16::MAX; 3];
             let (found, _) = signs.bounds(kernels, &TERMS, f32::INFINITY, &mut all());
@@ -262,8 +262,8 @@ fn quad_products_are_the_same_integers_at_every_level() {
     let mut numbers = Numbers(9);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for bytes in (4..70).step_by(4).chain([256, 784, 1008, 16_000]) {
-            let extreme = bytes % 8 == 0;
+        for bytes in (4usize..70).step_by(4).chain([256, 784, 1008, 16_000]) {
+            let extreme = bytes.is_multiple_of(8);
             let quads: Vec<u8> = numbers
                 .bytes(3 * LANES * bytes)
                 .iter()

@@ -1,0 +1,211 @@
+//! All lists at a glance: what a search reads of the directory, kept between searches.
+//!
+//! The centroids lie as quads of bytes, so that a query is multiplied with all of them in one go. Must not know how
+//! lists are read.
+//!
+//! A catalogue may be old, and that does no harm to a search that trusts a calibration: a list is retired when its rows
+//! go to others, so whoever comes to read that list sees it and reads the catalogue anew. So every row is found at last,
+//! in a list of the catalogue or in what became of one. Rows that moved to a list made later would come
+//! late, so a catalogue is not used after a move. And radii may have grown meanwhile: a search that wants certainty reads
+//! the catalogue for itself.
+
+use lookbook_vecmath::kernel::codes::{LANES, quad, unpack};
+
+use crate::chain;
+use crate::directory::{self, ListEntry};
+use crate::error::Result;
+use crate::page::{Layout, PageRef, refinement};
+use crate::space::{CENTROID_BITS, Space};
+use crate::store::{BlockId, PageStore};
+
+/// What is added to a centroid's code: half the range.
+const MIDDLE: f32 = ((1 << CENTROID_BITS) - 1) as f32 / 2.0;
+
+/// The live lists of a directory.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    /// Where it was read, and the stamp of the last moves before.
+    pub directory: PageRef,
+    pub moves: u64,
+    pub lists: Vec<ListEntry>,
+    /// Codes of the centroids.
+    quads: Vec<u8>,
+    /// For each list and up to whole groups of 16: step of the codes, squared norm of the centroid, typical distance.
+    steps: Vec<f32>,
+    norms: Vec<f32>,
+    pub typical: Vec<f32>,
+}
+
+/// A query as the centroids are multiplied with it: `bytes · step` is nearly the point.
+#[derive(Debug)]
+pub(crate) struct CoarsePoint {
+    bytes: Vec<i8>,
+    step: f32,
+    /// Of the bytes.
+    sum: i32,
+    /// Upper limit of the distance to the point.
+    lost: f32,
+}
+
+impl CoarsePoint {
+    pub fn new(point: &[f32]) -> CoarsePoint {
+        let largest = point.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let step = (largest / 127.0).max(f32::MIN_POSITIVE);
+        let inverse = 1.0 / step;
+        let mut lost = 0f32;
+        let bytes: Vec<i8> = point
+            .iter()
+            .map(|x| {
+                let byte = (x * inverse).round().clamp(-127.0, 127.0);
+                let difference = x - byte * step;
+                lost += difference * difference;
+                byte as i8
+            })
+            .collect();
+        CoarsePoint {
+            sum: bytes.iter().map(|&byte| i32::from(byte)).sum(),
+            bytes,
+            step,
+            lost: lost.sqrt() * 1.001,
+        }
+    }
+}
+
+/// A leaf of the directory, copied.
+struct LeafCopy {
+    name: PageRef,
+    links: [BlockId; 8],
+    /// Number of the list in each slot; `None`: the entry is dead.
+    numbers: Vec<Option<usize>>,
+}
+
+impl Catalogue {
+    /// Reads the directory. `None`: it was replaced meanwhile.
+    pub fn read<S: PageStore>(
+        store: &S,
+        space: &Space,
+        directory: PageRef,
+        moves: u64,
+    ) -> Result<Option<Catalogue>> {
+        let layout = &space.directory_layout;
+        let (mut lists, mut leaves) = (Vec::new(), Vec::new());
+        let end = chain::walk(
+            store,
+            directory,
+            directory::entries(space),
+            |name, leaf, _| {
+                let mut numbers = Vec::with_capacity(leaf.count());
+                for slot in 0..leaf.count() {
+                    let entry = directory::entry(&leaf, name, slot)?;
+                    numbers.push(entry.map(|_| lists.len()));
+                    lists.extend(entry);
+                }
+                leaves.push(LeafCopy {
+                    name,
+                    links: chain::links(&leaf, layout),
+                    numbers,
+                });
+                Ok(())
+            },
+        )?;
+        if end.is_none() {
+            return Ok(None);
+        }
+        let slots = lists.len().next_multiple_of(LANES);
+        let mut catalogue = Catalogue {
+            directory,
+            moves,
+            quads: vec![0; slots * space.dims()],
+            steps: vec![0.0; slots],
+            norms: vec![0.0; slots],
+            typical: vec![0.0; slots],
+            lists,
+        };
+        for (typical, list) in catalogue.typical.iter_mut().zip(&catalogue.lists) {
+            *typical = list.shape.typical;
+        }
+        for leaf in &leaves {
+            if !catalogue.read_centroids(store, layout, leaf)? {
+                return Ok(None);
+            }
+        }
+        catalogue.measure_norms(layout.dims);
+        Ok(Some(catalogue))
+    }
+
+    /// `false`: the directory was replaced.
+    fn read_centroids<S: PageStore>(
+        &mut self,
+        store: &S,
+        layout: &Layout,
+        leaf: &LeafCopy,
+    ) -> Result<bool> {
+        let mut codes = vec![0; layout.dims];
+        for (index, numbers) in leaf.numbers.chunks(layout.per_refinement).enumerate() {
+            let mut from = 0;
+            for span in 0..layout.spans {
+                store.check_interrupts()?;
+                let block = leaf.links[index * layout.spans + span];
+                let page = store.read(block)?;
+                if !refinement::belongs(&page, block, leaf.name)? {
+                    return Ok(false);
+                }
+                let mut here = 0;
+                for (slot, number) in numbers.iter().enumerate() {
+                    let record = refinement::record(&page, layout, slot, span);
+                    let packed = if span == 0 { &record[4..] } else { record };
+                    here = packed.len() / layout.bits as usize * 8;
+                    let Some(number) = *number else { continue };
+                    if span == 0 {
+                        self.steps[number] = refinement::factors(record).0;
+                    }
+                    let codes = &mut codes[..here];
+                    unpack(packed, layout.bits, codes);
+                    let group = &mut self.quads[number / LANES * LANES * layout.dims..];
+                    for (i, &code) in codes.iter().enumerate() {
+                        group[quad(from + i, number % LANES)] = code;
+                    }
+                }
+                from += here;
+            }
+        }
+        Ok(true)
+    }
+
+    fn measure_norms(&mut self, dims: usize) {
+        for (number, norm) in self.norms.iter_mut().enumerate() {
+            let group = &self.quads[number / LANES * LANES * dims..];
+            let squares: f32 = (0..dims)
+                .map(|i| (f32::from(group[quad(i, number % LANES)]) - MIDDLE).powi(2))
+                .sum();
+            *norm = self.steps[number] * self.steps[number] * squares;
+        }
+    }
+
+    /// The inner product of a query with every centroid, and for distances `‖c‖² − 2⟨q, c⟩`.
+    pub fn measure(
+        &self,
+        space: &Space,
+        point: &CoarsePoint,
+        weigh: impl Fn(f32, f32) -> f32,
+    ) -> Vec<f32> {
+        let mut sums = vec![[0; LANES]; self.steps.len() / LANES];
+        if !sums.is_empty() {
+            space
+                .kernels
+                .quad_products(&self.quads, &point.bytes, &mut sums);
+        }
+        let centre = MIDDLE * point.sum as f32;
+        let factors = self.steps.iter().zip(&self.norms);
+        let products = sums.as_flattened().iter().zip(factors);
+        products
+            .map(|(&sum, (step, norm))| weigh(step * point.step * (sum as f32 - centre), *norm))
+            .collect()
+    }
+
+    /// What the products of the query with a centroid can be off by: the query's own rounding and that of `f32`.
+    pub fn doubt(&self, list: usize, point: &CoarsePoint, length: f32) -> f32 {
+        let norm = self.norms[list].sqrt() * 1.001;
+        point.lost * norm + (length + norm) * norm * 1e-5
+    }
+}
