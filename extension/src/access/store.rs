@@ -209,8 +209,13 @@ impl PageStore for BufferStore {
     }
 
     fn note_free(&self, block: BlockId) -> Result<()> {
+        // Noted at the bottom of the map only, a page would be found by nobody before the next vacuum, and an index that
+        // grows in one go would never reuse the pages of the lists that it split.
         // SAFETY: the relation is open.
-        unsafe { pg_sys::RecordFreeIndexPage(self.relation, block.0) };
+        unsafe {
+            pg_sys::RecordFreeIndexPage(self.relation, block.0);
+            pg_sys::FreeSpaceMapVacuumRange(self.relation, block.0, block.0 + 1);
+        }
         Ok(())
     }
 
