@@ -18,7 +18,7 @@ pub(super) struct Sample {
     pub(super) rows: u64,
 }
 
-/// Draws the sample, in half of `memory` bytes: clustering needs the other half.
+/// Draws the sample, in two fifths of `memory` bytes: clustering makes a copy.
 pub(super) fn draw(
     table: &mut Table,
     options: &Options,
@@ -27,7 +27,7 @@ pub(super) fn draw(
     let blocks = table.blocks();
     let probed = offer_runs(table, blocks, PROBES, &mut |_| Ok(()))?;
     let rows = (probed.rows as f64 * f64::from(blocks) / f64::from(probed.blocks.max(1))).ceil();
-    let plan = Plan::new(options, rows as u64, memory / 2);
+    let plan = Plan::new(options, rows as u64, memory / 5 * 2);
     let mut sampler = Sampler::new(options, plan.sample_rows)?;
     // A little more than needed, since runs differ.
     let share = 1.2 * plan.sample_rows as f64 / rows.max(1.0);
