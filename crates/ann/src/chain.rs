@@ -8,7 +8,7 @@
 use crate::error::{Error, Result};
 use crate::page::leaf::{self, Leaf};
 use crate::page::{self, Kind, Layout, PageRef, refinement};
-use crate::store::{BlockId, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES};
+use crate::store::{BlockId, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES};
 
 /// More leaves than any index has: a chain that is longer runs in a circle.
 const LONGEST_CHAIN: usize = 1 << 24;
@@ -63,8 +63,12 @@ pub(crate) fn walk<S: PageStore>(
     for _ in 0..LONGEST_CHAIN {
         store.check_interrupts()?;
         let after = with_leaf(store, name, chain, |leaf, page| {
+            let next = page::next(page);
+            if let Some(next) = next {
+                store.prefetch(next.block, PAGE_BYTES);
+            }
             read(name, leaf, page)?;
-            Ok((page::next(page), page::is_retired(page)))
+            Ok((next, page::is_retired(page)))
         })?;
         match after {
             None | Some((_, true)) => return Ok(None),

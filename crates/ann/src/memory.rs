@@ -194,6 +194,12 @@ impl PageStore for MemoryStore {
         })
     }
 
+    fn prefetch(&self, block: BlockId, bytes: usize) {
+        if let Some(page) = self.pages.borrow().get(block.0 as usize) {
+            lookbook_vecmath::kernel::prefetch(page.as_ptr(), bytes.min(PAGE_BYTES));
+        }
+    }
+
     fn begin(&self) -> MemoryTxn<'_> {
         assert_eq!(
             self.locks.get(),

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Numbers of items: 29 bits.
-pub(crate) const MOST_ITEMS: usize = 1 << 29;
+/// Numbers of items: 30 bits.
+pub(crate) const MOST_ITEMS: usize = 1 << 30;
 
 /// What a queue holds; of equal keys the first of these comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +15,8 @@ pub(crate) enum Item {
     Code(usize),
     /// What was not yet queued of a list that was read.
     Rest(usize),
-    /// A list of the catalogue.
-    List(usize),
-    /// The lists that were not yet queued.
-    Lists,
+    /// The nearest of the lists that were not yet read.
+    List,
 }
 
 impl Item {
@@ -27,20 +25,18 @@ impl Item {
             Item::Row(number) => (0, number),
             Item::Code(number) => (1, number),
             Item::Rest(number) => (2, number),
-            Item::List(number) => (3, number),
-            Item::Lists => (4, 0),
+            Item::List => (3, 0),
         };
-        kind << 29 | number as u32
+        kind << 30 | number as u32
     }
 
     fn unpack(bits: u32) -> Item {
         let number = (bits & (MOST_ITEMS as u32 - 1)) as usize;
-        match bits >> 29 {
+        match bits >> 30 {
             0 => Item::Row(number),
             1 => Item::Code(number),
             2 => Item::Rest(number),
-            3 => Item::List(number),
-            _ => Item::Lists,
+            _ => Item::List,
         }
     }
 }
@@ -99,10 +95,10 @@ mod tests {
             .map(|_| random.below(500) as f32 - 250.0)
             .collect();
         for (number, &key) in keys.iter().enumerate() {
-            queue.push(key, [Item::Row, Item::Code, Item::List][number % 3](number));
+            queue.push(key, [Item::Row, Item::Code, Item::Rest][number % 3](number));
         }
         let mut popped = Vec::new();
-        while let Some(Item::Row(n) | Item::Code(n) | Item::List(n)) = queue.pop() {
+        while let Some(Item::Row(n) | Item::Code(n) | Item::Rest(n)) = queue.pop() {
             popped.push(keys[n]);
         }
         keys.sort_by(f32::total_cmp);
@@ -112,11 +108,11 @@ mod tests {
     #[test]
     fn items_keep_kind_and_number() {
         for number in [0, 1, MOST_ITEMS - 1] {
-            for kind in [Item::Row, Item::Code, Item::Rest, Item::List] {
+            for kind in [Item::Row, Item::Code, Item::Rest] {
                 assert_eq!(Item::unpack(kind(number).pack()), kind(number));
             }
         }
-        assert_eq!(Item::unpack(Item::Lists.pack()), Item::Lists);
+        assert_eq!(Item::unpack(Item::List.pack()), Item::List);
     }
 
     #[test]

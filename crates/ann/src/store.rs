@@ -55,6 +55,9 @@ pub trait PageStore {
     /// Share-locks a page. A block past the end is an error.
     fn read(&self, block: BlockId) -> Result<Self::Page<'_>>;
 
+    /// Says that a page is going to be read soon, so that its first `bytes` may be brought near: a hint.
+    fn prefetch(&self, _block: BlockId, _bytes: usize) {}
+
     /// Begins a change.
     fn begin(&self) -> Self::Txn<'_>;
 

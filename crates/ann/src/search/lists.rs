@@ -1,22 +1,27 @@
 //! The lists of a search: which is nearest, what was read of it.
 //!
-//! Few lists are read and few of their codes refined, so little is queued: the nearest lists, and of a list that is read
-//! the codes up to a horizon. What lies beyond is one item, with the key of the first of it; when its turn comes, more
-//! is queued, or the list is read again. So memory does not grow with what is scanned, only with what is near.
+//! Few lists are read and few of their codes refined, so little is sorted: the nearest lists, and of a list that is read
+//! the codes up to a horizon. What lies beyond is one item of the queue, with the key of the first of it; when its turn
+//! comes, more lists are sorted, or the list is read again. So memory does not grow with what is scanned, only with what
+//! is near.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::codes::Staged;
-use super::{Centre, Item, PageRef, PageStore, Query, Queue, Result, Search, filter, page};
+use super::{
+    BlockId, Centre, Item, PageRef, PageStore, Query, Queue, Result, Search, filter, page,
+};
 use crate::catalogue::Catalogue;
 use crate::chain;
 use crate::directory;
 use crate::error::Error;
 use crate::index::ATTEMPTS;
 
-/// Lists queued at first; twice as many each time after.
+/// Lists sorted at first; twice as many each time after.
 const FIRST_LISTS: usize = 32;
+/// What is prefetched of a list before it is read.
+const AHEAD_BYTES: usize = 2048;
 /// Codes up to the first horizon; twice as many in a list that moves it later.
 const FIRST_CODES: usize = 48;
 
@@ -38,7 +43,9 @@ pub(super) struct Lists {
     /// *v* and key of every list; a key of ∞: read already.
     vs: Vec<f32>,
     keys: Vec<f32>,
-    /// Keys up to this were queued; NaN: none yet.
+    /// The lists with keys up to `reached` (NaN: none yet) that were not read, nearest first, and which is next.
+    order: Vec<(f32, u32)>,
+    next: usize,
     reached: f32,
     batch: usize,
     opened: Vec<Opened>,
@@ -56,6 +63,8 @@ impl Lists {
             catalogue: None,
             vs: Vec::new(),
             keys: Vec::new(),
+            order: Vec::new(),
+            next: 0,
             reached: f32::NAN,
             batch: FIRST_LISTS,
             opened: Vec::new(),
@@ -93,7 +102,7 @@ impl Lists {
             }
         }
         self.catalogue = Some(catalogue);
-        self.queue_more(queue);
+        self.sort_more(queue);
     }
 
     /// A list was found to be replaced, and the lists were read anew since: if it is still among them, that is damage.
@@ -111,22 +120,59 @@ impl Lists {
         })
     }
 
-    /// Queues the next lists, nearest first.
-    pub fn queue_more(&mut self, queue: &mut Queue) {
-        let reached = self.reached;
-        let threshold = threshold(&self.keys, reached, self.batch, &mut self.scratch);
-        let mut rest = f32::INFINITY;
-        for (number, &key) in self.keys.iter().enumerate() {
-            if key > threshold {
-                rest = if key < rest { key } else { rest };
-            } else if is_beyond(key, reached) {
-                queue.push(key, Item::List(number));
+    /// Sorts the next lists and queues the first of them.
+    fn sort_more(&mut self, queue: &mut Queue) {
+        (self.next, self.reached) = (0, self.sort(self.reached, self.batch));
+        self.batch = self.batch.saturating_mul(2);
+        if let Some(&(key, _)) = self.order.first() {
+            queue.push(key, Item::List);
+        }
+    }
+
+    /// Puts some `wanted` of the lists with keys beyond `reached` (NaN: of all) in order, nearest first: all if there are few,
+    /// at least one, and seldom many more than `wanted`. Gives the key that none of the others is below.
+    fn sort(&mut self, reached: f32, wanted: usize) -> f32 {
+        self.order.clear();
+        // At least n keys are not above the n-th smallest of the minima of parts; every parts-th key belongs to one.
+        let parts = self.keys.len().min(8 * wanted).max(1);
+        let least = &mut self.scratch;
+        least.clear();
+        least.resize(parts, f32::INFINITY);
+        for keys in self.keys.chunks(parts) {
+            for (least, &key) in least.iter_mut().zip(keys) {
+                let key = if key <= reached { f32::INFINITY } else { key };
+                *least = if key < *least { key } else { *least };
             }
         }
-        if rest < f32::INFINITY {
-            queue.push(rest, Item::Lists);
+        let mut minima = least.clone();
+        let last = wanted.min(parts) - 1;
+        let (_, &mut threshold, _) = minima.select_nth_unstable_by(last, f32::total_cmp);
+        let threshold = threshold.min(f32::MAX);
+        for (part, _) in least
+            .iter()
+            .enumerate()
+            .filter(|least| *least.1 <= threshold)
+        {
+            for (at, &key) in self.keys.iter().enumerate().skip(part).step_by(parts) {
+                if key <= threshold && is_beyond(key, reached) {
+                    self.order.push((key, at as u32));
+                }
+            }
         }
-        (self.reached, self.batch) = (threshold, self.batch.saturating_mul(2));
+        least.clear();
+        self.order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        threshold
+    }
+
+    /// The nearest list not yet read, and where the one after it begins. `None`: more were sorted.
+    fn take(&mut self, queue: &mut Queue) -> Option<(usize, Option<BlockId>)> {
+        let &(_, list) = self.order.get(self.next)?;
+        self.next += 1;
+        let after = self.order.get(self.next);
+        queue.push(after.map_or(self.reached, |after| after.0), Item::List);
+        let catalogue = self.catalogue.as_ref()?;
+        let ahead = after.map(|after| catalogue.lists[after.1 as usize].head.block);
+        Some((list as usize, ahead))
     }
 
     /// Moves the horizon so that it takes in more of the codes staged; until enough were staged, it stays open.
@@ -159,31 +205,6 @@ fn queue_rest(queue: &mut Queue, opened: usize, rest: f32) {
     }
 }
 
-/// A threshold that some `wanted` of the keys beyond `reached` (NaN: of all) are not above, or all if there are few; at least
-/// one of them, and seldom many more than `wanted`.
-fn threshold(keys: &[f32], reached: f32, wanted: usize, least: &mut Vec<f32>) -> f32 {
-    // At least n keys are not above the n-th smallest of the minima of parts.
-    let parts = keys.len().min(8 * wanted);
-    least.clear();
-    least.resize(parts, f32::INFINITY);
-    for keys in keys.chunks(parts.max(1)) {
-        for (least, &key) in least.iter_mut().zip(keys) {
-            let key = if key <= reached { f32::INFINITY } else { key };
-            *least = if key < *least { key } else { *least };
-        }
-    }
-    least.retain(|key| *key < f32::INFINITY);
-    let threshold = match least.len() {
-        0 => f32::MAX,
-        count => {
-            let last = wanted.min(count) - 1;
-            *least.select_nth_unstable_by(last, f32::total_cmp).1
-        }
-    };
-    least.clear();
-    threshold
-}
-
 impl<S: PageStore> Search<'_, S> {
     /// Queues the nearest lists.
     pub(super) fn begin_lists(&mut self) -> Result<()> {
@@ -210,8 +231,15 @@ impl<S: PageStore> Search<'_, S> {
         })
     }
 
-    /// Reads a list for the first time.
-    pub(super) fn open(&mut self, list: usize) -> Result<()> {
+    /// Reads the nearest list that was not yet read.
+    pub(super) fn open_next(&mut self) -> Result<()> {
+        let Some((list, ahead)) = self.lists.take(&mut self.queue) else {
+            self.lists.sort_more(&mut self.queue);
+            return Ok(());
+        };
+        if let Some(block) = ahead {
+            self.store.prefetch(block, AHEAD_BYTES);
+        }
         let Some(catalogue) = &self.lists.catalogue else {
             return Ok(());
         };
@@ -333,26 +361,26 @@ mod tests {
     use crate::random::Random;
 
     #[test]
-    fn a_threshold_takes_in_some_of_the_keys_and_seldom_many_more_than_wanted() {
+    fn lists_are_sorted_some_at_a_time_until_all_were() {
         let mut random = Random::new(5, 5);
         for count in [0, 1, 7, 40, 300, 5_000, 70_000] {
-            let keys: Vec<f32> = (0..count)
+            let mut lists = Lists::new();
+            lists.keys = (0..count)
                 .map(|_| random.below(1 << 24) as f32 - 1e6)
                 .collect();
             for wanted in [1, 32, 1024] {
-                let (mut reached, mut taken) = (f32::NAN, 0);
-                for _ in 0..10 {
-                    let next = threshold(&keys, reached, wanted, &mut Vec::new());
-                    let found = keys
-                        .iter()
-                        .filter(|key| **key <= next && is_beyond(**key, reached))
-                        .count();
-                    let left = count - taken;
+                let (mut reached, mut taken) = (f32::NAN, Vec::new());
+                for _ in 0..12 {
+                    reached = lists.sort(reached, wanted);
+                    let (found, left) = (lists.order.len(), count - taken.len());
                     assert!(found >= left.min(1), "nothing of {left}");
                     assert!(found <= 2 * wanted + 8, "{found} for {wanted}");
                     assert!(left < 8 * wanted || found >= wanted, "{found} of {left}");
-                    (reached, taken) = (next, taken + found);
+                    taken.extend(lists.order.iter().map(|list| list.0));
                 }
+                let mut expected = lists.keys.clone();
+                expected.sort_by(f32::total_cmp);
+                assert_eq!(taken, expected[..taken.len()]);
             }
         }
     }

@@ -240,8 +240,7 @@ impl<'s, S: PageStore> Search<'s, S> {
                         return Ok(Some(self.rows[row]));
                     }
                     Some(Item::Code(code)) => self.refine(code)?,
-                    Some(Item::Lists) => self.lists.queue_more(&mut self.queue),
-                    Some(Item::List(list)) => self.open(list)?,
+                    Some(Item::List) => self.open_next()?,
                     Some(Item::Rest(list)) => self.read_on(list)?,
                     None => self.phase = Phase::Unordered(self.index.meta.unordered),
                 },
