@@ -32,7 +32,7 @@ class Recipe:
     seed: int = 256
     categories: int = 12
     styles: int = 500
-    photos_per_item: float = 100.0
+    photos_per_item: float = 40.0
     latent: int = 40
     # Standard deviation of the latent's i-th axis: (1 + i / knee) ** -decay.
     knee: float = 6.0
@@ -40,13 +40,13 @@ class Recipe:
     hidden: int = 384
     # How far a category, a style and a garment lie from what they belong to, and a photo from its garment.
     spread: tuple = (0.7, 0.5, 0.4)
-    photo: float = 0.7
+    photo: float = 0.75
     photo_axes: int = 40
     noise: float = 0.05
     # What all vectors share: the length of their mean.
     middle: float = 1.0
     # Standard deviation of the logarithm of how much wider one style, garment or photo varies than another.
-    uneven: float = 0.6
+    uneven: float = 0.25
 
 
 class Source:
