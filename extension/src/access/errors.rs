@@ -1,6 +1,7 @@
 //! The one table from the index's errors to SQLSTATEs.
 
-use lookbook_ann::Error;
+use super::store::BufferStore;
+use lookbook_ann::{Error, Index};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgRelation, PgSqlErrorCode, pg_sys};
 use std::panic::panic_any;
@@ -9,7 +10,20 @@ use std::panic::panic_any;
 pub(super) fn or_raise<T>(result: lookbook_ann::Result<T>, index: pg_sys::Relation) -> T {
     match result {
         Ok(value) => value,
+        Err(error @ Error::Contended { .. }) => raise(&damage_behind(error, index), index),
         Err(error) => raise(&error, index),
+    }
+}
+
+/// Who finds no way through the index so often may be looking for a page that is lost: a look at all pages
+/// tells. Nothing is locked any more when an operation has failed.
+#[cold]
+fn damage_behind(contended: Error, index: pg_sys::Relation) -> Error {
+    // SAFETY: the relation is open for the whole call, as in `raise`.
+    let store = unsafe { BufferStore::new(index) };
+    match Index::open(&store).and_then(|mut index| index.check(&store)) {
+        Err(damage @ Error::Corrupt { .. }) => damage,
+        _ => contended,
     }
 }
 
