@@ -44,9 +44,11 @@ status: ## Whether it runs, and its URL
 	@scripts/cluster status
 
 ##@ Develop
-.PHONY: regress-update prove-docker bench-distance bench-decode bench-embed bench-load bench-index train-detector train-embedder
+.PHONY: regress-update soak-index prove-docker bench-distance bench-decode bench-embed bench-load bench-index train-detector train-embedder
 regress-update: ## Accept the output of the SQL regression files
 	@scripts/test regress-update
+soak-index: ## Kill servers and mix writes, vacuums and searches: MINUTES=10 for each of 6 tests
+	@LOOKBOOK_SOAK_MINUTES=$(or $(MINUTES),10) scripts/test soak-index
 prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
 	@scripts/prove-docker
 bench-distance: ## l2_distance in a sequential scan, against pgvector
