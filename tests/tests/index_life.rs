@@ -128,6 +128,30 @@ fn a_share_of_rows_deleted_again_and_again_is_taken_out_of_the_lists() -> Result
 }
 
 #[test]
+fn several_indexes_are_vacuumed_in_parallel() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "parallel_vacuum", 5_000)?;
+    client.batch_execute(
+        "CREATE INDEX looks ON look USING lookbook (v, category);
+         CREATE INDEX others ON look USING lookbook (v embedding_cosine_ops);
+         CREATE INDEX by_id ON look (id);
+         SET min_parallel_index_scan_size = 0; SET max_parallel_maintenance_workers = 2",
+    )?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    for share in [3, 2] {
+        client.batch_execute(&format!("DELETE FROM look WHERE id % {share} = 0"))?;
+        client.batch_execute("VACUUM (PARALLEL 2) look")?;
+        let rows: i64 = client.query_one("SELECT count(*) FROM look", &[])?.get(0);
+        for (index, operator) in [("looks", "<->"), ("others", "<=>")] {
+            assert_eq!(check_index(&mut client, index)?, rows);
+            let query =
+                format!("SELECT id, v {operator} look(7) FROM look ORDER BY v {operator} look(7)");
+            assert_eq!(expect_exact(&mut client, index, &query)? as i64, rows);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn updates_are_followed_hot_or_not() -> Result<()> {
     let (_, mut client) = catalogue(Cluster::shared()?, "updates", 3_000)?;
     client.batch_execute(

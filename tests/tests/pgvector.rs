@@ -161,3 +161,53 @@ fn distances_are_those_of_pgvector_to_rounding() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_index_answers_for_columns_of_pgvectors_type_too() -> Result<()> {
+    let database = with_pgvector!("pgvector_index");
+    let mut client = database.connect()?;
+    client.batch_execute(
+        "CREATE TABLE item (id bigint, category int, v vector(200));
+         INSERT INTO item SELECT n, n % 10, array_agg((sin(n * 12.9898 + d * 78.233) + n % 20)::real)::vector
+           FROM generate_series(1, 3000) n, generate_series(1, 200) d GROUP BY n;
+         SET enable_seqscan = off; SET enable_sort = off; SET lookbook.recall = 1",
+    )?;
+    for (class, operator) in [("l2", "<->"), ("cosine", "<=>"), ("ip", "<#>")] {
+        client.batch_execute(&format!(
+            "DROP INDEX IF EXISTS near; CREATE INDEX near ON item USING lookbook (v vector_{class}_ops, category)"
+        ))?;
+        for condition in ["true", "category IN (3, 4)"] {
+            // To the last row: pgvector's own rounding is never below what the index promised.
+            let query = format!(
+                "SELECT v {operator} (SELECT v FROM item WHERE id = 7) FROM item WHERE {condition}
+                 ORDER BY v {operator} (SELECT v FROM item WHERE id = 7)"
+            );
+            let plan: Vec<String> = client
+                .query(&format!("EXPLAIN (COSTS OFF) {query}"), &[])?
+                .iter()
+                .map(|row| row.get(0))
+                .collect();
+            ensure!(
+                plan.join("\n").contains("Index Scan using near on item"),
+                "{plan:#?}"
+            );
+            let distances: Vec<f64> = client
+                .query(&query, &[])?
+                .iter()
+                .map(|row| row.get(0))
+                .collect();
+            let expected = if condition == "true" { 3_000 } else { 600 };
+            ensure!(
+                distances.len() == expected,
+                "{} rows: {query}",
+                distances.len()
+            );
+            ensure!(distances.is_sorted(), "{query}");
+        }
+    }
+    let checked: i64 = client
+        .query_one("SELECT lookbook_index_check('near')", &[])?
+        .get(0);
+    assert_eq!(checked, 3_000);
+    Ok(())
+}
