@@ -77,21 +77,15 @@ fn middle(points: &[f32], dims: usize, centroids: &[Vec<f32>; 2], sides: &mut [u
 }
 
 fn mean(points: &[f32], dims: usize, sides: &[u8], side: u8) -> Vec<f32> {
-    let mut sums = vec![0f64; dims];
+    let mut sums = vec![0f32; dims];
     let mut count = 0usize;
-    for (p, _) in points
-        .chunks_exact(dims)
-        .zip(sides)
-        .filter(|(_, s)| **s == side)
-    {
-        sums.iter_mut()
-            .zip(p)
-            .for_each(|(sum, p)| *sum += f64::from(*p));
+    let mine = points.chunks_exact(dims).zip(sides);
+    for (point, _) in mine.filter(|(_, s)| **s == side) {
+        sums.iter_mut().zip(point).for_each(|(sum, x)| *sum += x);
         count += 1;
     }
-    sums.iter()
-        .map(|sum| (sum / count.max(1) as f64) as f32)
-        .collect()
+    sums.iter_mut().for_each(|sum| *sum /= count.max(1) as f32);
+    sums
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub struct MemoryStore {
     reads: Cell<u64>,
     fuel: Cell<Option<u64>>,
     hook: RefCell<Option<Hook>>,
+    /// Records and bytes changed, if they are counted.
+    changes: Cell<Option<(u64, u64)>>,
 }
 
 impl MemoryStore {
@@ -119,11 +121,46 @@ impl MemoryStore {
         self.fuel.set(calls);
     }
 
+    /// Records and bytes changed since they are counted, as Generic XLog would log them; from now on they are, or not.
+    pub fn count_changes(&self, from_now_on: bool) -> (u64, u64) {
+        self.changes
+            .replace(from_now_on.then_some((0, 0)))
+            .unwrap_or_default()
+    }
+
+    fn count(&self, record: &Record) {
+        if let Some((records, bytes)) = self.changes.get() {
+            let pages = self.pages.borrow();
+            let changed = record
+                .iter()
+                .map(|(block, page)| changed_bytes(&pages[block.0 as usize], page));
+            self.changes
+                .set(Some((records + 1, bytes + changed.sum::<u64>())));
+        }
+    }
+
     fn record(&self, record: Record) {
         if self.keeps_log {
             self.log.borrow_mut().push(record);
         }
     }
+}
+
+/// Bytes that Generic XLog logs of a page: runs that differ, each with a head of four, and a head of the page. A gap of less
+/// than a head is part of its run (`generic_xlog.c`).
+fn changed_bytes(old: &PageBytes, new: &PageBytes) -> u64 {
+    const RUN_HEAD: usize = 4;
+    const PAGE_HEAD: u64 = 20;
+    let differing = (0..PAGE_BYTES).filter(|&at| old[at] != new[at]);
+    let (mut bytes, mut end) = (PAGE_HEAD, None);
+    for at in differing {
+        bytes += match end {
+            Some(end) if at - end <= RUN_HEAD => (at - end + 1) as u64,
+            _ => RUN_HEAD as u64 + 1,
+        };
+        end = Some(at + 1);
+    }
+    bytes
 }
 
 fn past_the_end(block: BlockId) -> Error {
@@ -310,6 +347,7 @@ impl PageTxn for MemoryTxn<'_> {
 
     fn commit(mut self) -> Result<()> {
         let record = std::mem::take(&mut self.pages);
+        self.store.count(&record);
         self.store.locks.set(self.store.locks.get() - record.len());
         for (block, page) in &record {
             self.store.pages.borrow_mut()[block.0 as usize] = page.clone();

@@ -32,7 +32,7 @@ pub struct Options {
     /// Lists that a bulk build makes; 0: as many as suit the rows.
     pub lists: u32,
     /// Rows of a list that suit searches: few enough that a list is read for little, enough that reading one
-    /// pays. A list of twice as many is split. 16 to 10,000.
+    /// pays. A list of half as many again is split. 16 to 10,000.
     pub list_rows: u32,
     /// Of the rotation and of every sample.
     pub seed: u64,
@@ -86,9 +86,9 @@ impl Options {
         self.dimensions.next_multiple_of(16)
     }
 
-    /// A list of so many rows is split.
+    /// A list of so many rows is split: then the lists of a grown index have on average as many rows as suit.
     pub(crate) fn split_rows(&self) -> usize {
-        2 * self.list_rows as usize
+        self.list_rows as usize * 3 / 2
     }
 
     /// Bits of a refinement code.

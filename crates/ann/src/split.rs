@@ -14,8 +14,9 @@ use crate::space::Space;
 use crate::store::PageStore;
 use crate::structure::{self, Copy, Into, Part, Swing, Written, point};
 
-/// Lists around a split whose rows are looked at.
-const NEIGHBOURS: usize = 16;
+/// Lists around a split whose rows are looked at. Of a million dense embeddings (`emb256`, first 100,000), codes to be read
+/// for recall 0.95: 4,000 with 16, 3,700 with 32, 3,430 with 64; 3,470 in a bulk build.
+const NEIGHBOURS: usize = 64;
 /// A row moves when its squared distance falls by this factor: not to and fro between equals.
 const NEARER: f32 = 0.98;
 /// A neighbour that gave away so many rows that one in so many entries is dead is written anew.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::kmeans::Tree;
+use super::kmeans::{Training, Tree};
 use super::{Sampler, Workers};
 use crate::code::{Label, encode, put_label};
 use crate::directory;
@@ -56,15 +56,27 @@ pub struct Encoded {
 }
 
 impl Clusters {
-    /// Clusters the sample into `lists` lists.
+    /// Clusters the sample into about `lists` lists; into exactly so many if the options name a number.
     ///
     /// # Errors
     /// What `workers.check` gives.
     pub fn train(sampler: Sampler, lists: usize, workers: Workers<'_>) -> Result<Clusters> {
-        let (space, points) = sampler.finish();
+        let (space, mut points) = sampler.finish();
         let dims = space.dims();
-        let seed = space.options.seed;
-        let (tree, trained) = Tree::train(&points, dims, lists, seed, space.kernels, workers)?;
+        // A list much longer than others costs each search that reads it, and would be split by the next insert. Who
+        // asks for a number of lists gets it.
+        let even = (points.len() / dims / lists.max(1)).max(1);
+        let longest = (space.options.lists == 0 && lists > 1).then_some((even + even / 3).max(2));
+        let training = Training {
+            dims,
+            lists,
+            longest,
+            seed: space.options.seed,
+            kernels: space.kernels,
+            workers,
+        };
+        let (tree, trained) = Tree::train(&mut points, training)?;
+        drop(points);
         // Rows are coded around what readers decode.
         let nowhere = PageRef {
             block: META,

@@ -4,10 +4,13 @@
 //! trained and used: a point looks at the children of the nearest few branches only, and points that look at
 //! the same branch are multiplied together.
 
+use std::collections::{HashMap, HashSet};
+
 use lookbook_vecmath::kernel::codes::{Kernels, LANES};
 use rayon::prelude::*;
 
 use super::Workers;
+use crate::cluster::two_means;
 use crate::error::Result;
 use crate::random::Random;
 
@@ -23,6 +26,18 @@ const PROBES: usize = 6;
 const BLOCK: usize = 64;
 /// Multiplications of one slice of work, between two questions whether to stop: some 100 ms on one core.
 const SLICE: usize = 4_000_000_000;
+
+/// What centroids are trained by.
+#[derive(Clone, Copy)]
+pub(super) struct Training<'a> {
+    pub dims: usize,
+    pub lists: usize,
+    /// Points of a list that is still not too long; `None`: any number.
+    pub longest: Option<usize>,
+    pub seed: u64,
+    pub kernels: &'static Kernels,
+    pub workers: Workers<'a>,
+}
 
 /// Centroids laid out for [`Kernels::dot_panel`].
 #[derive(Clone, Debug)]
@@ -94,46 +109,79 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Trains `lists` centroids on a sample.
-    pub fn train(
-        points: &[f32],
-        dims: usize,
-        lists: usize,
-        seed: u64,
-        kernels: &'static Kernels,
-        workers: Workers<'_>,
-    ) -> Result<(Tree, Vec<f32>)> {
-        if lists <= FLAT {
-            let centroids = lloyd(points, dims, lists, seed, kernels, workers)?;
-            return Ok((Tree::flat(&centroids, dims, kernels), centroids));
-        }
-        let top_count = (lists as f64).sqrt() as usize;
-        let top = lloyd(points, dims, top_count, seed, kernels, workers)?;
-        let owners = Tree::flat(&top, dims, kernels).assign(points, workers)?;
-        let mut members = vec![Vec::new(); top_count];
-        for (point, owner) in points.chunks_exact(dims).zip(&owners) {
-            members[*owner as usize].extend_from_slice(point);
-        }
-        let rows = owners.len().max(1);
-        let mut branches = Vec::new();
-        for (branch, members) in members.iter().enumerate() {
-            let share = members.len() / dims * lists / rows;
-            let seed = seed.wrapping_add(branch as u64 + 1);
-            branches.push(lloyd(members, dims, share.max(1), seed, kernels, workers)?);
-        }
-        let mut tree = Tree::new(Some(&top), &branches, dims, kernels);
-        for _ in 0..POLISH {
-            let owners = tree.assign(points, workers)?;
-            let mut centroids = branches.concat();
-            move_to_means(points, dims, &owners, &mut centroids);
-            let mut rest = &centroids[..];
-            for branch in &mut branches {
-                let (mine, others) = rest.split_at(branch.len());
-                branch.copy_from_slice(mine);
+    /// Trains about `lists` centroids on a sample, whose points end up in another order. With `longest`, a list of
+    /// more points than that is divided, and as many short ones are given up.
+    pub fn train(points: &mut [f32], training: Training<'_>) -> Result<(Tree, Vec<f32>)> {
+        let Training {
+            dims,
+            lists,
+            longest,
+            kernels,
+            ..
+        } = training;
+        // What is divided later comes on top.
+        let lists = match longest {
+            Some(_) => (lists * 2 / 3).max(1),
+            None => lists,
+        };
+        let (top, mut branches) = if lists <= FLAT {
+            (None, vec![lloyd(points, lists, training)?])
+        } else {
+            let top_count = (lists as f64).sqrt() as usize;
+            let top = lloyd(points, top_count, training)?;
+            let owners = Tree::flat(&top, dims, kernels).assign(points, training.workers)?;
+            let sizes = group_by_owner(points, dims, owners, top_count);
+            let rows = (points.len() / dims).max(1);
+            let mut rest = &*points;
+            let mut branches = Vec::new();
+            for (branch, size) in sizes.into_iter().enumerate() {
+                let (members, others) = rest.split_at(size * dims);
                 rest = others;
+                let training = Training {
+                    seed: training.seed.wrapping_add(branch as u64 + 1),
+                    ..training
+                };
+                branches.push(lloyd(members, (size * lists / rows).max(1), training)?);
             }
-            tree = Tree::new(Some(&top), &branches, dims, kernels);
+            (Some(top), branches)
+        };
+        for round in 0..=POLISH {
+            if top.is_none() && longest.is_none() {
+                break;
+            }
+            let tree = Tree::new(top.as_deref(), &branches, dims, kernels);
+            let owners = tree.assign(points, training.workers)?;
+            let mut centroids = branches.concat();
+            if round < POLISH {
+                move_to_means(points, dims, &owners, &mut centroids);
+            }
+            let Some(longest) = longest else {
+                replace_parts(&mut branches, &centroids);
+                continue;
+            };
+            let counts = counts(&owners, centroids.len() / dims);
+            let extra = divide_long(points, &owners, &counts, &mut centroids, longest, training);
+            let surplus = (counts.len() + extra.len()).saturating_sub(training.lists);
+            let spare = shortest(&counts, longest / 3, surplus);
+            replace_parts(&mut branches, &centroids);
+            let mut first = 0;
+            for branch in &mut branches {
+                let mine = first..first + branch.len() / dims;
+                first = mine.end;
+                let extra = extra.iter().filter(|(owner, _)| mine.contains(owner));
+                let kept = mine.clone().filter(|list| !spare.contains(list));
+                let next: Vec<f32> = kept
+                    .flat_map(|list| &centroids[list * dims..][..dims])
+                    .chain(extra.flat_map(|(_, centroid)| centroid))
+                    .copied()
+                    .collect();
+                // A branch without any would leave its points to chance.
+                if !next.is_empty() {
+                    *branch = next;
+                }
+            }
         }
+        let tree = Tree::new(top.as_deref(), &branches, dims, kernels);
         Ok((tree, branches.concat()))
     }
 
@@ -256,14 +304,14 @@ impl Tree {
 }
 
 /// Lloyd's algorithm from random points. Exactly `count` centroids, whatever the points are.
-fn lloyd(
-    points: &[f32],
-    dims: usize,
-    count: usize,
-    seed: u64,
-    kernels: &'static Kernels,
-    workers: Workers<'_>,
-) -> Result<Vec<f32>> {
+fn lloyd(points: &[f32], count: usize, training: Training<'_>) -> Result<Vec<f32>> {
+    let Training {
+        dims,
+        seed,
+        kernels,
+        workers,
+        ..
+    } = training;
     let rows = points.len() / dims;
     if rows == 0 {
         return Ok(vec![0.0; count * dims]);
@@ -290,6 +338,120 @@ fn lloyd(
         }
     }
     Ok(centroids)
+}
+
+/// Sorts points by their owners, in place; gives how many each has.
+fn group_by_owner(
+    points: &mut [f32],
+    dims: usize,
+    mut owners: Vec<u32>,
+    count: usize,
+) -> Vec<usize> {
+    let sizes = counts(&owners, count);
+    let mut next: Vec<usize> = Vec::with_capacity(count);
+    let mut end = 0;
+    for size in &sizes {
+        next.push(end);
+        end += size;
+    }
+    let ends: Vec<usize> = next
+        .iter()
+        .zip(&sizes)
+        .map(|(next, size)| next + size)
+        .collect();
+    // Every exchange brings a point home.
+    for owner in 0..count {
+        while next[owner] < ends[owner] {
+            let (at, home) = (next[owner], owners[next[owner]] as usize);
+            let to = next[home];
+            next[home] += 1;
+            if to != at {
+                owners.swap(at, to);
+                let (low, high) = points.split_at_mut(at.max(to) * dims);
+                low[at.min(to) * dims..][..dims].swap_with_slice(&mut high[..dims]);
+            }
+        }
+    }
+    sizes
+}
+
+/// Writes centroids, which are in one piece, over those of the branches.
+fn replace_parts(branches: &mut [Vec<f32>], mut centroids: &[f32]) {
+    for branch in branches {
+        let (mine, others) = centroids.split_at(branch.len());
+        branch.copy_from_slice(mine);
+        centroids = others;
+    }
+}
+
+/// How many points each centroid has.
+fn counts(owners: &[u32], centroids: usize) -> Vec<usize> {
+    let mut counts = vec![0; centroids];
+    owners.iter().for_each(|&owner| counts[owner as usize] += 1);
+    counts
+}
+
+/// At most `wanted` of the lists with fewer points than `fewer`, those with the fewest.
+fn shortest(counts: &[usize], fewer: usize, wanted: usize) -> HashSet<usize> {
+    let mut short: Vec<usize> = (0..counts.len())
+        .filter(|&list| counts[list] < fewer)
+        .collect();
+    short.sort_by_key(|&list| counts[list]);
+    short.into_iter().take(wanted).collect()
+}
+
+/// Divides the points of every centroid that has more than `longest` of them; the first half stays with it, the
+/// others are given back.
+fn divide_long(
+    points: &[f32],
+    owners: &[u32],
+    counts: &[usize],
+    centroids: &mut [f32],
+    longest: usize,
+    training: Training<'_>,
+) -> Vec<(usize, Vec<f32>)> {
+    let Training { dims, seed, .. } = training;
+    let mut members: HashMap<usize, Vec<f32>> = HashMap::new();
+    for (point, &owner) in points.chunks_exact(dims).zip(owners) {
+        if counts[owner as usize] > longest {
+            members.entry(owner as usize).or_default().extend(point);
+        }
+    }
+    let mut long: Vec<(usize, Vec<f32>)> = members.into_iter().collect();
+    long.sort_unstable_by_key(|(owner, _)| *owner);
+    let divided: Vec<(usize, Vec<Vec<f32>>)> = training.workers.pool.install(|| {
+        long.into_par_iter()
+            .map(|(owner, points)| (owner, divide(points, dims, longest, seed)))
+            .collect()
+    });
+    let mut extra = Vec::new();
+    for (owner, parts) in divided {
+        let mut parts = parts.into_iter();
+        if let Some(first) = parts.next() {
+            centroids[owner * dims..][..dims].copy_from_slice(&first);
+        }
+        extra.extend(parts.map(|part| (owner, part)));
+    }
+    extra
+}
+
+/// Centroids of halves, of halves of halves, until each has at most `longest` points.
+fn divide(points: Vec<f32>, dims: usize, longest: usize, seed: u64) -> Vec<Vec<f32>> {
+    let (mut waiting, mut done) = (vec![points], Vec::new());
+    while let Some(points) = waiting.pop() {
+        let (centroids, sides) = two_means(&points, dims, seed);
+        for (side, centroid) in centroids.into_iter().enumerate() {
+            let half = points.chunks_exact(dims).zip(&sides);
+            let half = half.filter(|(_, s)| usize::from(**s) == side);
+            let half: Vec<f32> = half.flat_map(|(point, _)| point).copied().collect();
+            if half.len() > longest.max(1) * dims {
+                waiting.push(half);
+            } else {
+                done.push(centroid);
+            }
+        }
+    }
+    done
 }
 
 /// Moves each centroid to the mean of its points; gives those without any, which stay.
@@ -344,12 +506,52 @@ mod tests {
         });
     }
 
+    fn training(dims: usize, lists: usize, workers: Workers<'_>) -> Training<'_> {
+        Training {
+            dims,
+            lists,
+            longest: None,
+            seed: 1,
+            kernels: kernels(),
+            workers,
+        }
+    }
+
+    #[test]
+    fn no_list_is_long_when_none_may_be() {
+        on_one_thread(|workers| {
+            // Half of all points in one place.
+            let (dims, mut points) = (8, clouds(6_000, 8, 300));
+            for point in points.chunks_exact_mut(dims).step_by(2) {
+                point.iter_mut().for_each(|x| *x *= 0.01);
+            }
+            let before = points.iter().map(|x| f64::from(*x)).sum::<f64>();
+            for lists in [100, 600] {
+                let longest = 6_000 / lists * 3 / 2;
+                let balanced = Training {
+                    longest: Some(longest),
+                    ..training(dims, lists, workers)
+                };
+                let (tree, centroids) = Tree::train(&mut points, balanced).expect("train");
+                let mut counts = vec![0; centroids.len() / dims];
+                for owner in tree.assign(&points, workers).expect("assign") {
+                    counts[owner as usize] += 1;
+                }
+                let worst = counts.iter().copied().max().unwrap_or(0);
+                assert!(worst <= 2 * longest, "{worst} of {longest}");
+                assert!(counts.len() < lists * 5 / 4, "{} of {lists}", counts.len());
+            }
+            let after = points.iter().map(|x| f64::from(*x)).sum::<f64>();
+            assert!((before - after).abs() < 1e-6 * 6_000.0, "points were lost");
+        });
+    }
+
     #[test]
     fn every_point_is_given_its_nearest_centroid() {
         on_one_thread(|workers| {
-            let (dims, points) = (10, clouds(500, 10, 20));
+            let (dims, mut points) = (10, clouds(500, 10, 20));
             let (tree, centroids) =
-                Tree::train(&points, dims, 37, 1, kernels(), workers).expect("train");
+                Tree::train(&mut points, training(dims, 37, workers)).expect("train");
             let owners = tree.assign(&points, workers).expect("assign");
             for (point, owner) in points.chunks_exact(dims).zip(owners) {
                 let far = |c: &[f32]| crate::cluster::squared_distance(point, c);
@@ -366,9 +568,9 @@ mod tests {
     #[test]
     fn two_levels_are_nearly_as_near_as_one() {
         on_one_thread(|workers| {
-            let (dims, points) = (8, clouds(6_000, 8, 300));
+            let (dims, mut points) = (8, clouds(6_000, 8, 300));
             let (tree, centroids) =
-                Tree::train(&points, dims, 600, 1, kernels(), workers).expect("train");
+                Tree::train(&mut points, training(dims, 600, workers)).expect("train");
             assert_eq!(tree.branches.len(), 24);
             let owners = tree.assign(&points, workers).expect("assign");
             let flat = Tree::flat(&centroids, dims, kernels())
@@ -387,9 +589,9 @@ mod tests {
     fn fewer_points_than_centroids_are_no_failure() {
         on_one_thread(|workers| {
             for rows in [0, 1, 3] {
-                let points = clouds(rows, 4, 2);
+                let mut points = clouds(rows, 4, 2);
                 let (_, centroids) =
-                    Tree::train(&points, 4, 9, 1, kernels(), workers).expect("train");
+                    Tree::train(&mut points, training(4, 9, workers)).expect("train");
                 assert_eq!(centroids.len(), 36);
                 assert!(centroids.iter().all(|c| c.is_finite()));
             }

@@ -83,6 +83,9 @@ impl Sampler {
             let dims = self.space.dims();
             self.points[slot * dims..(slot + 1) * dims].copy_from_slice(&y);
         } else {
+            // Not in steps of twice the size, which would take twice the memory.
+            let room = self.capacity * self.space.dims() - self.points.len();
+            self.points.reserve_exact(room);
             self.points.extend_from_slice(&y);
         }
         Ok(())
