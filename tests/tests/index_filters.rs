@@ -435,6 +435,27 @@ fn a_condition_on_a_column_of_another_table_is_pushed_into_the_index() -> Result
 }
 
 #[test]
+fn lists_of_thousands_are_tested_in_the_index() -> Result<()> {
+    let mut client = client("long_lists")?;
+    client.batch_execute(&format!(
+        "CREATE TABLE look (id bigint, v embedding(32), sku text);
+         INSERT INTO look SELECT n, look(n), 'sku ' || n FROM generate_series(1, {ROWS}) n;
+         CREATE INDEX looks ON look USING lookbook (v, sku)"
+    ))?;
+    let wanted = "SELECT 'sku ' || 3 * n FROM generate_series(1, 20000) n";
+    let query = format!(
+        "SELECT id, v <-> look(3) FROM look WHERE sku = ANY (ARRAY({wanted})) ORDER BY v <-> look(3)"
+    );
+    expect_plan(
+        &mut client,
+        &query,
+        &["using looks", "Index Cond: (sku = ANY ("],
+    )?;
+    assert_eq!(expect_exact(&mut client, "looks", &query)? as i64, ROWS / 3);
+    Ok(())
+}
+
+#[test]
 fn a_type_without_a_class_is_refused_with_the_name_of_the_type() -> Result<()> {
     let mut client = client("no_class")?;
     client.batch_execute("CREATE TABLE look (v embedding(3), place point)")?;

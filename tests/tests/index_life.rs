@@ -690,6 +690,137 @@ fn a_dump_restores_the_index() -> Result<()> {
     Ok(())
 }
 
+/// A backend keeps what it knows of an index from one statement to the next.
+#[test]
+fn what_a_session_remembers_of_an_index_is_never_stale() -> Result<()> {
+    let (database, mut client) = catalogue(Cluster::shared()?, "remembered", 3_000)?;
+    client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    let mut other = database.connect()?;
+    let near = "SELECT id, v <-> look(7) FROM look WHERE category < 1000000 ORDER BY v <-> look(7)";
+    for change in [
+        "REINDEX INDEX looks",
+        "VACUUM FULL look",
+        "TRUNCATE look",
+        "INSERT INTO look SELECT n, n % 10, look(n) * 100 FROM generate_series(1, 3000) n",
+        "TRUNCATE look; INSERT INTO look SELECT n, n % 10, look(n + 5) FROM generate_series(1, 1200) n",
+        "DROP INDEX looks; CREATE INDEX looks ON look USING lookbook (v) WITH (bits = 5)",
+        "DELETE FROM look WHERE id % 2 = 0",
+        "INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(5001, 9000) n",
+        "REINDEX INDEX CONCURRENTLY looks",
+        "CREATE INDEX CONCURRENTLY new ON look USING lookbook (v, category)",
+        "ALTER INDEX looks RENAME TO old",
+        "DROP INDEX old; ALTER INDEX new RENAME TO looks",
+        "ALTER TABLE look ALTER v TYPE embedding(32) USING v * 2",
+        "DELETE FROM look",
+        "INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series(1, 2000) n",
+    ] {
+        // Each in a transaction of its own, and vacuums between them.
+        if change.contains("CONCURRENTLY") || change.contains("VACUUM") {
+            other.batch_execute(change)?;
+        } else {
+            other.batch_execute(&format!("BEGIN; {change}; COMMIT"))?;
+        }
+        let rows: i64 = client.query_one("SELECT count(*) FROM look", &[])?.get(0);
+        let index = if change.contains("TO old") {
+            "old"
+        } else {
+            "looks"
+        };
+        let query = if index == "old" { ALL } else { near };
+        if index == "looks" {
+            assert_eq!(
+                expect_exact(&mut client, index, query)? as i64,
+                rows,
+                "{change}"
+            );
+        }
+        client.batch_execute("INSERT INTO look VALUES (77777, 3, look(7))")?;
+        other.batch_execute("VACUUM look")?;
+        if index == "looks" {
+            assert_eq!(
+                expect_exact(&mut client, index, query)? as i64,
+                rows + 1,
+                "{change}"
+            );
+        }
+        client.batch_execute("DELETE FROM look WHERE id = 77777")?;
+        check_index(&mut client, index)?;
+    }
+    // Taken back, in the session itself.
+    for change in [
+        "REINDEX INDEX looks",
+        "TRUNCATE look; INSERT INTO look SELECT n, n, look(n) * 3 FROM generate_series(1, 900) n",
+        "ALTER TABLE look ALTER v TYPE embedding(32) USING v * 2",
+        "DROP INDEX looks; CREATE INDEX looks ON look USING lookbook (v, category)",
+    ] {
+        let rows = expect_exact(&mut client, "looks", near)?;
+        client.batch_execute(&format!("BEGIN; SAVEPOINT s; {change}"))?;
+        expect_plan(&mut client, near, &["using looks on"])?;
+        rows_of(&mut client, near)?;
+        client.batch_execute("ROLLBACK TO s")?;
+        assert_eq!(rows_of(&mut client, near)?.len(), rows, "{change}");
+        client.batch_execute("INSERT INTO look VALUES (88888, 3, look(7)); ROLLBACK")?;
+        assert_eq!(expect_exact(&mut client, "looks", near)?, rows, "{change}");
+        check_index(&mut client, "looks")?;
+    }
+    Ok(())
+}
+
+/// Kilobytes of memory of its own that a backend holds.
+fn own_memory_kb(pid: i32) -> Result<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kilobytes.context("RssAnon in kB")?.trim().parse()?)
+}
+
+#[test]
+fn a_session_does_not_grow_with_what_it_does() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "memory", 3_000)?;
+    client.batch_execute(
+        "CREATE INDEX looks ON look USING lookbook (v, category);
+         CREATE FUNCTION search_often(times int) RETURNS void LANGUAGE plpgsql AS $$
+         DECLARE q embedding;
+         BEGIN
+           FOR n IN 1..times LOOP
+             q := look(n % 50);
+             PERFORM id FROM look WHERE category IN (n % 10, 3) ORDER BY v <-> q LIMIT 10;
+           END LOOP;
+         END $$",
+    )?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    client.batch_execute("SET lookbook.recall = 0.98")?;
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    for (what, often, allowed_kb) in [
+        ("searches", "SELECT search_often(2000)", 4_000),
+        (
+            "rows inserted one by one",
+            "DO $$ BEGIN FOR n IN 1..3000 LOOP INSERT INTO look VALUES (n, 1, look(n % 500)); END LOOP; END $$",
+            8_000,
+        ),
+        (
+            "rows inserted at once",
+            "INSERT INTO look SELECT n, 1, look(n % 500) FROM generate_series(1, 6000) n",
+            8_000,
+        ),
+    ] {
+        // The first time allocates what is kept on purpose.
+        client.batch_execute(often)?;
+        let before = own_memory_kb(pid)?;
+        client.batch_execute(often)?;
+        client.batch_execute(often)?;
+        let grown = own_memory_kb(pid)? - before;
+        ensure!(
+            grown < allowed_kb,
+            "{grown} kB more after twice as many {what}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn autovacuum_cleans_an_index_by_itself() -> Result<()> {
     let cluster = Cluster::start(&["autovacuum_naptime=1s"])?;
