@@ -48,7 +48,7 @@ def measure(data, smoke):
                 cpu.append((time.thread_time() - cpu_before) * 1e3)
                 found.append([int(i) for i in ids if i >= 0])
             recall = data.recall(found, reach)
-            point = {"setting": f"nprobe {probes}, refine {kept}", "recall": recall, "cpu_ms": float(np.median(cpu))}
+            point = {"setting": f"nprobe {probes}, refine {kept}", "recall": recall, "cpu_ms": float(np.median(cpu)), "cpu_mean_ms": float(np.mean(cpu))}
             points.append({**point, "wall_ms": float(np.median(wall)), "queries": count})
             # More lists do not help once the candidates are the limit.
             if recall >= 0.994 or recall - best < 0.0005:

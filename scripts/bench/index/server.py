@@ -1,10 +1,12 @@
 """The server's side: connections, vectors in binary, and what a backend costs.
 
 Owns the wire form of rows and the meters. Processor time is the kernel's clock of the backend process with all its threads
-(clock_gettime on its process id: nanoseconds), memory is RssAnon of /proc: what it holds for itself, without shared buffers.
+(clock_gettime on its process id: nanoseconds), memory is RssAnon of /proc and the segments it shares with its parallel workers: what
+it holds for itself, without shared buffers.
 """
 
 import glob
+import os
 import struct
 import threading
 import time
@@ -96,6 +98,7 @@ class Meter:
         self.done = threading.Event()
         self.peak_kib = 0
         self.workers = {}
+        self.segments_kib = self.segments_before_kib = segments_kib(self.pid)
         self.started, self.cpu_before = time.perf_counter(), cpu_ms(self.pid)
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
@@ -113,12 +116,13 @@ class Meter:
             if ticks % 10 == 0:
                 for worker in self._find_workers():
                     self.workers.setdefault(worker, 0.0)
+                self.segments_kib = segments_kib(self.pid)
             ticks += 1
-            anonymous = own_memory_kib(self.pid, "RssAnon")
+            anonymous = own_memory_kib(self.pid) + self.segments_kib - self.segments_before_kib
             for worker in self.workers:
                 try:
                     self.workers[worker] = cpu_ms(worker)
-                    anonymous += own_memory_kib(worker, "RssAnon")
+                    anonymous += own_memory_kib(worker)
                 except OSError:
                     pass
             self.peak_kib = max(self.peak_kib, anonymous)
@@ -137,10 +141,21 @@ class Meter:
         return {"wall_s": self.wall_s, "cpu_s": self.cpu_s, "peak_mb": self.peak_kib / 1024, "workers": len(self.workers)}
 
 
-def own_memory_kib(pid, field):
+def segments_kib(pid):
+    """Dynamic shared memory that a backend has mapped."""
+    names = set()
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as file:
+            names = {line.split()[-1] for line in file if "/dev/shm/PostgreSQL." in line}
+        return sum(os.stat(name).st_blocks // 2 for name in names)
+    except OSError:
+        return 0
+
+
+def own_memory_kib(pid):
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
         for line in file:
-            if line.startswith(field):
+            if line.startswith("RssAnon"):
                 return int(line.split()[1])
     return 0
 
