@@ -40,7 +40,7 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
             }
             return;
         }
-        super::arrays::push_down(root, path);
+        super::conditions::push_down(root, path);
         let mut generic = pg_sys::GenericCosts::default();
         pg_sys::genericcostestimate(root, path, loop_count, &mut generic);
         let index = (*path).indexinfo;

@@ -4,9 +4,9 @@
 //! `lookbook-ann`, which does not know PostgreSQL; locking and WAL are told in
 //! `docs/locking-and-wal.md`. Callbacks keep PostgreSQL's names (`indexam.sgml`).
 
-mod arrays;
 mod build;
 mod columns;
+mod conditions;
 mod cost;
 mod errors;
 mod hints;
