@@ -82,6 +82,44 @@ fn the_index_is_chosen_from_2000_rows_up_with_and_without_statistics() -> Result
 }
 
 #[test]
+fn the_loaders_search_goes_through_the_index() -> Result<()> {
+    let (_, mut client) = database(Cluster::shared()?, "loaders_search")?;
+    client.batch_execute(
+        "CREATE TABLE photo (id bigint PRIMARY KEY, path text);
+         CREATE TABLE garment (id bigint, photo_id bigint REFERENCES photo, sku text, category text, label text,
+           embedding embedding(64)) WITH (toast_tuple_target = 8160);
+         INSERT INTO photo SELECT n, 'photo ' || n FROM generate_series(1, 4000) n;
+         INSERT INTO garment SELECT n, n, n, (ARRAY['upper', 'lower', 'footwear'])[n % 3 + 1], 'x', look(n, 64)
+           FROM generate_series(1, 4000) n;
+         CREATE INDEX ON garment USING lookbook (embedding, category, label); ANALYZE",
+    )?;
+    let near = "SELECT g.sku, p.path FROM garment g JOIN photo p ON p.id = g.photo_id
+        WHERE g.category = 'upper' ORDER BY g.embedding <-> look(7, 64) LIMIT 5";
+    expect_plan(
+        &mut client,
+        near,
+        &[
+            "Index Scan using garment_embedding_category_label_idx",
+            "Index Cond: (category = 'upper'::text)",
+        ],
+    )?;
+    // As the README asks: for each garment of a photo, with a condition on the photo.
+    let each = "SELECT near.* FROM (SELECT embedding, category FROM garment WHERE id < 4) AS q
+        CROSS JOIN LATERAL (
+          SELECT g.sku, g.embedding <-> q.embedding AS distance FROM garment g JOIN photo p ON p.id = g.photo_id
+          WHERE g.category = q.category AND p.path <> 'photo 17'
+          ORDER BY g.embedding <-> q.embedding LIMIT 5) AS near";
+    expect_plan(
+        &mut client,
+        each,
+        &[
+            "Index Scan using garment_embedding_category_label_idx on garment g",
+            "Index Cond: (category = garment.category)",
+        ],
+    )
+}
+
+#[test]
 fn long_vectors_make_the_index_no_less_worth_it() -> Result<()> {
     let (_, mut client) = database(Cluster::shared()?, "long_vectors")?;
     client.batch_execute(

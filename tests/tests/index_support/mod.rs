@@ -178,7 +178,7 @@ impl TimeBox {
     pub fn of_seconds(seconds: u64) -> Self {
         let minutes: Option<u64> = std::env::var("LOOKBOOK_SOAK_MINUTES")
             .ok()
-            .and_then(|minutes| minutes.parse().ok());
+            .map(|text| text.parse().expect("LOOKBOOK_SOAK_MINUTES is a number"));
         let time = minutes.map_or(seconds, |minutes| minutes * 60);
         Self(Instant::now() + Duration::from_secs(time))
     }
