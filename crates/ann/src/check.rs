@@ -7,7 +7,7 @@ use crate::chain::{self, ChainKind};
 use crate::cluster::squared_distance;
 use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
-use crate::index::Index;
+use crate::index::{ATTEMPTS, Index};
 use crate::insert::Aside;
 use crate::options::Options;
 use crate::page::leaf::Leaf;
@@ -44,7 +44,7 @@ pub struct Info {
 }
 
 impl Index {
-    /// Reads every page and checks every invariant. Holds the latch; rows may be added meanwhile.
+    /// Reads every page and checks every invariant. Holds the latch: rows may be added meanwhile, but no list is split.
     ///
     /// # Errors
     /// [`Error::Corrupt`] names the first page that breaks one.
@@ -59,31 +59,49 @@ impl Index {
         checker.run(store)
     }
 
-    /// Counts, without reading refinement codes.
+    /// Counts, without reading refinement codes. Waits for nobody and holds up nobody: numbers of an index that is
+    /// written to meanwhile are near.
     ///
     /// # Errors
     /// [`Error::Corrupt`].
     pub fn info<S: PageStore>(&mut self, store: &S) -> Result<Info> {
-        let _latch = store.latch()?;
         self.refresh(store)?;
         let mut info = self.empty_info(store)?;
-        if let Some(directory) = self.meta.directory {
-            for list in directory::all(store, &self.space, directory)?.unwrap_or_default() {
-                let (live, total) =
-                    chain::occupancy(store, list.head, directory::lists(&self.space))?;
-                info.add_list(live, total);
-            }
+        for list in self.lists_now(store)? {
+            let (live, total) = chain::occupancy(store, list.head, directory::lists(&self.space))?;
+            info.add_list(live, total);
         }
         for mut link in Aside::ALL.map(|aside| aside.head(&self.meta)) {
             while let Some(name) = link {
                 store.check_interrupts()?;
                 let page = store.read(name.block)?;
+                // Given up by a vacuum since.
+                if !page::opened(&page, name) {
+                    break;
+                }
                 tids::check(&page, name.block, self.meta.options.filter_columns)?;
                 info.aside_rows += page::count(&page);
                 link = page::next(&page);
             }
         }
         Ok(info)
+    }
+
+    /// All live lists, whoever replaces the directory meanwhile.
+    fn lists_now<S: PageStore>(&mut self, store: &S) -> Result<Vec<ListEntry>> {
+        for _ in 0..ATTEMPTS {
+            self.refresh(store)?;
+            let Some(directory) = self.meta.directory else {
+                return Ok(Vec::new());
+            };
+            if let Some(lists) = directory::all(store, &self.space, directory)? {
+                return Ok(lists);
+            }
+        }
+        Err(Error::Contended {
+            operation: "counting",
+            attempts: ATTEMPTS,
+        })
     }
 
     fn empty_info<S: PageStore>(&self, store: &S) -> Result<Info> {

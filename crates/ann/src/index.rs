@@ -35,19 +35,7 @@ pub struct Index {
 pub fn empty_index(options: &Options) -> Result<Box<PageBytes>> {
     options.validate()?;
     let mut page = Box::new([0; PAGE_BYTES]);
-    let meta = Meta {
-        options: *options,
-        directory: None,
-        frame: None,
-        nulls: None,
-        unordered: None,
-        boundless: None,
-        moves: 0,
-        is_moving: false,
-        is_vacuuming: false,
-        calibration: Calibration::unmeasured(options.metric),
-    };
-    meta.write(&mut page);
+    Meta::empty(options).write(&mut page);
     Ok(page)
 }
 

@@ -233,46 +233,6 @@ pub(crate) fn lock_aside_tail<'s, S: PageStore>(
     })
 }
 
-/// Adds many rows to a chain without order, a page a record. Nobody else adds meanwhile.
-pub(crate) fn extend_aside<S: PageStore>(
-    store: &S,
-    rows: &[(HeapTid, Vec<u32>)],
-    aside: Aside,
-) -> Result<()> {
-    let mut rows = rows.iter();
-    while let Some((tid, words)) = rows.next() {
-        store.check_interrupts()?;
-        let row = Row {
-            tid: *tid,
-            vector: None,
-            words,
-        };
-        let meta = Meta::read(&*store.read(META)?)?;
-        match aside.head(&meta) {
-            None => begin_aside(store, row, aside)?,
-            Some(head) => append_aside(store, head, row)?,
-        };
-        let meta = Meta::read(&*store.read(META)?)?;
-        let Some(head) = aside.head(&meta) else {
-            continue;
-        };
-        let Some(LockedTail {
-            mut txn, handle, ..
-        }) = lock_aside_tail(store, head, words.len())?
-        else {
-            continue;
-        };
-        while page::count(txn.page(handle)) < tids::capacity(words.len()) {
-            let Some((tid, words)) = rows.next() else {
-                break;
-            };
-            tids::push(txn.page_mut(handle), *tid, words);
-        }
-        txn.commit()?;
-    }
-    Ok(())
-}
-
 /// What a list without rows looks like.
 pub(crate) const EMPTY_SHAPE: Shape = Shape {
     radius: 0.0,

@@ -411,17 +411,25 @@ fn divide_long(
     training: Training<'_>,
 ) -> Vec<(usize, Vec<f32>)> {
     let Training { dims, seed, .. } = training;
-    let mut members: HashMap<usize, Vec<f32>> = HashMap::new();
-    for (point, &owner) in points.chunks_exact(dims).zip(owners) {
+    let mut members: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (point, &owner) in owners.iter().enumerate() {
         if counts[owner as usize] > longest {
-            members.entry(owner as usize).or_default().extend(point);
+            members.entry(owner).or_default().push(point as u32);
         }
     }
-    let mut long: Vec<(usize, Vec<f32>)> = members.into_iter().collect();
+    let mut long: Vec<(u32, Vec<u32>)> = members.into_iter().collect();
     long.sort_unstable_by_key(|(owner, _)| *owner);
+    // Points are copied a list at a time, so that they do not take the sample's memory again.
     let divided: Vec<(usize, Vec<Vec<f32>>)> = training.workers.pool.install(|| {
         long.into_par_iter()
-            .map(|(owner, points)| (owner, divide(points, dims, longest, seed)))
+            .map(|(owner, members)| {
+                let points = members
+                    .iter()
+                    .flat_map(|&point| &points[point as usize * dims..][..dims])
+                    .copied()
+                    .collect();
+                (owner as usize, divide(points, dims, longest, seed))
+            })
             .collect()
     });
     let mut extra = Vec::new();

@@ -10,10 +10,11 @@ use crate::directory;
 use crate::error::{Error, Result};
 use crate::founding;
 use crate::index::Index;
-use crate::insert::{Aside, EMPTY_SHAPE, extend_aside};
+use crate::index::change_meta;
+use crate::insert::{Aside, EMPTY_SHAPE};
 use crate::page::leaf::{self, Leaf};
-use crate::page::meta::{META, Meta};
-use crate::page::{self, Kind, PageRef, refinement, u32_at, u48_at};
+use crate::page::meta::Meta;
+use crate::page::{self, Kind, PageRef, refinement, tids, u32_at, u48_at};
 use crate::query::Shape;
 use crate::store::{AppendPages, BlockId, HeapTid, PAGE_BYTES, PageBytes, PageStore, PageTxn};
 use crate::structure::point;
@@ -38,6 +39,15 @@ struct Open {
     head_written: bool,
 }
 
+/// A chain of rows without codes being written.
+struct OpenAside {
+    aside: Aside,
+    head: PageRef,
+    /// The page being filled, and its name.
+    last: PageRef,
+    page: Box<PageBytes>,
+}
+
 /// Writes an index. Records are pushed in the order of their [`Target`].
 pub struct BulkWriter<'c, W> {
     pages: W,
@@ -46,7 +56,9 @@ pub struct BulkWriter<'c, W> {
     entries: Vec<RowRecord>,
     /// Heads of long lists and what they should say.
     patches: Vec<(PageRef, PageRef, usize)>,
-    asides: [Vec<(HeapTid, Vec<u32>)>; Aside::ALL.len()],
+    aside: Option<OpenAside>,
+    /// Finished chains of rows without codes: head and tail.
+    asides: Vec<(Aside, PageRef, PageRef)>,
     rows: usize,
 }
 
@@ -65,7 +77,8 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
             open: None,
             entries: Vec::new(),
             patches: Vec::new(),
-            asides: Default::default(),
+            aside: None,
+            asides: Vec::new(),
             rows: 0,
         }
     }
@@ -104,12 +117,46 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
         Ok(())
     }
 
+    /// Rows without codes come behind all lists and fill pages one after the other.
     fn push_aside(&mut self, aside: Aside, record: &[u8]) -> Result<()> {
+        let open = self.open.take();
+        self.finish_list(open)?;
         let layout = &self.clusters.space.layout;
-        let words = (0..layout.words)
+        let words: Vec<u32> = (0..layout.words)
             .map(|w| u32_at(record, layout.row().words + 4 * w))
             .collect();
-        self.asides[aside as usize].push((HeapTid(u48_at(record, 0)), words));
+        let mut open = match self.aside.take() {
+            Some(open) if open.aside == aside => open,
+            other => {
+                self.finish_aside(other)?;
+                let block = self.pages.next_block()?;
+                let mut page = Box::new([0; PAGE_BYTES]);
+                let head = tids::format_page(&mut page, block, None);
+                OpenAside {
+                    aside,
+                    head,
+                    last: head,
+                    page,
+                }
+            }
+        };
+        if page::count(&open.page) == tids::capacity(layout.words) {
+            let next = BlockId(open.last.block.0 + 1);
+            let mut page = Box::new([0; PAGE_BYTES]);
+            let name = tids::format_page(&mut page, next, Some(open.head));
+            page::set_next(&mut open.page, Some(name));
+            self.pages.append(&open.page)?;
+            (open.page, open.last) = (page, name);
+        }
+        tids::push(&mut open.page, HeapTid(u48_at(record, 0)), &words);
+        self.aside = Some(open);
+        Ok(())
+    }
+
+    fn finish_aside(&mut self, open: Option<OpenAside>) -> Result<()> {
+        let Some(open) = open else { return Ok(()) };
+        self.pages.append(&open.page)?;
+        self.asides.push((open.aside, open.head, open.last));
         Ok(())
     }
 
@@ -212,9 +259,17 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
     /// # Errors
     /// What the store says.
     pub fn finish<S: PageStore>(mut self, store: &S) -> Result<(Index, usize)> {
-        let open = self.open.take();
+        let (open, aside) = (self.open.take(), self.aside.take());
         self.finish_list(open)?;
+        self.finish_aside(aside)?;
         let space = &self.clusters.space;
+        for &(_, head, tail) in &self.asides {
+            let mut txn = store.begin();
+            let handle = txn.lock(head.block)?;
+            tids::check(txn.page(handle), head.block, space.layout.words)?;
+            tids::set_tail(txn.page_mut(handle), tail);
+            txn.commit()?;
+        }
         for &(head, tail, leaves) in &self.patches {
             let mut txn = store.begin();
             let handle = txn.lock(head.block)?;
@@ -222,24 +277,31 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
             leaf::set_tail(txn.page_mut(handle), tail, leaves);
             txn.commit()?;
         }
-        if !self.entries.is_empty() {
+        let lists = if self.entries.is_empty() {
+            None
+        } else {
             let directory = chain::write(store, directory::entries(space), &self.entries)?;
-            let frame = founding::write_frame(store, &space.frame)?;
-            let mut txn = store.begin();
-            let handle = txn.lock(META)?;
-            let mut meta = Meta::read(txn.page(handle))?;
-            if meta.directory.is_some() {
-                return Err(Error::Contended {
-                    operation: "building into a used index",
-                    attempts: 1,
-                });
+            Some((directory, founding::write_frame(store, &space.frame)?))
+        };
+        // One record makes everything visible.
+        let is_empty = change_meta(store, |meta| {
+            let is_empty = *meta == Meta::empty(&meta.options);
+            if !is_empty {
+                return false;
             }
-            (meta.directory, meta.frame) = (Some(directory), Some(frame));
-            meta.write(txn.page_mut(handle));
-            txn.commit()?;
-        }
-        for (aside, rows) in Aside::ALL.into_iter().zip(&self.asides) {
-            extend_aside(store, rows, aside)?;
+            if let Some((directory, frame)) = lists {
+                (meta.directory, meta.frame) = (Some(directory), Some(frame));
+            }
+            for &(aside, head, _) in &self.asides {
+                *aside.head_mut(meta) = Some(head);
+            }
+            true
+        })?;
+        if !is_empty {
+            return Err(Error::Contended {
+                operation: "building into a used index",
+                attempts: 1,
+            });
         }
         Ok((Index::open(store)?, self.rows))
     }

@@ -54,6 +54,22 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    /// Of an index without rows.
+    pub fn empty(options: &Options) -> Meta {
+        Meta {
+            options: *options,
+            directory: None,
+            frame: None,
+            nulls: None,
+            unordered: None,
+            boundless: None,
+            moves: 0,
+            is_moving: false,
+            is_vacuuming: false,
+            calibration: Calibration::unmeasured(options.metric),
+        }
+    }
+
     pub fn read(page: &PageBytes) -> Result<Meta> {
         expect(page, META, Kind::Meta, 0)?;
         let range = |at, what, found: u64, range, expected| {
