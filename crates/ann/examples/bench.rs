@@ -61,6 +61,7 @@ fn measure(
     let options = SearchOptions {
         recall,
         filters: Vec::new(),
+        limit: None,
     };
     let (mut right, mut total) = (0, SearchStats::default());
     let started = cpu_seconds()?;

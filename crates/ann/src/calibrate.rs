@@ -1,21 +1,22 @@
 //! Measuring which slack reaches which recall, with rows of the index as queries.
 //!
 //! For each sampled row its nearest rows are found with generous slack. A neighbour is found by a search if its list's
-//! key and its sign code's bound are not above the distance of the last neighbour wanted; both are linear in
-//! their slack, so each neighbour says what slack it needs, and the table is two quantiles. What a recall allows to miss
+//! key and its sign code's bound are not above the distance of the last row that settles before the first is given
+//! out (`search/order.rs`); both are linear in their slack, so each neighbour says what slack it needs, and the table is two quantiles. What a recall allows to miss
 //! is shared out: most to lists, whose slack is dear.
 
-use crate::calibration::{Calibration, LEVELS, Slack};
+use crate::calibration::{Calibration, LEVELS, Slack, depth};
 use crate::chain;
 use crate::directory;
 use crate::error::Result;
 use crate::index::Index;
+use crate::options::Metric;
 use crate::page::meta::{META, Meta};
 use crate::page::{f32_at, u16_at, u48_at};
 use crate::query::{Query, Trust};
 use crate::random::Random;
 use crate::rounding::bf16;
-use crate::search::{Search, Trace};
+use crate::search::{FIRST_ROWS, Search, Trace};
 use crate::store::{PageStore, PageTxn};
 use crate::structure;
 
@@ -25,13 +26,25 @@ const QUERIES: usize = 150;
 const NEIGHBOURS: usize = 10;
 /// Rows looked at for them: bounds and distances order rows a little differently.
 const LOOKED_AT: usize = 40;
-/// With this slack next to nothing is missed.
-const GENEROUS: Slack = Slack {
-    list: 0.9,
-    code: 4.5,
-};
+/// With this slack and depth next to nothing is missed: for distances, and for inner products.
+const GENEROUS: [(Slack, f32); 2] = [
+    (
+        Slack {
+            list: 0.6,
+            code: 4.0,
+        },
+        0.65,
+    ),
+    (
+        Slack {
+            list: 0.9,
+            code: 4.0,
+        },
+        0.0,
+    ),
+];
 /// Of what may be missed, the shares of lists and of sign codes; the rest is for the sample's error.
-const LIST_SHARE: f32 = 0.6;
+const LIST_SHARE: f32 = 0.5;
 const CODE_SHARE: f32 = 0.2;
 /// With fewer lists there is little to save.
 const FEWEST_LISTS: usize = 8;
@@ -63,7 +76,6 @@ impl Index {
         if list.len() < FEWEST {
             return Ok(());
         }
-        list.sort_by(f32::total_cmp);
         code.sort_by(f32::total_cmp);
         let mut last = Slack {
             list: -1.0,
@@ -71,6 +83,13 @@ impl Index {
         };
         let slacks = LEVELS.map(|level| {
             let missed = 1.0 - level;
+            // What is found by depth needs no slack.
+            let depth = depth(level);
+            let mut list: Vec<f32> = list
+                .iter()
+                .map(|&(slack, least)| if least <= depth { -1.0 } else { slack })
+                .collect();
+            list.sort_by(f32::total_cmp);
             last = Slack {
                 list: quantile(&list, missed * LIST_SHARE).clamp(last.list, 1.0),
                 code: quantile(&code, missed * CODE_SHARE).clamp(last.code, Slack::CERTAIN.code),
@@ -142,10 +161,15 @@ impl Index {
         &self,
         store: &S,
         (tid, y): &(u64, Vec<f32>),
-        list: &mut Vec<f32>,
+        list: &mut Vec<(f32, f32)>,
         code: &mut Vec<f32>,
     ) -> Result<()> {
-        let query = Query::of_row(&self.space, y, Trust::Slack(GENEROUS));
+        let [distances, products] = GENEROUS;
+        let (slack, depth) = match self.meta.options.metric {
+            Metric::InnerProduct => products,
+            Metric::L2 | Metric::Cosine => distances,
+        };
+        let query = Query::of_row(&self.space, y, Trust::Slack(slack, depth));
         let mut search = Search::of(store, self.clone(), query);
         let mut near: Vec<(f32, Trace, Vec<u8>)> = Vec::new();
         while near.len() < LOOKED_AT && search.next_row()?.is_some() {
@@ -165,10 +189,11 @@ impl Index {
             }
         }
         near.sort_by(|a, b| a.0.total_cmp(&b.0));
-        near.truncate(NEIGHBOURS);
+        near.truncate(FIRST_ROWS);
         let Some(&(last, ..)) = near.last() else {
             return Ok(());
         };
+        near.truncate(NEIGHBOURS);
         let fields = self.space.layout.row();
         for (_, trace, record) in &near {
             list.push(search.query().list_slack(&trace.centre, last));

@@ -30,8 +30,10 @@ pub(crate) struct Catalogue {
     pub lists: Vec<ListEntry>,
     /// Codes of the centroids.
     quads: Vec<u8>,
-    /// For each list and up to whole groups of 16: step of the codes, squared norm of the centroid, typical distance.
+    /// For each list and up to whole groups of 16: step of the codes, sum of the codes from their middle, squared norm of the
+    /// centroid, typical distance.
     steps: Vec<f32>,
+    sums: Vec<f32>,
     norms: Vec<f32>,
     pub typical: Vec<f32>,
 }
@@ -117,6 +119,7 @@ impl Catalogue {
             moves,
             quads: vec![0; slots * space.dims()],
             steps: vec![0.0; slots],
+            sums: vec![0.0; slots],
             norms: vec![0.0; slots],
             typical: vec![0.0; slots],
             lists,
@@ -173,13 +176,41 @@ impl Catalogue {
     }
 
     fn measure_norms(&mut self, dims: usize) {
-        for (number, norm) in self.norms.iter_mut().enumerate() {
+        for number in 0..self.norms.len() {
             let group = &self.quads[number / LANES * LANES * dims..];
-            let squares: f32 = (0..dims)
-                .map(|i| (f32::from(group[quad(i, number % LANES)]) - MIDDLE).powi(2))
-                .sum();
-            *norm = self.steps[number] * self.steps[number] * squares;
+            let (mut sum, mut squares) = (0f32, 0f32);
+            for i in 0..dims {
+                let from_middle = f32::from(group[quad(i, number % LANES)]) - MIDDLE;
+                sum += from_middle;
+                squares += from_middle * from_middle;
+            }
+            self.sums[number] = sum;
+            self.norms[number] = self.steps[number] * self.steps[number] * squares;
         }
+    }
+
+    /// The squared distance of every centroid to that of one list.
+    pub fn distances_to(&self, space: &Space, list: usize) -> Vec<f32> {
+        let dims = space.dims();
+        let group = &self.quads[list / LANES * LANES * dims..];
+        // Codes are at most 127: from 64 they are signed bytes, half a step from the middle.
+        let bytes: Vec<i8> = (0..dims)
+            .map(|i| group[quad(i, list % LANES)].wrapping_sub(64) as i8)
+            .collect();
+        let sum: i32 = bytes.iter().map(|&byte| i32::from(byte)).sum();
+        let mut products = vec![[0; LANES]; self.steps.len() / LANES];
+        space
+            .kernels
+            .quad_products(&self.quads, &bytes, &mut products);
+        let (step, norm) = (self.steps[list], self.norms[list]);
+        let factors = self.steps.iter().zip(self.sums.iter().zip(&self.norms));
+        let products = products.as_flattened().iter().zip(factors);
+        products
+            .map(|(&product, (other, (from_middle, other_norm)))| {
+                let along = product as f32 - MIDDLE * sum as f32 + 0.5 * from_middle;
+                norm + other_norm - 2.0 * step * other * along
+            })
+            .collect()
     }
 
     /// The inner product of a query with every centroid, and for distances `‖c‖² − 2⟨q, c⟩`.
@@ -207,5 +238,76 @@ impl Catalogue {
     pub fn doubt(&self, list: usize, point: &CoarsePoint, length: f32) -> f32 {
         let norm = self.norms[list].sqrt() * 1.001;
         point.lost * norm + (length + norm) * norm * 1e-5
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+    use crate::options::{Metric, Options};
+    use crate::random::Random;
+    use crate::store::PageTxn;
+    use crate::{HeapTid, Index, Row, empty_index};
+
+    #[test]
+    fn a_catalogue_measures_centroids_as_they_are_decoded() {
+        let dims = 40;
+        let mut random = Random::new(2, 2);
+        let store = MemoryStore::new();
+        let options = Options {
+            list_rows: 16,
+            ..Options::new(dims, Metric::L2)
+        };
+        let mut txn = store.begin();
+        let (_, handle) = txn.allocate(|_| true).expect("memory");
+        *txn.page_mut(handle) = *empty_index(&options).expect("options");
+        txn.commit().expect("memory");
+        let mut index = Index::open(&store).expect("open");
+        let mut vector = || -> Vec<f32> {
+            (0..dims)
+                .map(|_| random.below(1 << 16) as f32 / 65_536.0)
+                .collect()
+        };
+        for tid in (0..900).map(HeapTid) {
+            let vector = vector();
+            let row = Row {
+                tid,
+                vector: Some(&vector),
+                words: &[],
+            };
+            index.insert(&store, row).expect("insert");
+        }
+        let space = index.space.clone();
+        let directory = index.meta.directory.expect("lists");
+        let catalogue = Catalogue::read(&store, &space, directory, 0)
+            .expect("read")
+            .expect("a directory");
+        assert!(catalogue.lists.len() > LANES);
+        let centroid = |list: &ListEntry| {
+            directory::centroid(&store, &space, list.place)
+                .expect("read")
+                .expect("a directory")
+        };
+        let centroids: Vec<Vec<f32>> = catalogue.lists.iter().map(centroid).collect();
+        let squared =
+            |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum() };
+        let (point, _) = space.rotate(&vector());
+        let coarse = CoarsePoint::new(&point);
+        let length = crate::rounding::norm(&point) as f32;
+        let vs = catalogue.measure(&space, &coarse, |along, norm| {
+            length * length + norm - 2.0 * along
+        });
+        let apart = catalogue.distances_to(&space, 3);
+        for (list, centroid) in centroids.iter().enumerate() {
+            let doubt = 2.0 * catalogue.doubt(list, &coarse, length);
+            assert!((vs[list] - squared(&point, centroid)).abs() <= doubt);
+            let exact = squared(&centroids[3], centroid);
+            assert!(
+                (apart[list] - exact).abs() <= 1e-4,
+                "{} {exact}",
+                apart[list]
+            );
+        }
     }
 }

@@ -59,6 +59,7 @@ fn flipped_bits_never_panic() {
         let options = lookbook_ann::SearchOptions {
             recall: 0.9,
             filters: vec![],
+            limit: None,
         };
         if let Ok(mut search) =
             lookbook_ann::Search::new(&store, index.clone(), Some(&query), &options)

@@ -16,8 +16,6 @@ use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
 struct Scan {
     // Declared before the store it borrows from, so that it is dropped first.
     search: Option<Search<'static, BufferStore>>,
-    /// No row is wanted whose distance is above it (`limit`).
-    limit: Option<f64>,
     store: Box<BufferStore>,
 }
 
@@ -33,7 +31,6 @@ pub(super) unsafe extern "C-unwind" fn ambeginscan(
         let scan = pg_sys::RelationGetIndexScan(index, keys, order_bys);
         let state = Scan {
             search: None,
-            limit: None,
             store: Box::new(BufferStore::new(index)),
         };
         (*scan).opaque = PgMemoryContexts::CurrentMemoryContext
@@ -80,22 +77,11 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
         let state = state(scan);
         let search = match &mut state.search {
             Some(search) => search,
-            empty => {
-                state.limit = distance_limit(scan);
-                empty.insert(begin(scan, &state.store))
-            }
+            empty => empty.insert(begin(scan, &state.store)),
         };
         let Some(found) = or_raise(search.next_row(), index) else {
             return false;
         };
-        if let Some(limit) = state.limit {
-            match found.bound {
-                Bound::AtLeast(least) if least > limit => return false,
-                Bound::AtLeast(_) => {}
-                // No distance, so none below the limit.
-                Bound::Unordered | Bound::Null => return false,
-            }
-        }
         (*scan).xs_heaptid = item_pointer(found.tid);
         (*scan).xs_recheck = (*scan).numberOfKeys > 0;
         (*scan).xs_recheckorderby = (*scan).numberOfOrderBys > 0;
@@ -127,23 +113,6 @@ unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut Scan {
     unsafe { &mut *(*scan).opaque.cast::<Scan>() }
 }
 
-/// The smallest limit that the keys of the scan set.
-///
-/// # Safety
-/// As [`begin`].
-unsafe fn distance_limit(scan: pg_sys::IndexScanDesc) -> Option<f64> {
-    // SAFETY: the descriptor has that many keys.
-    unsafe {
-        if (*scan).numberOfOrderBys == 0 {
-            return None;
-        }
-        slice((*scan).keyData, (*scan).numberOfKeys)
-            .iter()
-            .filter_map(|key| limit::of_key(key))
-            .min_by(f64::total_cmp)
-    }
-}
-
 /// Starts the search that the keys of the scan describe.
 ///
 /// # Safety
@@ -167,6 +136,12 @@ unsafe fn begin(scan: pg_sys::IndexScanDesc, store: &BufferStore) -> Search<'sta
     });
     let options = SearchOptions {
         recall: options::recall(),
+        // SAFETY: the keys are of this index.
+        limit: keys
+            .iter()
+            .filter_map(|key| unsafe { limit::of_key(key) })
+            .min_by(f64::total_cmp)
+            .filter(|_| !order_bys.is_empty()),
         // SAFETY: the keys are of this index.
         filters: keys
             .iter()

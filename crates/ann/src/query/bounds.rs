@@ -13,11 +13,15 @@ use crate::space::Space;
 /// costs many rows.
 const CENTROID_SLACK: f32 = 3.0;
 
-/// A list as a query sees it: *v* of its centroid, and how far that can be off.
+/// A list as a query sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Centre {
+    /// *v* of its centroid, and how far that can be off.
     pub v: f32,
     pub doubt: f32,
+    /// The squared distance of the plane in the middle between its centroid and the nearest one: how far the query
+    /// would have to go to be in this list.
+    pub plane: f32,
     pub shape: Shape,
 }
 
@@ -39,9 +43,11 @@ impl Query {
 
     /// Terms for the sign codes of a list.
     pub fn list_terms(&self, centre: &Centre) -> BoundTerms {
-        let Centre { v, doubt, shape } = centre;
+        let Centre {
+            v, doubt, shape, ..
+        } = centre;
         let (slack, v, doubt) = match self.trust {
-            Trust::Slack(slack) => (slack.code, *v, 0.0),
+            Trust::Slack(slack, _) => (slack.code, *v, 0.0),
             Trust::Certain => (0.0, v - doubt, *doubt),
         };
         let spread = self.spread(v + 2.0 * doubt);
@@ -103,50 +109,77 @@ impl Query {
         }
     }
 
-    /// A list of the catalogue whose centroid has this *v*.
-    pub fn centre(&self, catalogue: &Catalogue, list: usize, v: f32) -> Centre {
+    /// For lists whose centroids have these *v*: the squared distance of the plane in the middle between each and the
+    /// nearest. Zeros when keys do not depend on it.
+    pub fn planes(&self, space: &Space, catalogue: &Catalogue, vs: &[f32]) -> Vec<f32> {
+        let lists = catalogue.lists.len();
+        let vs = &vs[..lists];
+        let nearest = vs.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+        match nearest {
+            Some((nearest, least)) if self.metric != Metric::InnerProduct && !self.is_certain() => {
+                let apart = catalogue.distances_to(space, nearest);
+                vs.iter()
+                    .zip(&apart)
+                    .map(|(v, apart)| {
+                        let farther = (v - least).max(0.0);
+                        farther * farther / (4.0 * apart).max(f32::MIN_POSITIVE)
+                    })
+                    .collect()
+            }
+            _ => vec![0.0; lists],
+        }
+    }
+
+    /// A list of the catalogue, by *v* of its centroid and its plane.
+    pub fn centre(&self, catalogue: &Catalogue, list: usize, v: f32, plane: f32) -> Centre {
         Centre {
             v,
             doubt: 2.0 * catalogue.doubt(list, &self.coarse, self.length),
+            plane,
             shape: catalogue.lists[list].shape,
         }
     }
 
-    /// The keys of lists whose centroids have these *v*; never NaN.
-    pub fn list_keys(&self, catalogue: &Catalogue, vs: &[f32]) -> Vec<f32> {
-        let slack = match self.trust {
-            Trust::Slack(slack) => slack.list,
-            Trust::Certain => {
-                let lists = vs.iter().take(catalogue.lists.len()).enumerate();
-                return lists
-                    .map(|(list, &v)| self.certain_key(&self.centre(catalogue, list, v)))
-                    .collect();
-            }
+    /// The keys of lists by *v* of their centroids and their planes; never NaN.
+    ///
+    /// A row at distance δ from the query is found if the key of its list is at most δ². Near rows lie in any direction
+    /// from the query, so of δ only a share goes toward one other list: [`Slack::list`](crate::Slack) says which share
+    /// is allowed for. Far rows lie where the data is; they are found by the angle at which they are seen from their
+    /// own centroid. A list's key is the lesser of both.
+    pub fn list_keys(&self, catalogue: &Catalogue, vs: &[f32], planes: &[f32]) -> Vec<f32> {
+        let Trust::Slack(slack, depth) = self.trust else {
+            let lists = vs.iter().zip(planes).enumerate();
+            return lists
+                .map(|(list, (&v, &plane))| {
+                    self.certain_key(&self.centre(catalogue, list, v, plane))
+                })
+                .collect();
         };
-        let lists = vs.iter().zip(&catalogue.typical);
-        let mut keys: Vec<f32> = match self.metric {
+        let lists = vs.iter().zip(planes.iter().zip(&catalogue.typical));
+        match self.metric {
             Metric::InnerProduct => {
-                let length = 2.0 * slack * self.length;
+                let length = 2.0 * slack.list * self.length;
                 lists
-                    .map(|(v, reach)| or_first(v - length * reach))
+                    .map(|(v, (_, reach))| or_first(v - length * reach))
                     .collect()
             }
-            // A row at `reach` from the centroid in a direction with cosine `slack` to the query; the smallest over
-            // all distances that are at least the centroid's.
-            Metric::L2 | Metric::Cosine => lists
-                .map(|(v, reach)| {
-                    let distance = v.max(0.0).sqrt().max(slack * reach);
-                    (distance * distance + reach * reach - 2.0 * slack * distance * reach).max(0.0)
-                })
-                .collect(),
-        };
-        keys.truncate(catalogue.lists.len());
-        keys
+            Metric::L2 | Metric::Cosine => {
+                let share = 1.0 / (slack.list * slack.list).max(1e-6);
+                lists
+                    .map(|(v, (plane, reach))| {
+                        let (near, far) = (plane * share, angle_key(*v, *reach, depth));
+                        or_first(if near < far { near } else { far })
+                    })
+                    .collect()
+            }
+        }
     }
 
     /// Below the *v* of every row of the list.
     fn certain_key(&self, centre: &Centre) -> f32 {
-        let Centre { v, doubt, shape } = centre;
+        let Centre {
+            v, doubt, shape, ..
+        } = centre;
         let (v, reach) = (v - doubt, shape.radius * 1.0001);
         or_first(match self.metric {
             Metric::InnerProduct => {
@@ -221,26 +254,24 @@ impl Query {
         }
     }
 
-    /// The least slack at which a list's key is not above `v`.
-    pub fn list_slack(&self, centre: &Centre, v: f32) -> f32 {
-        let (centroid, reach) = (centre.v, centre.shape.typical);
-        let slack = match self.metric {
-            Metric::InnerProduct => (centroid - v) / (2.0 * self.length * reach),
+    /// The least slack at which a list's key is not above `v`, and the least depth.
+    pub fn list_slack(&self, centre: &Centre, v: f32) -> (f32, f32) {
+        let reach = centre.shape.typical;
+        let (slack, depth) = match self.metric {
+            Metric::InnerProduct => ((centre.v - v) / (2.0 * self.length * reach), f32::INFINITY),
             Metric::L2 | Metric::Cosine => {
-                let distance = centroid.max(0.0).sqrt();
-                let slack = (distance * distance + reach * reach - v) / (2.0 * distance * reach);
-                if slack * reach > distance {
+                let distance = centre.v.max(0.0).sqrt();
+                let cosine = (distance * distance + reach * reach - v) / (2.0 * distance * reach);
+                let depth = if cosine * reach > distance {
                     (1.0 - v / (reach * reach)).max(0.0).sqrt()
                 } else {
-                    slack
-                }
+                    cosine
+                };
+                ((centre.plane / v.max(f32::MIN_POSITIVE)).sqrt(), depth)
             }
         };
-        if slack.is_nan() {
-            0.0
-        } else {
-            slack.clamp(-1.0, 1.0)
-        }
+        let slack = if slack.is_nan() { 0.0 } else { slack };
+        (slack.clamp(-1.0, 1.0), depth)
     }
 
     /// `⟨p, b⟩` for the signs of a code.
@@ -278,4 +309,13 @@ impl Query {
 /// What a damaged page says nothing about comes first.
 fn or_first(key: f32) -> f32 {
     if key.is_nan() { f32::NEG_INFINITY } else { key }
+}
+
+/// The *v* of a row at `reach` from its centroid, seen from there at this cosine to the query: the smallest over all distances of
+/// the query that are at least that of *v* `centroid`.
+fn angle_key(centroid: f32, reach: f32, cosine: f32) -> f32 {
+    let distance = centroid.max(0.0).sqrt();
+    let least = cosine * reach;
+    let distance = if distance > least { distance } else { least };
+    distance * distance + reach * reach - 2.0 * cosine * distance * reach
 }

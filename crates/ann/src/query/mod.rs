@@ -36,8 +36,8 @@ pub(crate) enum Nature {
 /// How much the bounds take off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Trust {
-    /// By calibration.
-    Slack(Slack),
+    /// By calibration; and the cosine allowed for where many rows are wanted.
+    Slack(Slack, f32),
     /// Nothing is left to chance: recall 1.
     Certain,
 }
@@ -114,7 +114,7 @@ impl Query {
             list: 0.0,
             code: 0.0,
         };
-        Query::bare(Metric::L2, Trust::Slack(slack), y.to_vec())
+        Query::bare(Metric::L2, Trust::Slack(slack, 0.0), y.to_vec())
     }
 
     /// A row of the index as a query.

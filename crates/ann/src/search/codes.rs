@@ -173,8 +173,9 @@ impl<S: PageStore> Search<'_, S> {
             from += packed.len() / layout.bits as usize * 8;
         }
         self.stats.refined += 1;
-        if there {
-            (key, least) = self.query.row(&head, layout.bits, sum);
+        match there {
+            true => (key, least) = self.query.row(&head, layout.bits, sum),
+            false => self.moved.push(self.rows.len()),
         }
         self.rows.push(Found {
             tid: self.codes.codes[code].tid,

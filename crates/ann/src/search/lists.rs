@@ -17,6 +17,7 @@ use crate::chain;
 use crate::directory;
 use crate::error::Error;
 use crate::index::ATTEMPTS;
+use crate::space::Space;
 
 /// Lists sorted at first; twice as many each time after.
 const FIRST_LISTS: usize = 32;
@@ -40,8 +41,9 @@ struct Opened {
 #[derive(Debug)]
 pub(super) struct Lists {
     catalogue: Option<Arc<Catalogue>>,
-    /// *v* and key of every list; a key of ∞: read already.
+    /// *v*, plane and key of every list; a key of ∞: read already.
     vs: Vec<f32>,
+    planes: Vec<f32>,
     keys: Vec<f32>,
     /// The lists with keys up to `reached` (NaN: none yet) that were not read, nearest first, and which is next.
     order: Vec<(f32, u32)>,
@@ -62,6 +64,7 @@ impl Lists {
         Lists {
             catalogue: None,
             vs: Vec::new(),
+            planes: Vec::new(),
             keys: Vec::new(),
             order: Vec::new(),
             next: 0,
@@ -80,9 +83,16 @@ impl Lists {
     }
 
     /// Begins with what `catalogue` says, but for lists that were read already; what is left of those is queued again.
-    fn begin(&mut self, catalogue: Arc<Catalogue>, query: &Query, vs: Vec<f32>, queue: &mut Queue) {
-        self.keys = query.list_keys(&catalogue, &vs);
-        self.vs = vs;
+    fn begin(
+        &mut self,
+        catalogue: Arc<Catalogue>,
+        space: &Space,
+        query: &Query,
+        queue: &mut Queue,
+    ) {
+        self.vs = query.measure_lists(space, &catalogue);
+        self.planes = query.planes(space, &catalogue, &self.vs);
+        self.keys = query.list_keys(&catalogue, &self.vs, &self.planes);
         (self.reached, self.batch) = (f32::NAN, FIRST_LISTS);
         let opened = &mut self.opened[self.valid_from..];
         if !opened.is_empty() {
@@ -215,10 +225,10 @@ impl<S: PageStore> Search<'_, S> {
                 return Ok(());
             };
             if let Some(catalogue) = self.index.catalogue(self.store, directory, fresh)? {
-                let vs = self.query.measure_lists(&self.index.space, &catalogue);
                 self.stats.centroids += catalogue.lists.len();
+                let space = &self.index.space;
                 self.lists
-                    .begin(catalogue, &self.query, vs, &mut self.queue);
+                    .begin(catalogue, space, &self.query, &mut self.queue);
                 return Ok(());
             }
             self.store.check_interrupts()?;
@@ -245,7 +255,12 @@ impl<S: PageStore> Search<'_, S> {
         };
         self.lists.opened.push(Opened {
             head: catalogue.lists[list].head,
-            centre: self.query.centre(catalogue, list, self.lists.vs[list]),
+            centre: self.query.centre(
+                catalogue,
+                list,
+                self.lists.vs[list],
+                self.lists.planes[list],
+            ),
             reached: f32::NAN,
             rest: f32::INFINITY,
         });

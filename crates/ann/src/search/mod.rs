@@ -5,17 +5,19 @@
 //! out: first come the (very rare) rows that no bound can be given for, last those without order, then NULL rows.
 //!
 //! What is promised: every bound is certain (never above the distance the operator computes), each row
-//! comes once, and with [`Trust::Certain`] bounds never fall by more than rounding. Otherwise a row of a list that was opened
-//! late comes late, with its own certain bound; how often is what the calibration is about.
+//! comes once, and bounds do not fall but for rows that came late, which are given out at the end ([`order`]); with
+//! [`Trust::Certain`] none is late.
 //!
 //! Concurrency: one page is locked at a time and copied from. When a list was replaced before it was read, or between two
 //! readings, or rows moved between lists, lists are read anew and the rows that are queued already are left out.
 
 mod codes;
 mod lists;
+mod order;
 
 use std::collections::HashSet;
 
+use crate::calibration::depth;
 use crate::error::Result;
 use crate::filter::{self, Filter};
 use crate::index::Index;
@@ -25,6 +27,8 @@ use crate::queue::{Item, Queue};
 use crate::store::{BlockId, HeapTid, PageStore};
 use codes::Codes;
 use lists::Lists;
+pub(crate) use order::FIRST_ROWS;
+use order::Order;
 
 /// What a row's distance is known to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +57,8 @@ pub struct SearchOptions {
     pub recall: f32,
     /// Conditions; all must pass.
     pub filters: Vec<Filter>,
+    /// Rows certainly farther than this are not wanted, nor rows without order; in the unit of [`Bound::AtLeast`].
+    pub limit: Option<f64>,
 }
 
 impl Default for SearchOptions {
@@ -60,6 +66,7 @@ impl Default for SearchOptions {
         SearchOptions {
             recall: 0.98,
             filters: Vec::new(),
+            limit: None,
         }
     }
 }
@@ -96,6 +103,8 @@ pub(crate) struct Trace {
 enum Phase {
     Boundless(Option<PageRef>),
     Ordered,
+    /// Nothing is queued any more: the rows that settled, or came late.
+    Rest,
     Unordered(Option<PageRef>),
     Nulls(Option<PageRef>),
     Done,
@@ -118,6 +127,11 @@ pub struct Search<'s, S: PageStore> {
     rows: Vec<Found>,
     /// Of each row: the sign code it was found by.
     origins: Vec<usize>,
+    order: Order,
+    /// No row farther than this is wanted.
+    limit: f64,
+    /// Those of which nothing is known but that they exist: they moved to another page since they were queued.
+    moved: Vec<usize>,
     /// The row given out last.
     last: usize,
     /// Rows that moved between lists with a later stamp may have been missed in the lists read so far.
@@ -144,9 +158,13 @@ impl<'s, S: PageStore> Search<'s, S> {
         let trust = if options.recall >= 1.0 {
             Trust::Certain
         } else {
-            Trust::Slack(index.meta.calibration.slack(options.recall))
+            let slack = index.meta.calibration.slack(options.recall);
+            Trust::Slack(slack, depth(options.recall))
         };
-        Search::with_trust(store, index, vector, options.filters.clone(), trust)
+        let filters = options.filters.clone();
+        let mut search = Search::with_trust(store, index, vector, filters, trust)?;
+        search.limit = options.limit.unwrap_or(f64::INFINITY);
+        Ok(search)
     }
 
     pub(crate) fn with_trust(
@@ -180,6 +198,9 @@ impl<'s, S: PageStore> Search<'s, S> {
             codes: Codes::new(),
             rows: Vec::new(),
             origins: Vec::new(),
+            order: Order::new(),
+            limit: f64::INFINITY,
+            moved: Vec::new(),
             last: 0,
             moves: index.meta.moves,
             seen: None,
@@ -195,8 +216,8 @@ impl<'s, S: PageStore> Search<'s, S> {
 
     /// Where the row that was given out last was found; `None`: it is one without order.
     pub(crate) fn trace(&self) -> Option<Trace> {
-        let origin = self.origins.get(self.last);
-        let code = *origin.filter(|_| self.phase == Phase::Ordered)?;
+        let is_ordered = matches!(self.phase, Phase::Ordered | Phase::Rest);
+        let code = *self.origins.get(self.last).filter(|_| is_ordered)?;
         let (slot, leaf) = self.codes.place(code);
         Some(Trace {
             centre: self.lists.centre(leaf.list),
@@ -223,6 +244,9 @@ impl<'s, S: PageStore> Search<'s, S> {
 
     fn advance(&mut self) -> Result<Option<Found>> {
         loop {
+            if let Some(row) = self.order.next() {
+                return Ok(Some(self.give_out(row)));
+            }
             match self.phase {
                 Phase::Boundless(link) => match self.aside_row(link, Phase::Boundless)? {
                     Some(tid) => {
@@ -236,12 +260,18 @@ impl<'s, S: PageStore> Search<'s, S> {
                 },
                 Phase::Ordered => match self.queue.pop() {
                     Some(Item::Row(row)) => {
-                        self.last = row;
-                        return Ok(Some(self.rows[row]));
+                        if let Some(row) = self.settle(row) {
+                            return Ok(Some(self.give_out(row)));
+                        }
                     }
                     Some(Item::Code(code)) => self.refine(code)?,
                     Some(Item::List) => self.open_next()?,
                     Some(Item::Rest(list)) => self.read_on(list)?,
+                    None => self.phase = Phase::Rest,
+                },
+                Phase::Rest => match self.order.next_of_rest() {
+                    Some(row) => return Ok(Some(self.give_out(row))),
+                    None if self.limit < f64::INFINITY => self.phase = Phase::Done,
                     None => self.phase = Phase::Unordered(self.index.meta.unordered),
                 },
                 Phase::Unordered(link) => match self.aside_row(link, Phase::Unordered)? {
@@ -266,6 +296,28 @@ impl<'s, S: PageStore> Search<'s, S> {
                 Phase::Done => return Ok(None),
             }
         }
+    }
+
+    /// A row came off the queue; gives it back if it is not to wait.
+    fn settle(&mut self, row: usize) -> Option<usize> {
+        match self.rows[row].bound {
+            Bound::AtLeast(least) if least > self.limit => {
+                // So is everything that is queued.
+                self.queue = Queue::new();
+                None
+            }
+            // With certain keys none comes late, but by rounding.
+            Bound::AtLeast(least) if !self.query.is_certain() && !self.moved.contains(&row) => {
+                self.order.settle(row, least);
+                None
+            }
+            _ => Some(row),
+        }
+    }
+
+    fn give_out(&mut self, row: usize) -> Found {
+        self.last = row;
+        self.rows[row]
     }
 
     /// What is given out for a row whose distance is at least `least`.

@@ -136,7 +136,11 @@ pub fn search<'s>(
     recall: f32,
     filters: Vec<Filter>,
 ) -> Search<'s, MemoryStore> {
-    let options = SearchOptions { recall, filters };
+    let options = SearchOptions {
+        recall,
+        filters,
+        limit: None,
+    };
     Search::new(store, index.clone(), query, &options).expect("search")
 }
 

@@ -1,0 +1,148 @@
+//! The order in which rows are given out.
+//!
+//! A row that comes off the queue is *settled*: as far as the keys of the queue tell, nothing nearer is left. Keys
+//! are optimistic below recall 1, so a row may settle late, nearer than rows that were given out. Then it is too late for it:
+//! bounds that are given out never fall, so that whoever sorts by exact distances behind them returns rows in true order.
+//! A late row is given out at the end, when nothing else is left: no row is ever missing.
+//!
+//! To make late rows rare, rows are given out only when a few more have settled: the first when as many have as most
+//! queries ask for, so that among those none is late.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Rows that have to settle before the first is given out.
+pub(crate) const FIRST_ROWS: usize = 20;
+/// Behind these, of so many rows given out one more has to have settled.
+const MORE_SHARE: usize = 4;
+
+/// A row by its number among those of the search, smallest bound first.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    least: f64,
+    row: usize,
+}
+
+impl Ord for Settled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.least
+            .total_cmp(&other.least)
+            .then(self.row.cmp(&other.row))
+    }
+}
+
+impl PartialOrd for Settled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Settled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Settled {}
+
+/// Rows that settled and were not given out.
+#[derive(Debug)]
+pub(super) struct Order {
+    waiting: BinaryHeap<Reverse<Settled>>,
+    late: BinaryHeap<Reverse<Settled>>,
+    /// Given out so far, but for late rows.
+    given: usize,
+    /// The largest bound given out.
+    reached: f64,
+}
+
+impl Order {
+    pub fn new() -> Order {
+        Order {
+            waiting: BinaryHeap::new(),
+            late: BinaryHeap::new(),
+            given: 0,
+            reached: f64::NEG_INFINITY,
+        }
+    }
+
+    /// A row settled.
+    pub fn settle(&mut self, row: usize, least: f64) {
+        let kept = if least < self.reached {
+            &mut self.late
+        } else {
+            &mut self.waiting
+        };
+        kept.push(Reverse(Settled { least, row }));
+    }
+
+    /// The next row, if enough have settled.
+    pub fn next(&mut self) -> Option<usize> {
+        let beyond_first = (self.given + 1).saturating_sub(FIRST_ROWS);
+        let wanted = (self.given + 1).max(FIRST_ROWS) + beyond_first / MORE_SHARE;
+        if self.given + self.waiting.len() < wanted {
+            return None;
+        }
+        self.next_waiting()
+    }
+
+    fn next_waiting(&mut self) -> Option<usize> {
+        let Reverse(next) = self.waiting.pop()?;
+        self.given += 1;
+        self.reached = next.least;
+        Some(next.row)
+    }
+
+    /// The next row when no more will settle.
+    pub fn next_of_rest(&mut self) -> Option<usize> {
+        self.next_waiting().or_else(|| Some(self.late.pop()?.0.row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(order: &mut Order) -> Vec<usize> {
+        std::iter::from_fn(|| order.next_of_rest()).collect()
+    }
+
+    #[test]
+    fn among_the_first_rows_none_is_late() {
+        let mut order = Order::new();
+        for row in 0..FIRST_ROWS {
+            assert_eq!(order.next(), None, "after {row} rows");
+            order.settle(row, -(row as f64));
+        }
+        assert_eq!(order.next(), Some(FIRST_ROWS - 1));
+    }
+
+    #[test]
+    fn the_first_rows_cost_no_more_than_they_are() {
+        let mut order = Order::new();
+        for row in 0..FIRST_ROWS + 2 {
+            order.settle(row, row as f64);
+        }
+        for row in 0..FIRST_ROWS + 2 {
+            assert_eq!(order.next(), Some(row));
+        }
+    }
+
+    #[test]
+    fn a_late_row_comes_last_and_once() {
+        let mut order = Order::new();
+        for row in 0..20 {
+            order.settle(row, row as f64);
+        }
+        let mut given = Vec::new();
+        while let Some(row) = order.next() {
+            given.push(row);
+        }
+        order.settle(20, 1.5);
+        order.settle(21, 30.0);
+        order.settle(22, 0.5);
+        given.extend(all(&mut order));
+        let expected: Vec<usize> = (0..20).chain([21, 22, 20]).collect();
+        assert_eq!(given, expected);
+    }
+}
