@@ -14,7 +14,7 @@ class Engine:
     setting: str  # what turns recall
     sweep: tuple
     memory: str  # maintenance_work_mem for the build
-    filtering: tuple = ()  # settings for searches with a filter
+    filtering: tuple  # for searches with a filter: (name, settings)
 
     def table(self, dataset):
         return f"{self.name}_{dataset}.item"
@@ -32,17 +32,21 @@ class Engine:
         return f"CREATE INDEX item_index ON {table} USING ivfflat (embedding vector_l2_ops) WITH (lists = {max(50, rows // 1000)})"
 
 
+HNSW_RELAXED = ("hnsw.iterative_scan = relaxed_order", "hnsw.ef_search = 40")
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("lookbook", "embedding", "lookbook.recall", (0.8, 0.9, 0.95, 0.98, 0.99, 0.995), "256MB"),
+        Engine("lookbook", "embedding", "lookbook.recall", (0.8, 0.9, 0.95, 0.98, 0.99, 0.995), "256MB", (("recall 0.99", ("lookbook.recall = 0.99",)),)),
         Engine(
             "hnsw",
             "vector",
             "hnsw.ef_search",
             (10, 16, 24, 32, 48, 64, 90, 120, 160, 220, 300, 400, 550, 750, 1000),
             "3GB",
-            ("hnsw.iterative_scan = relaxed_order", "hnsw.ef_search = 40"),
+            (
+                ("relaxed order", HNSW_RELAXED),
+                ("relaxed order, limits raised", (*HNSW_RELAXED, "hnsw.max_scan_tuples = 200000", "hnsw.scan_mem_multiplier = 8")),
+            ),
         ),
         Engine(
             "ivfflat",
@@ -50,7 +54,7 @@ ENGINES = {
             "ivfflat.probes",
             (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384),
             "3GB",
-            ("ivfflat.iterative_scan = relaxed_order", "ivfflat.probes = 10"),
+            (("relaxed order", ("ivfflat.iterative_scan = relaxed_order", "ivfflat.probes = 10")),),
         ),
     )
 }

@@ -219,16 +219,18 @@ class Bench:
             out = []
             for value, share in SHARES.items():
                 for column in ("category", "other") if engine.name == "lookbook" else ("other",):
-                    out.append({"column": column, "share": share, **self.filtered(engine, column, value, count)})
+                    for how, settings in engine.filtering:
+                        cost = self.filtered(engine, settings, column, value, count)
+                        out.append({"column": column, "share": share, "how": how, **cost})
             self.results[engine.name]["filter"] = out
 
-    def filtered(self, engine, column, value, count):
+    def filtered(self, engine, settings, column, value, count):
         allowed = getattr(self.data, column) == value
-        settings = engine.filtering or ("lookbook.recall = 0.99",)
         connection = self.searcher(engine, engine.table(self.data.name), engine.index(self.data.name), *settings)
         # No other index serves the filter; a scan of the table is not what is measured.
         connection.sql("SET enable_seqscan = off")
-        connection.prepare("filtered", FILTERED.format(table=engine.table(self.data.name), column=column, value=value), [engine.type])
+        text = FILTERED.format(table=engine.table(self.data.name), column=column, value=value)
+        connection.prepare("filtered", text, [engine.type])
         found, cost = timed_calls(connection, "filtered", self.queries[:count])
         connection.close()
         recall = self.data.recall(found, self.reach(count, allowed), allowed)
@@ -313,7 +315,7 @@ class Bench:
             return (0.95, 0.99)
         points = self.results[engine.name].get("search", [])
         chosen = [next((point["setting"] for point in points if point["recall"] >= goal), None) for goal in (0.95, 0.99)]
-        return [setting for setting in chosen if setting] or (engine.sweep[6],)
+        return [setting for setting in chosen if setting] or engine.sweep[2:4]
 
     def grow(self):
         """An index made on an empty table and filled by rows, beside the same index rebuilt."""
