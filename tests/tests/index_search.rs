@@ -73,6 +73,42 @@ fn rows_come_in_order_and_the_nearest_are_found_at_the_default_recall() -> Resul
 }
 
 #[test]
+fn rows_come_in_the_order_of_their_distances_at_every_recall() -> Result<()> {
+    let mut client = indexed("true_order")?;
+    client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;
+    for setting in [0.5, 0.9, 0.98, 0.999] {
+        client.batch_execute(&format!("SET lookbook.recall = {setting}"))?;
+        for query in 0..40 {
+            for (condition, limit) in [
+                ("true", 10),
+                ("true", 200),
+                ("category = 3", 20),
+                ("id % 10 = 3", 20),
+            ] {
+                let query = format!(
+                    "SELECT id, v <-> look({0}) FROM look WHERE {condition} ORDER BY v <-> look({0}) LIMIT {limit}",
+                    400_000 + query
+                );
+                let distances: Vec<Option<f64>> = rows_of(&mut client, &query)?
+                    .iter()
+                    .map(|row| row.1)
+                    .collect();
+                ensure!(
+                    distances.len() == limit,
+                    "{} rows: {query}",
+                    distances.len()
+                );
+                ensure!(
+                    distances.is_sorted(),
+                    "at recall {setting}: {query}\n{distances:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_higher_recall_setting_never_finds_less_and_1_finds_all() -> Result<()> {
     let mut client = indexed("recall_setting")?;
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;
