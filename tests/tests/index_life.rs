@@ -278,14 +278,21 @@ fn concurrent_builds_miss_no_row_that_is_written_meanwhile() -> Result<()> {
 #[test]
 fn builds_need_little_memory_and_show_their_progress() -> Result<()> {
     let (database, mut client) = catalogue(Cluster::shared()?, "progress", 12_000)?;
-    client.batch_execute("SET maintenance_work_mem = '1MB'")?;
+    // An expression that takes its time: the build must last long enough to be watched.
+    client.batch_execute(
+        "SET maintenance_work_mem = '1MB';
+         CREATE FUNCTION slow(id bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS
+         $$BEGIN IF id % 500 = 0 THEN PERFORM pg_sleep(0.03); END IF; RETURN id; END$$",
+    )?;
     let builder: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
     let mut watcher = database.connect()?;
     let mut phases = Vec::new();
     let mut most = 0;
     std::thread::scope(|scope| -> Result<()> {
         let building = scope.spawn(|| {
-            client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category)")
+            client.batch_execute(
+                "CREATE INDEX looks ON look USING lookbook (v, category, slow(id))",
+            )
         });
         while !building.is_finished() {
             for row in watcher.query(

@@ -143,6 +143,8 @@ fn a_rerun_skips_what_is_loaded_and_replaces_what_changed() -> Result<()> {
     shop.load()?.expect(0)?;
     let all = "SELECT id, path, sha256, width, loaded_at FROM photo ORDER BY path";
     let before = shop.database.psql(all)?;
+    let ids = "SELECT path, id FROM photo WHERE path IN ('a.bmp', 'b.bmp') ORDER BY path";
+    let ids_before = shop.database.psql(ids)?;
     let garments_before = shop.database.psql("SELECT * FROM garment ORDER BY id")?;
 
     let again = shop.load()?.expect(0)?;
@@ -158,12 +160,14 @@ fn a_rerun_skips_what_is_loaded_and_replaces_what_changed() -> Result<()> {
     let changed = shop.load()?.expect(0)?;
     changed.expect_stdout(&["loaded 2 photos", "(1 replaced)", "1 skipped"])?;
     shop.check_complete(3)?;
-    let ids = shop
+    assert_eq!(shop.database.psql(ids)?, ids_before);
+    let widths = shop
         .database
-        .psql("SELECT path, id, width FROM photo ORDER BY path")?;
-    assert_eq!(ids, "a.bmp|1|16\nb.bmp|2|32\nc.bmp|3|8");
+        .psql("SELECT path, width FROM photo ORDER BY path")?;
+    assert_eq!(widths, "a.bmp|16\nb.bmp|32\nc.bmp|8");
     let blue = shop.database.psql(
-        "SELECT count(*), bool_and(embedding <-> '[0,0,1]' < 0.1) FROM garment WHERE photo_id = 2",
+        "SELECT count(*), bool_and(embedding <-> '[0,0,1]' < 0.1)
+         FROM garment g JOIN photo p ON p.id = g.photo_id WHERE p.path = 'b.bmp'",
     )?;
     assert_eq!(blue, "2|t");
     Ok(())
