@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
 /// One read of so many goes through the hash table.
-const USUAL_SHARE: u32 = 8;
+const USUAL_SHARE: u32 = 32;
 /// Pages of an index that are remembered: 4 MiB of hints for 8 GiB of index.
 const MOST_PAGES: usize = 1 << 20;
 /// The hints of one index: a buffer for each block, 0 where nothing is known.
