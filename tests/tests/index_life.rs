@@ -290,9 +290,8 @@ fn builds_need_little_memory_and_show_their_progress() -> Result<()> {
     let mut most = 0;
     std::thread::scope(|scope| -> Result<()> {
         let building = scope.spawn(|| {
-            client.batch_execute(
-                "CREATE INDEX looks ON look USING lookbook (v, category, slow(id))",
-            )
+            client
+                .batch_execute("CREATE INDEX looks ON look USING lookbook (v, category, slow(id))")
         });
         while !building.is_finished() {
             for row in watcher.query(
