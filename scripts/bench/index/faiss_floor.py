@@ -21,7 +21,7 @@ def build(data):
     lists = min(lists, len(rows) // 64)
     index = faiss.index_factory(data.dimensions, f"IVF{lists},PQ{data.dimensions // width}x4fs,RFlat")
     coarse = faiss.extract_index_ivf(index)
-    coarse.cp.niter, coarse.cp.max_points_per_centroid = 8, 64
+    coarse.cp.niter, coarse.cp.max_points_per_centroid = (4 if len(rows) < 50_000 else 8), 64
     started = time.process_time()
     index.train(rows[: 64 * lists])
     index.add(rows)
@@ -32,12 +32,12 @@ def measure(data, smoke):
     faiss.omp_set_num_threads(2)
     index, build_cpu_s = build(data)
     faiss.omp_set_num_threads(1)
-    count = min(len(data.queries), 200 if smoke else 1_000)
+    count = min(len(data.queries), 100 if smoke else 1_000)
     reach = data.reach(count)
     points = []
-    for kept in KEPT:
+    for kept in KEPT[1:3] if smoke else KEPT:
         best = 0.0
-        for probes in PROBES:
+        for probes in PROBES[2:8] if smoke else PROBES:
             inner = faiss.IVFSearchParameters(nprobe=probes)
             parameters = faiss.IndexRefineSearchParameters(k_factor=kept, base_index_params=inner)
             found, cpu, wall = [], [], []

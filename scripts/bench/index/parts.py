@@ -207,7 +207,7 @@ class Bench:
 
     def filter(self):
         """Rows, recall and cost under `category = …` (in our index) and `other = …` (in none)."""
-        count = min(len(self.queries), 100 if self.smoke else 200)
+        count = min(len(self.queries), 60 if self.smoke else 200)
         for engine in self.engines:
             self.ensure(engine)
             dataset = self.data.name
