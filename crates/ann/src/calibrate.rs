@@ -22,7 +22,7 @@ use crate::structure;
 
 /// Queries sampled, and neighbours asked of each: the tenth part of a per cent that the last level speaks of is
 /// about one neighbour.
-const QUERIES: usize = 150;
+const QUERIES: usize = 300;
 const NEIGHBOURS: usize = 10;
 /// Rows looked at for them: bounds and distances order rows a little differently.
 const LOOKED_AT: usize = 40;
@@ -43,9 +43,10 @@ const GENEROUS: [(Slack, f32); 2] = [
         0.0,
     ),
 ];
-/// Of what may be missed, the shares of lists and of sign codes; the rest is for the sample's error.
-const LIST_SHARE: f32 = 0.5;
-const CODE_SHARE: f32 = 0.2;
+/// Of what may be missed, the shares of lists and of sign codes; the rest is for the sample: it is small, and rows are easier
+/// queries than what is not in the index.
+const LIST_SHARE: f32 = 0.35;
+const CODE_SHARE: f32 = 0.12;
 /// With fewer lists there is little to save.
 const FEWEST_LISTS: usize = 8;
 /// Fewer neighbours say nothing.
