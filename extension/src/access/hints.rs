@@ -4,6 +4,8 @@
 //! own lock, and a stale hint costs one failed comparison. It does not count as a use of the page for
 //! the clock sweep, so every few reads of an index go through the table as usual.
 
+use super::store::{BLOCK_BYTES, HEADER_BYTES};
+use lookbook_vecmath::kernel;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
@@ -11,6 +13,7 @@ use std::cell::{Cell, RefCell};
 const USUAL_SHARE: u32 = 32;
 /// Pages of an index that are remembered: 4 MiB of hints for 8 GiB of index.
 const MOST_PAGES: usize = 1 << 20;
+
 /// The hints of one index: a buffer for each block, 0 where nothing is known.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -19,6 +22,23 @@ pub(super) struct Hints {
 }
 
 impl Hints {
+    /// Brings the first bytes of a page's body near, if it was seen before. What lies there now may be another page: then it
+    /// was for nothing.
+    pub(super) fn prefetch(&self, block: pg_sys::BlockNumber, bytes: usize) {
+        let hint = self.buffers.borrow().get(block as usize).copied();
+        // Local buffers are negative, and few.
+        if let Some(hint) = hint.filter(|hint| *hint > 0) {
+            // SAFETY: only the address is computed: shared buffers lie one behind another for as long as
+            // the server runs (`BufferGetBlock` in `bufmgr.h`).
+            let page = unsafe {
+                pg_sys::BufferBlocks
+                    .cast::<u8>()
+                    .wrapping_add((hint as usize - 1) * BLOCK_BYTES)
+            };
+            kernel::prefetch(page.wrapping_add(HEADER_BYTES), bytes);
+        }
+    }
+
     /// Reads and pins a page that exists.
     ///
     /// # Safety

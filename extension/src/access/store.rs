@@ -19,8 +19,8 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::thread;
 
-const HEADER_BYTES: usize = size_of::<pg_sys::PageHeaderData>();
-const BLOCK_BYTES: usize = pg_sys::BLCKSZ as usize;
+pub(super) const HEADER_BYTES: usize = size_of::<pg_sys::PageHeaderData>();
+pub(super) const BLOCK_BYTES: usize = pg_sys::BLCKSZ as usize;
 const _: () = assert!(HEADER_BYTES == 24 && BLOCK_BYTES == PAGE_BYTES + HEADER_BYTES);
 const _: () = assert!(TXN_PAGES == pg_sys::MAX_GENERIC_XLOG_PAGES as usize);
 
@@ -187,6 +187,10 @@ impl PageStore for BufferStore {
             let body = body_of(pg_sys::BufferGetPage(buffer));
             Ok(BufferPage { buffer, body })
         }
+    }
+
+    fn prefetch(&self, block: BlockId, bytes: usize) {
+        self.known.hints.prefetch(block.0, bytes);
     }
 
     fn begin(&self) -> BufferTxn<'_> {
