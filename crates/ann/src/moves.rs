@@ -14,15 +14,17 @@
 //! Under the latch, and never while a vacuum walks the lists: a dead row could move behind it.
 
 use crate::chain::{self, LockedTail, Place};
+use crate::cluster::squared_distance;
 use crate::code::{RowRecord, put_sign_code, reach};
 use crate::directory::{self, ListEntry};
 use crate::error::Result;
 use crate::index::change_meta;
 use crate::page::leaf::{self, Leaf};
 use crate::page::{self, PageRef, refinement};
+use crate::query::Query;
 use crate::rounding::up;
 use crate::space::Space;
-use crate::store::{HeapTid, PageStore, PageTxn};
+use crate::store::{BlockId, HeapTid, PageStore, PageTxn};
 use crate::structure::point;
 
 /// More rows than move at once.
@@ -221,56 +223,94 @@ struct Row {
     record: RowRecord,
 }
 
-/// The rows of a list that one of `centroids` is nearer to than `own`, by at least the factor `nearer` of the
-/// squared distance; with the number of that centroid. `None`: the list was replaced.
-pub(crate) fn strays<S: PageStore>(
-    store: &S,
-    space: &Space,
-    head: PageRef,
-    own: &[f32],
-    centroids: &[&[f32]],
-    nearer: f32,
-) -> Result<Option<Vec<(usize, Stray)>>> {
-    let (chain, layout) = (directory::lists(space), &space.layout);
-    let mut leaves = Vec::new();
-    let end = chain::walk(store, head, chain, |name, leaf, _| {
-        let live = (0..leaf.count()).filter_map(|slot| Some((slot, leaf.tid(slot)?)));
-        leaves.push((name, chain::links(&leaf, layout), live.collect::<Vec<_>>()));
-        Ok(())
-    })?;
-    if end.is_none() {
-        return Ok(None);
+/// Standard deviations that a sign code's estimate may be off for a row to be looked at: fewer than one in ten strays
+/// are passed over.
+const LOOK_SLACK: f32 = 1.5;
+/// Factors are rounded to eight bits.
+const RESIDUAL_ERROR: f32 = 1.02;
+
+/// Centroids that rows may be nearer to than to their own.
+pub(crate) struct Targets<'a> {
+    centroids: Vec<&'a [f32]>,
+    queries: Vec<Query>,
+}
+
+impl<'a> Targets<'a> {
+    pub fn new(centroids: Vec<&'a [f32]>) -> Self {
+        let queries = centroids.iter().map(|c| Query::neighbour(c)).collect();
+        Targets { centroids, queries }
     }
-    let mut found = Vec::new();
-    for (name, links, live) in leaves {
-        for rows in live.chunk_by(|a, b| a.0 / layout.per_refinement == b.0 / layout.per_refinement)
-        {
-            store.check_interrupts()?;
-            let block = links[rows[0].0 / layout.per_refinement];
-            let page = store.read(block)?;
-            if !refinement::belongs(&page, block, name)? {
-                return Ok(None);
+
+    /// The rows of a list that a centroid is nearer to than `own`, by at least the factor `nearer` of the squared
+    /// distance; with the number of that centroid. Sign codes say which rows to look at. `None`: the list was
+    /// replaced.
+    pub fn strays<S: PageStore>(
+        &self,
+        store: &S,
+        space: &Space,
+        head: PageRef,
+        own: &[f32],
+        nearer: f32,
+    ) -> Result<Option<Vec<(usize, Stray)>>> {
+        let (chain, layout) = (directory::lists(space), &space.layout);
+        let terms: Vec<_> = self
+            .queries
+            .iter()
+            .zip(&self.centroids)
+            .map(|(query, c)| query.terms_around(squared_distance(own, c), LOOK_SLACK))
+            .collect();
+        let (mut chosen, mut bounds) = (Vec::new(), Vec::new());
+        let mut leaves: Vec<(PageRef, [BlockId; 8], Vec<Stray>)> = Vec::new();
+        let end = chain::walk(store, head, chain, |name, leaf, _| {
+            let mut least = vec![f32::INFINITY; leaf.count()];
+            for (query, terms) in self.queries.iter().zip(&terms) {
+                leaf.choose_all(&mut chosen);
+                let (tables, far) = (query.tables(), f32::INFINITY);
+                leaf.bounds(space.kernels, &tables, terms, far, &mut chosen, &mut bounds);
+                for (slot, least) in least.iter_mut().enumerate() {
+                    *least = least.min(bounds[slot / layout.lanes][slot % layout.lanes]);
+                }
             }
-            for &(slot, tid) in rows {
-                let record = refinement::record(&page, layout, slot, 0);
-                let (step, _, packed) = refinement::factors(record);
-                let far = |centroid: &[f32]| {
-                    space
-                        .kernels
-                        .squared_distance(centroid, packed, layout.bits, step)
-                };
-                let limit = far(own) * nearer;
-                let nearest = centroids
-                    .iter()
-                    .map(|centroid| far(centroid))
-                    .enumerate()
-                    .min_by(|a, b| a.1.total_cmp(&b.1));
-                if let Some((target, _)) = nearest.filter(|(_, distance)| *distance < limit) {
-                    let place = Place { leaf: name, slot };
-                    found.push((target, Stray { place, tid }));
+            let likely = least.iter().enumerate().filter_map(|(slot, least)| {
+                let limit = leaf.squared_residual(slot) * RESIDUAL_ERROR * nearer;
+                let place = Place { leaf: name, slot };
+                (*least < limit).then_some(Stray {
+                    place,
+                    tid: leaf.tid(slot)?,
+                })
+            });
+            leaves.push((name, chain::links(&leaf, layout), likely.collect()));
+            Ok(())
+        })?;
+        if end.is_none() {
+            return Ok(None);
+        }
+        let mut found = Vec::new();
+        for (name, links, likely) in leaves {
+            let page_of = |stray: &Stray| stray.place.slot / layout.per_refinement;
+            for rows in likely.chunk_by(|a, b| page_of(a) == page_of(b)) {
+                store.check_interrupts()?;
+                let block = links[page_of(&rows[0])];
+                let page = store.read(block)?;
+                if !refinement::belongs(&page, block, name)? {
+                    return Ok(None);
+                }
+                for stray in rows {
+                    let record = refinement::record(&page, layout, stray.place.slot, 0);
+                    let (step, _, packed) = refinement::factors(record);
+                    let far = |c: &[f32]| {
+                        let kernels = space.kernels;
+                        kernels.squared_distance(c, packed, layout.bits, step)
+                    };
+                    let limit = far(own) * nearer;
+                    let distances = self.centroids.iter().map(|c| far(c)).enumerate();
+                    let nearest = distances.min_by(|a, b| a.1.total_cmp(&b.1));
+                    if let Some((target, _)) = nearest.filter(|(_, distance)| *distance < limit) {
+                        found.push((target, *stray));
+                    }
                 }
             }
         }
+        Ok(Some(found))
     }
-    Ok(Some(found))
 }

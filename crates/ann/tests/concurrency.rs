@@ -388,3 +388,95 @@ fn replica_case(seed: u64, dims: usize, rows: u64) {
         assert!(found.contains(tid), "seed {seed}: {tid:?} is lost");
     }
 }
+
+/// Inserts some rows before every few reads, so that lists split and rows move between them again and again.
+fn keep_inserting(
+    store: &MemoryStore,
+    pause: u64,
+    added: Rc<RefCell<Model>>,
+    mut numbers: Numbers,
+) {
+    store.at_read(store.reads() + 1 + pause, move |store| {
+        let mut index = Index::open(store).expect("open");
+        for _ in 0..8 {
+            let tid = HeapTid(50_000 + added.borrow().len() as u64);
+            let row = few_dimensions(&mut numbers);
+            // Nobody waits for the latch here.
+            if try_insert(store, &mut index, tid, &row).is_ok() {
+                added.borrow_mut().insert(tid, row);
+            }
+        }
+        if added.borrow().len() < 240 {
+            keep_inserting(store, pause, added, numbers);
+        }
+    });
+}
+
+/// With few dimensions a list has few neighbours, so most lists have no part in a split.
+fn few_dimensions(numbers: &mut Numbers) -> ModelRow {
+    ModelRow {
+        vector: Some(numbers.vector(4, 1_000)),
+        words: vec![],
+    }
+}
+
+fn many_lists(numbers: &mut Numbers) -> (MemoryStore, Index, Model) {
+    let store = MemoryStore::new();
+    let options = Options {
+        list_rows: 16,
+        ..Options::new(4, Metric::L2)
+    };
+    let mut index = create(&store, &options);
+    let mut model = Model::new();
+    for tid in (0..1_200).map(HeapTid) {
+        let row = few_dimensions(numbers);
+        insert(&store, &mut index, tid, &row);
+        model.insert(tid, row);
+    }
+    (store, index, model)
+}
+
+#[test]
+fn a_search_loses_and_doubles_no_row_that_moves() {
+    for seed in 0..24 {
+        let mut numbers = Numbers(70_000 + seed);
+        let (store, index, model) = many_lists(&mut numbers);
+        let added = Rc::new(RefCell::new(Model::new()));
+        keep_inserting(&store, 3 + seed % 7, added.clone(), numbers.clone());
+        let query = few_dimensions(&mut numbers).vector.expect("a vector");
+        let mut running = search(&store, &index, Some(&query), 0.9, vec![]);
+        // Each row once is what `drain` asserts.
+        let found: BTreeSet<HeapTid> = drain(&mut running, &model, Metric::L2, Some(&query))
+            .iter()
+            .map(|found| found.tid)
+            .collect();
+        store.forget_action();
+        for tid in model.keys() {
+            assert!(found.contains(tid), "seed {seed}: {tid:?} is lost");
+        }
+        let mut index = Index::open(&store).expect("open");
+        index.check(&store).expect("every invariant holds");
+    }
+}
+
+#[test]
+fn a_vacuum_leaves_no_dead_row_that_would_have_moved() {
+    for seed in 0..12 {
+        let mut numbers = Numbers(80_000 + seed);
+        let (store, mut index, mut model) = many_lists(&mut numbers);
+        let added = Rc::new(RefCell::new(Model::new()));
+        keep_inserting(&store, 3 + seed % 7, added.clone(), numbers.clone());
+        index
+            .bulk_delete(&store, &mut |tid| tid.0 < 50_000 && tid.0 % 3 == 0)
+            .expect("vacuum");
+        store.forget_action();
+        model.retain(|tid, _| tid.0 % 3 != 0);
+        model.extend(added.borrow().clone());
+        let query = few_dimensions(&mut numbers).vector.expect("a vector");
+        let mut search = search(&store, &index, Some(&query), 1.0, vec![]);
+        let found = drain(&mut search, &model, Metric::L2, Some(&query));
+        let found: BTreeSet<HeapTid> = found.iter().map(|found| found.tid).collect();
+        let expected: BTreeSet<HeapTid> = model.keys().copied().collect();
+        assert_eq!(found, expected, "seed {seed}");
+    }
+}

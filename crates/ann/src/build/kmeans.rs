@@ -23,7 +23,7 @@ const FLAT: usize = 512;
 /// Branches a point looks at: the nearest centroid is then missed for few points, and hardly nearer.
 const PROBES: usize = 6;
 /// Points of one task.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 /// Multiplications of one slice of work, between two questions whether to stop: some 100 ms on one core.
 const SLICE: usize = 4_000_000_000;
 
@@ -41,7 +41,7 @@ pub(super) struct Training<'a> {
 
 /// Centroids laid out for [`Kernels::dot_panel`].
 #[derive(Clone, Debug)]
-pub(super) struct Panels {
+pub(crate) struct Panels {
     dims: usize,
     count: usize,
     data: Vec<f32>,
@@ -87,8 +87,9 @@ impl Panels {
         }
     }
 
-    /// The nearest centroid of each row.
-    fn nearest(&self, kernels: &Kernels, rows: &[f32], best: &mut [(f32, u32)], first: u32) {
+    /// The nearest centroid of each row, where it is nearer than what is known: `‖c‖² − 2⟨x, c⟩` and its number from `first`.
+    /// At most [`BLOCK`] rows.
+    pub fn nearest(&self, kernels: &Kernels, rows: &[f32], best: &mut [(f32, u32)], first: u32) {
         self.each(kernels, rows, |row, centroid, distance| {
             if distance < best[row].0 {
                 best[row] = (distance, first + centroid as u32);

@@ -9,6 +9,8 @@ mod kmeans;
 mod sample;
 mod writer;
 
+pub(crate) use kmeans::{BLOCK, Panels};
+
 pub use clusters::{BuildRow, Clusters, Encoded, Target};
 pub use sample::{Plan, Sampler};
 pub use writer::BulkWriter;

@@ -91,6 +91,16 @@ impl<'a> Leaf<'a> {
         (tid != DEAD).then_some(HeapTid(tid))
     }
 
+    /// About the squared distance of the entry from its centroid: with `A = 2‖r‖²/‖r‖₁` and `E = 2‖r − A/2·b‖` it is
+    /// `(A²·D − E²)/4`.
+    pub fn squared_residual(&self, slot: usize) -> f32 {
+        let [_, factors, radii, _] = self.layout.columns();
+        let (group, lane) = (self.group_of(slot), self.lane(slot));
+        let factor = crate::rounding::bf16(u16_at(self.page, group + factors + 2 * lane));
+        let radius = crate::rounding::bf16(u16_at(self.page, group + radii + 2 * lane));
+        (factor * factor * self.layout.dims as f32 - radius * radius) / 4.0
+    }
+
     /// Word `word` of the entry.
     pub fn word(&self, slot: usize, word: usize) -> u32 {
         u32_at(self.page, self.layout.words_at(word) + 4 * slot)

@@ -58,6 +58,11 @@ impl Query {
         self.terms(v, spread, slack, margin)
     }
 
+    /// Terms for a list whose centroid is this *v* away, with so many standard deviations taken off.
+    pub fn terms_around(&self, v: f32, slack: f32) -> BoundTerms {
+        self.terms(v, self.spread(v), slack, 0.0)
+    }
+
     fn terms(&self, base: f32, spread: f32, slack: f32, margin: f32) -> BoundTerms {
         let root = ((self.point.len() - 1) as f32).sqrt();
         let certain = self.is_certain();
