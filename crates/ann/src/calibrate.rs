@@ -47,9 +47,6 @@ const GENEROUS: [(Slack, f32); 2] = [
 /// queries than what is not in the index.
 const LIST_SHARE: f32 = 0.35;
 const CODE_SHARE: f32 = 0.12;
-/// Slack of sign codes at least: rows deep in a result lie closer together than the neighbours measured here, and
-/// one that settles late is held back. Under a condition that the index does not see it counts as missed.
-const LEAST_CODE: f32 = 2.2;
 /// With fewer lists there is little to save.
 const FEWEST_LISTS: usize = 8;
 /// Fewer neighbours say nothing.
@@ -83,7 +80,7 @@ impl Index {
         code.sort_by(f32::total_cmp);
         let mut last = Slack {
             list: -1.0,
-            code: LEAST_CODE,
+            code: 0.0,
         };
         let slacks = LEVELS.map(|level| {
             let missed = 1.0 - level;
