@@ -1,8 +1,8 @@
 """What is measured: one method for each part of the benchmark, on one set, for the engines asked for.
 
 Owns the steps and the promises checked on the way (`broken`); figures go to `results[engine][part]`. Every part makes what it
-needs (table, index) when it is missing, so that parts can be run alone. A part that changes rows leaves the table as it was
-(insert) or uses a table of its own (delete, grow).
+needs (table, index) when it is missing, so that parts can be run alone. A part that changes rows drops the table behind it
+(insert) or uses one of its own (delete, grow).
 """
 
 import os
@@ -269,7 +269,7 @@ class Bench:
             out["copy"] = {"rows": copied, "per_second": copied / meter.wall_s, "per_cpu_second": copied / meter.cpu_s}
             if engine.name == "lookbook":
                 self.check(connection, engine.index(self.data.name), first + count + copied)
-            connection.sql(f"DELETE FROM {table} WHERE id >= {first}")
+            connection.sql(f"DROP SCHEMA {table.split('.')[0]} CASCADE")
             connection.close()
             self.results[engine.name]["insert"] = out
 
