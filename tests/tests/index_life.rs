@@ -323,7 +323,10 @@ fn builds_need_little_memory_and_show_their_progress() -> Result<()> {
     client.batch_execute(BY_INDEX_EXACTLY)?;
     expect_exact(&mut client, "looks", ALL)?;
     let left: i64 = client
-        .query_one("SELECT count(*) FROM pg_stat_progress_create_index", &[])?
+        .query_one(
+            "SELECT count(*) FROM pg_stat_progress_create_index WHERE pid = $1",
+            &[&builder],
+        )?
         .get(0);
     assert_eq!(left, 0);
     Ok(())
