@@ -421,3 +421,46 @@ pub(crate) fn copy_refinement<S: PageStore>(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::RowRecord;
+    use crate::memory::MemoryStore;
+
+    #[test]
+    fn whoever_walks_to_a_retired_tail_learns_that_the_chain_was_replaced() {
+        let layout = Layout::new(16, 0, 7);
+        let chain = ChainKind {
+            kind: Kind::List,
+            layout: &layout,
+        };
+        for rows in [1, layout.rows, layout.rows + 1] {
+            let store = MemoryStore::new();
+            let records: Vec<RowRecord> = vec![vec![0; layout.row().end]; rows];
+            let head = write(&store, chain, &records).expect("memory");
+            let walked = || {
+                let mut seen = 0;
+                let end = walk(&store, head, chain, |_, leaf, _| {
+                    seen += leaf.count();
+                    Ok(())
+                });
+                (end.expect("a sound chain"), seen)
+            };
+            let (end, seen) = walked();
+            assert_eq!(seen, rows);
+            let tail = lock_tail(&store, head, chain).expect("memory");
+            let LockedTail {
+                mut txn,
+                handle,
+                name,
+                ..
+            } = tail.expect("a live chain");
+            assert_eq!(end, Some(name));
+            page::retire(txn.page_mut(handle));
+            txn.commit().expect("memory");
+            assert_eq!(walked(), (None, rows));
+            assert!(lock_tail(&store, head, chain).expect("memory").is_none());
+        }
+    }
+}
