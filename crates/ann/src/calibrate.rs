@@ -9,15 +9,14 @@ use crate::calibration::{Calibration, LEVELS, Slack, depth};
 use crate::chain;
 use crate::directory;
 use crate::error::Result;
-use crate::index::Index;
+use crate::index::{Index, change_meta};
 use crate::options::Metric;
-use crate::page::meta::{META, Meta};
 use crate::page::{f32_at, u16_at, u48_at};
 use crate::query::{Query, Trust};
 use crate::random::Random;
 use crate::rounding::bf16;
 use crate::search::{FIRST_ROWS, Search, Trace};
-use crate::store::{PageStore, PageTxn};
+use crate::store::PageStore;
 use crate::structure;
 
 /// Queries sampled, and neighbours asked of each: the tenth part of a per cent that the last level speaks of is
@@ -97,15 +96,11 @@ impl Index {
             };
             last
         });
-        let mut txn = store.begin();
-        let handle = txn.lock(META)?;
-        let mut meta = Meta::read(txn.page(handle))?;
-        meta.calibration = Calibration {
+        let calibration = Calibration {
             lists: lists.len() as u32,
             slacks,
         };
-        meta.write(txn.page_mut(handle));
-        txn.commit()?;
+        change_meta(store, |meta| meta.calibration = calibration)?;
         self.refresh(store)
     }
 

@@ -5,7 +5,7 @@
 //! (`build_index_paths`, `skip_lower_saop`), and before 16 bare booleans, which PostgreSQL makes of
 //! `in_stock = true`, for access methods other than its own (`IsBooleanOpfamily`). The path gets them from us.
 
-use super::items;
+use super::{items, paths};
 use pgrx::pg_sys;
 use std::ptr::null_mut;
 
@@ -31,22 +31,13 @@ pub(super) unsafe fn push_down(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys
         };
         let of_table = items::<pg_sys::RestrictInfo>((*index).indrestrictinfo);
         for rinfo in of_table.chain(items(outer)) {
-            let is_known = items::<pg_sys::IndexClause>((*path).indexclauses)
-                .any(|clause| (*clause).rinfo == rinfo);
             let may_come_first = pg_sys::restriction_is_securely_promotable(rinfo, (*index).rel);
-            if is_known || (*rinfo).pseudoconstant || !may_come_first {
+            if paths::tests(path, rinfo) || (*rinfo).pseudoconstant || !may_come_first {
                 continue;
             }
             let found = array_condition(root, index, rinfo).or_else(|| boolean(index, rinfo));
             if let Some((column, condition)) = found {
-                let clause: *mut pg_sys::IndexClause =
-                    pg_sys::palloc0(size_of::<pg_sys::IndexClause>()).cast();
-                (*clause).type_ = pg_sys::NodeTag::T_IndexClause;
-                (*clause).rinfo = rinfo;
-                (*clause).indexquals = pg_sys::lappend(null_mut(), condition.cast());
-                (*clause).indexcol = column as pg_sys::AttrNumber;
-                (*path).indexclauses =
-                    pg_sys::lappend(pg_sys::list_copy((*path).indexclauses), clause.cast());
+                paths::add(path, rinfo, condition, column, false);
             }
         }
     }
@@ -104,8 +95,7 @@ unsafe fn boolean(
     rinfo: *mut pg_sys::RestrictInfo,
 ) -> Option<(usize, *mut pg_sys::RestrictInfo)> {
     use pg_sys::{BoolExprType, BoolTestType, NodeTag};
-    // SAFETY: the planner's nodes are what their tags say. A copy of a RestrictInfo with another clause is
-    // what `commute_restrictinfo` makes.
+    // SAFETY: the planner's nodes are what their tags say.
     unsafe {
         let clause = (*rinfo).clause.cast::<pg_sys::Node>();
         let (operand, value) = match (*clause).type_ {
@@ -129,20 +119,7 @@ unsafe fn boolean(
         };
         let equal = pg_sys::Oid::from(BOOLEAN_EQUAL);
         let column = filter_column(index, operand, equal, pg_sys::InvalidOid)?;
-        let condition = pg_sys::make_opclause(
-            equal,
-            pg_sys::BOOLOID,
-            false,
-            operand.cast(),
-            pg_sys::makeBoolConst(value, false).cast(),
-            pg_sys::InvalidOid,
-            pg_sys::InvalidOid,
-        );
-        pg_sys::set_opfuncid(condition.cast());
-        let implied: *mut pg_sys::RestrictInfo =
-            pg_sys::palloc(size_of::<pg_sys::RestrictInfo>()).cast();
-        *implied = *rinfo;
-        (*implied).clause = condition;
-        Some((column, implied))
+        let value = pg_sys::makeBoolConst(value, false).cast();
+        Some((column, paths::implied(rinfo, equal, operand.cast(), value)))
     }
 }

@@ -5,14 +5,14 @@
 //! and is lossy, so that the condition itself stays a filter. Only scans look at it; as an operator it
 //! is always true.
 
-use super::items;
+use super::{items, paths};
 use pgrx::pg_sys;
 use std::ffi::c_void;
-use std::ptr::null_mut;
 
 /// Strategy of `<<->>` in the operator families of embeddings.
 const LIMIT_STRATEGY: i16 = 2;
-const FIRST_COLUMN: i32 = 0;
+/// The embedding's column, from 0.
+const FIRST_COLUMN: usize = 0;
 
 /// `float8` comparisons (`pg_operator.dat`).
 const LESS: u32 = 672;
@@ -48,16 +48,13 @@ pub(super) unsafe fn push_down(path: *mut pg_sys::IndexPath) {
             return;
         };
         for rinfo in items::<pg_sys::RestrictInfo>((*(*path).indexinfo).indrestrictinfo) {
-            if items::<pg_sys::IndexClause>((*path).indexclauses)
-                .any(|clause| (*clause).rinfo == rinfo)
-            {
+            if paths::tests(path, rinfo) {
                 continue;
             }
             if let Some(limit) = limit_of((*rinfo).clause, order)
-                && let Some(clause) = index_clause(path, rinfo, order, limit)
+                && let Some(condition) = below(path, rinfo, order, limit)
             {
-                (*path).indexclauses =
-                    pg_sys::lappend(pg_sys::list_copy((*path).indexclauses), clause.cast());
+                paths::add(path, rinfo, condition, FIRST_COLUMN, true);
             }
         }
     }
@@ -117,15 +114,13 @@ unsafe fn operands(
 }
 
 /// `embedding <<->> limit`, following from the condition `rinfo`.
-unsafe fn index_clause(
+unsafe fn below(
     path: *mut pg_sys::IndexPath,
     rinfo: *mut pg_sys::RestrictInfo,
     order: *mut pg_sys::OpExpr,
     limit: *mut pg_sys::Expr,
-) -> Option<*mut pg_sys::IndexClause> {
-    // SAFETY: an index has a first column; the nodes are made as `make_simple_restrictinfo` and
-    // `match_opclause_to_indexcol` (`indxpath.c`) make them. A copy of a RestrictInfo with another
-    // clause is what `commute_restrictinfo` makes.
+) -> Option<*mut pg_sys::RestrictInfo> {
+    // SAFETY: an index has a first column; an ordering has it on its left.
     unsafe {
         let index = (*path).indexinfo;
         let operator = pg_sys::get_opfamily_member(
@@ -138,28 +133,7 @@ unsafe fn index_clause(
             return None;
         }
         let (_, [column, _]) = operands(order)?;
-        let condition = pg_sys::make_opclause(
-            operator,
-            pg_sys::BOOLOID,
-            false,
-            column,
-            limit,
-            pg_sys::InvalidOid,
-            pg_sys::InvalidOid,
-        );
-        pg_sys::set_opfuncid(condition.cast());
-        let implied = pg_sys::palloc(size_of::<pg_sys::RestrictInfo>()).cast();
-        *implied = *rinfo;
-        (*implied).clause = condition;
-
-        let clause: *mut pg_sys::IndexClause =
-            pg_sys::palloc0(size_of::<pg_sys::IndexClause>()).cast();
-        (*clause).type_ = pg_sys::NodeTag::T_IndexClause;
-        (*clause).rinfo = rinfo;
-        (*clause).indexquals = pg_sys::lappend(null_mut(), implied.cast::<c_void>());
-        (*clause).lossy = true;
-        (*clause).indexcol = FIRST_COLUMN as pg_sys::AttrNumber;
-        Some(clause)
+        Some(paths::implied(rinfo, operator, column, limit))
     }
 }
 

@@ -15,6 +15,7 @@ mod inspect;
 mod known;
 mod limit;
 mod options;
+mod paths;
 mod scan;
 mod store;
 mod tiebreak;

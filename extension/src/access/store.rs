@@ -154,7 +154,7 @@ impl Drop for BufferPage {
 ///
 /// # Safety
 /// `page` points to a whole block.
-unsafe fn body_of(page: pg_sys::Page) -> NonNull<PageBytes> {
+pub(super) unsafe fn body_of(page: pg_sys::Page) -> NonNull<PageBytes> {
     // SAFETY: the block has `HEADER_BYTES + PAGE_BYTES` bytes, and is not at address 0.
     unsafe { NonNull::new_unchecked(page.cast::<u8>().add(HEADER_BYTES).cast()) }
 }

@@ -13,10 +13,10 @@ pub(super) use progress::ambuildphasename;
 use super::columns::options_of;
 use super::errors::{or_raise, refuse};
 use super::known;
-use super::store::{BufferAppender, BufferStore, prepare_header};
+use super::store::{BufferAppender, BufferStore, body_of, prepare_header};
 use crate::signals::SignalsBlocked;
 use lookbook_ann::build::{BuildRow, BulkWriter, Clusters, Workers};
-use lookbook_ann::{PageBytes, PageStore, PageTxn, empty_index};
+use lookbook_ann::{AppendPages, Index, PageBytes, PageStore, empty_index};
 use pgrx::{PgBox, PgSqlErrorCode, check_for_interrupts, pg_guard, pg_sys};
 use progress::Phase;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -48,7 +48,7 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
         )
     };
     let first = or_raise(empty_index(&options), index);
-    or_raise(write_first(&store, &first), index);
+    or_raise(append(&store, &first), index);
 
     // SAFETY: a backend-local number of kilobytes.
     let memory = unsafe { pg_sys::maintenance_work_mem } as usize * 1024;
@@ -98,11 +98,10 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
     Phase::Sorting.begin(rows);
     sort.sort();
     Phase::Writing.begin(rows);
-    or_raise(write(&store, &clusters, &mut sort), index);
+    let mut built = or_raise(write(&store, &clusters, &mut sort), index);
     sort.end();
 
     Phase::Calibrating.begin(0);
-    let mut built = or_raise(lookbook_ann::Index::open(&store), index);
     or_raise(built.calibrate(&store), index);
 
     // SAFETY: a node of the current memory context.
@@ -117,7 +116,7 @@ fn write(
     store: &BufferStore,
     clusters: &Clusters,
     sort: &mut RecordSort,
-) -> lookbook_ann::Result<()> {
+) -> lookbook_ann::Result<Index> {
     let mut writer = BulkWriter::new(BufferAppender::new(store)?, clusters);
     let mut written = 0;
     while let Some((target, record)) = sort.next() {
@@ -128,8 +127,7 @@ fn write(
             progress::rows_done(written as u64);
         }
     }
-    writer.finish(store)?;
-    Ok(())
+    Ok(writer.finish(store)?.0)
 }
 
 /// One thread for each worker that PostgreSQL would take for a build, and one for the leader, which
@@ -152,11 +150,8 @@ fn start_pool() -> ThreadPool {
     })
 }
 
-fn write_first(store: &BufferStore, first: &PageBytes) -> lookbook_ann::Result<()> {
-    let mut txn = store.begin();
-    let (_, handle) = txn.allocate(|_| false)?;
-    txn.page_mut(handle).copy_from_slice(first);
-    txn.commit()
+fn append(store: &BufferStore, page: &PageBytes) -> lookbook_ann::Result<()> {
+    BufferAppender::new(store)?.append(page)
 }
 
 /// The initialisation fork of an unlogged index: what it is after a crash.
@@ -176,8 +171,7 @@ pub(super) unsafe extern "C-unwind" fn ambuildempty(index: pg_sys::Relation) {
         pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
         let page = pg_sys::BufferGetPage(buffer);
         prepare_header(page);
-        let body = page.cast::<u8>().add(size_of::<pg_sys::PageHeaderData>());
-        body.copy_from_nonoverlapping(first.as_ptr(), first.len());
+        body_of(page).as_mut().copy_from_slice(&*first);
         // What START_CRIT_SECTION does: nothing between the change and its record may fail.
         pg_sys::CritSectionCount += 1;
         pg_sys::MarkBufferDirty(buffer);

@@ -18,7 +18,7 @@ pub(super) struct Sample {
     pub(super) rows: u64,
 }
 
-/// Draws the sample, in two fifths of `memory` bytes: clustering makes a copy.
+/// Draws the sample, in two fifths of `memory` bytes: the rest is for clustering and what the process has.
 pub(super) fn draw(
     table: &mut Table,
     options: &Options,
