@@ -226,7 +226,7 @@ impl PageStore for BufferStore {
     fn try_latch(&self) -> Result<Option<PageLatch>> {
         // SAFETY: the relation is open.
         let is_ours = unsafe { pg_sys::ConditionalLockPage(self.relation, LATCH_PAGE, LATCH_MODE) };
-        Ok(is_ours.then_some(PageLatch(self.relation)))
+        Ok(is_ours.then(|| PageLatch(self.relation)))
     }
 
     fn latch(&self) -> Result<PageLatch> {
