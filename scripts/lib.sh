@@ -5,7 +5,8 @@
 LOOKBOOK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # Where it really is: the cluster's user may be kept from the checkout, where .lookbook is then a link.
 LOOKBOOK_HOME=$(readlink -m "${LOOKBOOK_HOME:-$LOOKBOOK_ROOT/.lookbook}")
-export LOOKBOOK_ROOT LOOKBOOK_HOME
+# Not LOOKBOOK_ROOT: to the loader that is the flag --root.
+export LOOKBOOK_HOME
 
 say() { printf '%s\n' "lookbook: $*" >&2; }
 

@@ -6,27 +6,35 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cli;
+mod config;
 mod database;
 mod detect;
+mod doctor;
 mod interrupt;
 mod load;
+mod logging;
 mod messages;
 mod model;
 mod model_cache;
+mod reembed;
 mod runtime;
 mod search;
+mod shard;
+mod shell;
 mod source;
+mod sync;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
-use args::{Args, Verb};
-use clap::Parser;
+use args::Verb;
 use messages::Ending;
 
 fn main() -> ExitCode {
     messages::finish(|| {
-        let args = Args::try_parse()?;
+        let args = cli::parse(env::args_os())?;
         messages::set_verbosity(args.quiet, args.verbose);
+        logging::start(&args.log)?;
         run(&args.verb)
     })
 }
@@ -34,8 +42,13 @@ fn main() -> ExitCode {
 fn run(verb: &Verb) -> anyhow::Result<Ending> {
     match verb {
         Verb::Load(args) => load::run(args),
+        Verb::Sync(args) => sync::run(args),
+        Verb::Reembed(args) => reembed::run(args),
         Verb::Detect(args) => detect::run(args),
         Verb::Search(args) => search::run(args),
         Verb::Model(args) => model::run(args),
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Completions(args) => shell::completions(args),
+        Verb::Man(args) => shell::man(args),
     }
 }

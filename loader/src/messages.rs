@@ -11,7 +11,7 @@ use std::{
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicI8, Ordering},
+        atomic::{AtomicBool, AtomicI8, Ordering},
     },
 };
 
@@ -28,11 +28,12 @@ pub enum Ending {
 }
 
 /// Exit code of an error: nothing more could be done.
-const FATAL: u8 = 1;
+pub const FATAL: u8 = 1;
 /// Exit code of [`Ending::Partial`].
-const PARTIAL: u8 = 2;
+pub const PARTIAL: u8 = 2;
 
 static VERBOSITY: AtomicI8 = AtomicI8::new(0);
+static BY_LOG: AtomicBool = AtomicBool::new(false);
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 thread_local! {
@@ -54,23 +55,39 @@ pub fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) > 0
 }
 
+/// From now on messages are log events, and nothing else goes to standard error.
+pub fn say_by_log() {
+    BY_LOG.store(true, Ordering::Relaxed);
+}
+
+/// Whether messages are log events.
+pub fn is_by_log() -> bool {
+    BY_LOG.load(Ordering::Relaxed)
+}
+
 /// Something went wrong, and the run goes on.
 pub fn warn(message: impl Display) {
-    if VERBOSITY.load(Ordering::Relaxed) >= 0 {
+    if is_by_log() {
+        tracing::warn!("{message}");
+    } else if VERBOSITY.load(Ordering::Relaxed) >= 0 {
         line(format_args!("lookbook: warning: {message}"));
     }
 }
 
 /// What the run is doing; shown unless the user asked for quiet.
 pub fn note(message: impl Display) {
-    if VERBOSITY.load(Ordering::Relaxed) >= 0 {
+    if is_by_log() {
+        tracing::info!("{message}");
+    } else if VERBOSITY.load(Ordering::Relaxed) >= 0 {
         line(format_args!("lookbook: {message}"));
     }
 }
 
 /// Shown with `-v` only.
 pub fn detail(message: impl Display) {
-    if is_verbose() {
+    if is_by_log() {
+        tracing::debug!("{message}");
+    } else if is_verbose() {
         line(message);
     }
 }
@@ -89,13 +106,24 @@ pub fn set_bar(bar: Option<ProgressBar>) {
 }
 
 fn line(text: impl Display) {
-    let print = || {
-        // Standard error may be closed; there is nowhere left to say so.
-        let _ = writeln!(io::stderr().lock(), "{text}");
-    };
+    // Standard error may be closed; there is nowhere left to say so.
+    let _ = above_bar(|| writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Runs `print`, which writes whole lines to standard error, while the bar is out of the way.
+pub fn above_bar<T>(print: impl FnOnce() -> T) -> T {
     match BAR.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
         Some(bar) => bar.suspend(print),
         None => print(),
+    }
+}
+
+/// What ends the run.
+fn error(text: impl Display) {
+    if is_by_log() {
+        tracing::error!("{text}");
+    } else {
+        line(format_args!("lookbook: error: {text}"));
     }
 }
 
@@ -109,8 +137,8 @@ pub fn finish(program: impl FnOnce() -> Result<Ending>) -> ExitCode {
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        line(format_args!(
-            "lookbook: error: internal error at {place}: {}; this is a bug in lookbook, please report it",
+        error(format_args!(
+            "internal error at {place}: {}; this is a bug in lookbook, please report it",
             panic_text(panic.payload())
         ));
     }));
@@ -139,8 +167,8 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_default()
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+fn fail(cause: &anyhow::Error) -> ExitCode {
+    if let Some(usage) = cause.downcast_ref::<clap::Error>() {
         // Help and version come as errors too; `print` picks the right stream.
         let _ = usage.print();
         return if usage.use_stderr() {
@@ -149,14 +177,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
             ExitCode::SUCCESS
         };
     }
-    let is_broken_pipe = error
+    let is_broken_pipe = cause
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
     if is_broken_pipe {
         return ExitCode::SUCCESS;
     }
-    line(format_args!("lookbook: error: {}", render(error)));
+    error(render(cause));
     ExitCode::from(FATAL)
 }
 

@@ -47,7 +47,7 @@ pub fn hex_sha256(bytes: &[u8]) -> String {
 }
 
 /// `$XDG_CACHE_HOME/lookbook/models`, else `~/.cache/lookbook/models`.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     let absolute = |name| {
         env::var_os(name)
             .map(PathBuf::from)

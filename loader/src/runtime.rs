@@ -69,9 +69,16 @@ pub fn threads(args: &RuntimeArgs) -> usize {
     }
 }
 
-/// Loads the ONNX Runtime library: the one named, else `ORT_DYLIB_PATH`, else the first of the
-/// usual places.
+/// Loads the ONNX Runtime library: see [`library`].
 pub fn load(args: &RuntimeArgs) -> Result<Runtime> {
+    let library = library(args)?;
+    Runtime::load(&library)
+        .with_context(|| format!("cannot load ONNX Runtime from {}", library.display()))
+}
+
+/// Where the ONNX Runtime library is: the one named, else `ORT_DYLIB_PATH`, else the first of the
+/// usual places.
+pub fn library(args: &RuntimeArgs) -> Result<PathBuf> {
     let named = args.onnxruntime.clone();
     let named = named.or_else(|| env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
     let library = match named {
@@ -79,9 +86,7 @@ pub fn load(args: &RuntimeArgs) -> Result<Runtime> {
         None => find()?,
     };
     // Relative paths would be looked up in the system's library folders.
-    let library = std::path::absolute(&library)?;
-    Runtime::load(&library)
-        .with_context(|| format!("cannot load ONNX Runtime from {}", library.display()))
+    Ok(std::path::absolute(&library)?)
 }
 
 fn find() -> Result<PathBuf> {

@@ -22,16 +22,37 @@ pub fn embedding_column_model(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// Records that `model` fills `garment.embedding`. Refused when another one did and there are rows.
+/// Records that `model` fills `garment.embedding`. Refused when another one did and there are rows, or,
+/// beside other shards, may be soon.
 pub fn claim_embedding_column(
     client: &mut Client,
     tables: &Tables,
     model: &ModelRow,
+    is_shared: bool,
+) -> Result<()> {
+    check_embedding_column(client, tables, model, is_shared)?;
+    client.execute(
+        "INSERT INTO lookbook_embedding_column (relation, attribute, model_name, model_sha256) \
+         VALUES (pg_catalog.to_regclass($1), $2, $3, $4) \
+         ON CONFLICT (relation, attribute) DO UPDATE \
+         SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256 \
+         WHERE lookbook_embedding_column.model_sha256 <> EXCLUDED.model_sha256",
+        &[&tables.garment, &ATTRIBUTE, &model.name, &model.sha256],
+    )?;
+    Ok(())
+}
+
+/// Fails where [`claim_embedding_column`] would.
+pub fn check_embedding_column(
+    client: &mut Client,
+    tables: &Tables,
+    model: &ModelRow,
+    is_shared: bool,
 ) -> Result<()> {
     let recorded = embedding_column_model(client, tables)?;
     let foreign = match recorded {
         Some((_, sha256)) if sha256 == model.sha256 => return Ok(()),
-        Some(other) if has_rows(client, tables)? => Some(other),
+        Some(other) if is_shared || has_rows(client, tables)? => Some(other),
         Some(_) => None,
         None => unrecorded_model(client, tables, model)?,
     };
@@ -39,7 +60,8 @@ pub fn claim_embedding_column(
         bail!(
             "{garment}.embedding was filled by model {name:?} (sha256 {}...), this load would use {:?} (sha256 {}...), \
              and vectors of two models cannot be compared: load with --embed-model {name}, or into another schema with \
-             --schema NAME, or empty the tables first with TRUNCATE {photo}, {garment}",
+             --schema NAME, or give all rows vectors of the other model with lookbook reembed, or empty the tables \
+             first with TRUNCATE {photo}, {garment}",
             short(&sha256),
             model.name,
             short(&model.sha256),
@@ -47,13 +69,6 @@ pub fn claim_embedding_column(
             photo = tables.photo,
         );
     }
-    client.execute(
-        "INSERT INTO lookbook_embedding_column (relation, attribute, model_name, model_sha256) \
-         VALUES (pg_catalog.to_regclass($1), $2, $3, $4) \
-         ON CONFLICT (relation, attribute) DO UPDATE \
-         SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256",
-        &[&tables.garment, &ATTRIBUTE, &model.name, &model.sha256],
-    )?;
     Ok(())
 }
 

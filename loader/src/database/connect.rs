@@ -17,6 +17,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connects to the database of `url`, or of `LOOKBOOK_DATABASE` or `DATABASE_URL`, and makes sure
 /// that the extension is there. Its schema is put at the end of the search path.
 pub fn connect(url: Option<&str>) -> Result<Client> {
+    let (mut client, target) = connect_to_server(url)?;
+    let schema = extension_schema(&mut client, &target)?;
+    client.execute(
+        "SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', \
+         nullif(pg_catalog.current_setting('search_path'), ''), $1::text), false)",
+        &[&quoted(&schema)],
+    )?;
+    Ok(client)
+}
+
+/// Connects, whether or not the extension is there; says where to, without a password.
+pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     let url = match url {
         Some(url) => url.to_owned(),
         None => ["LOOKBOOK_DATABASE", "DATABASE_URL"]
@@ -45,13 +57,7 @@ pub fn connect(url: Option<&str>) -> Result<Client> {
         "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
          SET client_min_messages = warning",
     )?;
-    let schema = extension_schema(&mut client, &target)?;
-    client.execute(
-        "SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', \
-         nullif(pg_catalog.current_setting('search_path'), ''), $1::text), false)",
-        &[&quoted(&schema)],
-    )?;
-    Ok(client)
+    Ok((client, target))
 }
 
 fn extension_schema(client: &mut Client, target: &str) -> Result<String> {

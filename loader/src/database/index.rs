@@ -48,6 +48,12 @@ impl IndexBuilder {
         }))
     }
 
+    /// Verifies every page of an index; returns its rows.
+    pub fn check(&mut self, index: &FoundIndex) -> Result<i64> {
+        let check = "SELECT lookbook_index_check($1::text::pg_catalog.regclass)";
+        Ok(self.client.query_one(check, &[&index.name])?.get(0))
+    }
+
     /// What [`Self::create`] runs. `category` is what `lookbook search` filters by, and with `label` what
     /// tells one garment from another; each costs four bytes a row. `sku` and `photo_id` select single
     /// photos, for which a btree is better.

@@ -77,6 +77,11 @@ impl Known {
     pub fn photo(&self, path: &str) -> Option<&Loaded> {
         self.0.get(path)
     }
+
+    /// Path and id of every photo.
+    pub fn photos(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.0.iter().map(|(path, loaded)| (&**path, loaded.id))
+    }
 }
 
 #[cfg(test)]

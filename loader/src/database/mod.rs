@@ -4,18 +4,22 @@
 mod column;
 mod connect;
 mod index;
+mod journal;
 mod known;
 mod models;
+mod shadow;
 mod tables;
 mod tls;
 mod types;
 mod writer;
 
-pub use column::{claim_embedding_column, embedding_column_model};
-pub use connect::connect;
+pub use column::{check_embedding_column, claim_embedding_column, embedding_column_model};
+pub use connect::{connect, connect_to_server};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
+pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
 pub use known::{About, Known, Models};
 pub use models::{ModelKind, ModelRow, choose_model, fetch_onnx, model_by_sha256, model_of_name};
+pub use shadow::{Shadow, Stale, Swap};
 pub use tables::Tables;
 pub use types::{Box2, EmbeddingRef};
 pub use writer::{GarmentRow, PhotoRow, Writer};

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use postgres::{Client, Transaction};
 
 use super::quoted;
+use crate::shard::Shard;
 
 /// Namespace of our advisory locks: "look".
 const LOCK_CLASS: i32 = 0x6c6f_6f6b;
@@ -62,27 +63,58 @@ impl Tables {
         }
     }
 
-    /// Keeps other loaders out of this schema until the connection ends.
-    pub fn lock(&self, client: &mut Client) -> Result<()> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            let lock = "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2))";
-            if client.query_one(lock, &[&LOCK_CLASS, &self.schema])?.get(0) {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                bail!(
+    /// Keeps other loaders out of this schema until the connection ends; a shard those of the same shard,
+    /// and of no shard.
+    pub fn lock(&self, client: &mut Client, shard: Option<&Shard>) -> Result<()> {
+        let Some(shard) = shard else {
+            return wait_for(client, TRY_LOCK, &self.schema, || {
+                format!(
                     "another lookbook load is writing to schema {:?} of this database: let it finish, then run this again",
                     self.schema
-                );
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
+                )
+            });
+        };
+        wait_for(client, TRY_LOCK_SHARED, &self.schema, || {
+            format!(
+                "a lookbook load without --shard is writing to schema {:?} of this database: let it finish, then run this again",
+                self.schema
+            )
+        })?;
+        wait_for(
+            client,
+            TRY_LOCK,
+            &format!("{} {shard}", self.schema),
+            || {
+                format!(
+                    "another lookbook load of shard {shard} is writing to schema {:?} of this database: give each machine a shard of its own",
+                    self.schema
+                )
+            },
+        )
+    }
+
+    /// Whether this shard is the last one at work, which then keeps new ones out.
+    pub fn outlast_other_shards(&self, client: &mut Client) -> Result<bool> {
+        let unlock = "SELECT pg_catalog.pg_advisory_unlock_shared($1, pg_catalog.hashtext($2))";
+        client.query_one(unlock, &[&LOCK_CLASS, &self.schema])?;
+        Ok(client
+            .query_one(TRY_LOCK, &[&LOCK_CLASS, &self.schema])?
+            .get(0))
+    }
+
+    /// Whether both tables are there.
+    pub fn exist(&self, client: &mut Client) -> Result<bool> {
+        Ok(exists(client, &self.photo)? && exists(client, &self.garment)?)
     }
 
     /// Makes what is missing, for vectors of that many dimensions, and checks what is there.
     pub fn ensure(&self, client: &mut Client, dimensions: usize) -> Result<()> {
         let mut change = client.transaction()?;
+        // Shards may begin at the same moment.
+        change.execute(
+            "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))",
+            &[&LOCK_CLASS, &format!("{} tables", self.schema)],
+        )?;
         self.check(&mut change, dimensions)?;
         self.create_missing(&mut change, dimensions)
             .with_context(|| format!("cannot create the tables in schema {:?}", self.schema))?;
@@ -99,6 +131,26 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// The detector of the newest photo.
+    pub fn detect_model(&self, client: &mut Client) -> Result<Option<String>> {
+        let newest = format!(
+            "SELECT detect_model FROM {} ORDER BY id DESC LIMIT 1",
+            self.photo
+        );
+        Ok(client.query_opt(&newest, &[])?.map(|row| row.get(0)))
+    }
+
+    /// Deletes photos with their garments, in one transaction; returns how many were there.
+    pub fn delete_photos(&self, client: &mut Client, ids: &[i64]) -> Result<u64> {
+        let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.photo);
+        Ok(client.execute(&delete, &[&ids])?)
+    }
+
+    /// New statistics for the planner.
+    pub fn analyze(&self, client: &mut Client) -> Result<()> {
+        Ok(client.batch_execute(&format!("ANALYZE {}", self.garment))?)
     }
 
     fn create_missing(&self, change: &mut Transaction<'_>, dimensions: usize) -> Result<()> {
@@ -193,6 +245,30 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2))";
+const TRY_LOCK_SHARED: &str =
+    "SELECT pg_catalog.pg_try_advisory_lock_shared($1, pg_catalog.hashtext($2))";
+
+/// Takes a lock of the session, or fails after [`LOCK_PATIENCE`].
+fn wait_for(
+    client: &mut Client,
+    lock: &str,
+    name: &str,
+    refusal: impl FnOnce() -> String,
+) -> Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while !client
+        .query_one(lock, &[&LOCK_CLASS, &name])?
+        .get::<_, bool>(0)
+    {
+        if Instant::now() >= deadline {
+            bail!(refusal());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 struct Column {

@@ -68,6 +68,12 @@ impl Writer {
         self.client
     }
 
+    /// Deletes photos with their garments; returns how many were there.
+    pub fn delete(&mut self, ids: &[i64]) -> Result<u64> {
+        let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.tables.photo);
+        self.client.execute(&delete, &[&ids]).map_err(explain)
+    }
+
     /// Commits all of `photos`, or none.
     pub fn write(&mut self, photos: &[PhotoRow]) -> Result<()> {
         let mut change = self.client.transaction().map_err(explain)?;

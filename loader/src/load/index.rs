@@ -27,6 +27,8 @@ pub enum IndexReport {
     Made(FoundIndex, Duration),
     /// `--no-index`, and there is none.
     Unwanted,
+    /// Other shards are still at work, and there is none.
+    LeftToOthers,
     /// By Ctrl-C, before or while it was made.
     Interrupted,
     Failed {
@@ -71,6 +73,11 @@ impl IndexReport {
         }
     }
 
+    /// Only looks: the last of the shards makes it.
+    pub fn left_to_others(mut builder: IndexBuilder) -> Result<Self> {
+        Ok(builder.find()?.map_or(Self::LeftToOthers, Self::Kept))
+    }
+
     /// Whether everything is as it was asked for.
     pub fn is_complete(&self) -> bool {
         !matches!(self, Self::Interrupted | Self::Failed { .. })
@@ -93,6 +100,9 @@ impl IndexReport {
                 index.bytes as f64 / 1e6
             ),
             Self::Unwanted => "no index, as asked by --no-index: searches are exact".to_owned(),
+            Self::LeftToOthers => {
+                "no index yet: the last of the shards at work makes it".to_owned()
+            }
             Self::Interrupted => {
                 "no index yet: the run was interrupted before it was made".to_owned()
             }
@@ -112,6 +122,7 @@ impl IndexReport {
                 made
             }
             Self::Unwanted => json!({"action": "unwanted"}),
+            Self::LeftToOthers => json!({"action": "left_to_other_shards"}),
             Self::Interrupted => json!({"action": "interrupted"}),
             Self::Failed { reason, .. } => json!({"action": "failed", "reason": reason}),
         }

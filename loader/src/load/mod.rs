@@ -1,225 +1,294 @@
 //! `lookbook load`: everything around the pipeline, in the order in which a user wants to hear of
 //! mistakes: the source, the database, the models, the tables.
 
+mod books;
+pub mod engines;
 mod index;
+mod metrics;
 mod pipeline;
 mod progress;
+mod prune;
 mod read;
 mod rejects;
+mod setup;
 mod stage;
 mod summary;
 mod tally;
 mod workers;
 
-use std::{thread, time::Instant};
+use std::{collections::HashSet, time::Instant};
 
 use anyhow::{Context, Result, bail};
+pub use books::Books;
 use index::IndexReport;
-use lookbook_vision::{Limits, Runtime, SessionOptions, decode_side};
-use pipeline::{Engines, Load, Meters, Shape};
-use progress::Reporter;
+use lookbook_vision::{Limits, decode_side};
+use metrics::Metrics;
+use pipeline::{Load, Meters, Shape};
+pub use progress::Reporter;
+use prune::Gone;
+pub use prune::Prune;
+pub use read::read as read_photo;
 use rejects::RejectsFile;
-use stage::Stop;
+use setup::Setup;
+pub use stage::{Meter, Stop, in_batches};
 use summary::Summary;
-use tally::Tally;
+pub use tally::Tally;
 
 use crate::{
     args::LoadArgs,
-    database::{
-        IndexBuilder, Known, ModelKind, Models, Tables, Writer, choose_model,
-        claim_embedding_column, connect,
-    },
+    database::{IndexBuilder, Journal, RunEnd, RunStart},
     interrupt,
-    messages::Ending,
-    runtime::{self, ModelFiles},
-    source,
+    messages::{self, Ending},
+    source::{self, Catalogue},
 };
 
-/// Photos or garments per inference where the batch is not given. On a CPU a batch saves little
-/// and costs memory; a GPU starves without one.
-const CPU_BATCH: usize = 8;
-const GPU_BATCH: usize = 32;
-
-/// Each session holds a copy of its model.
-const MAX_SESSIONS: usize = 8;
-
-/// What `provider()` says of a model on the CPU.
-const CPU: &str = "CPU";
-
 pub fn run(args: &LoadArgs) -> Result<Ending> {
-    let start = Instant::now();
     interrupt::listen()?;
-    let mut catalogue = source::open(&args.source)?;
-    catalogue.entries.truncate(args.limit.unwrap_or(usize::MAX));
-    let total = catalogue.entries.len() + catalogue.rejects.len();
-    if total == 0 {
-        bail!(
-            "{} has no photos ({} other files): photos are files whose names end in .jpg, .png, .webp, .gif, .bmp or .tiff",
-            args.source.display(),
-            catalogue.ignored
-        );
-    }
-
-    let mut client = connect(args.database.url.as_deref())?;
-    let tables = Tables::in_schema(&args.schema);
-    tables.lock(&mut client)?;
-    let detect_row = choose_model(
-        &mut client,
-        ModelKind::Detector,
-        args.models.detect_model.as_deref(),
-    )?;
-    let embed_row = choose_model(
-        &mut client,
-        ModelKind::Embedder,
-        args.models.embed_model.as_deref(),
-    )?;
-    let detector = ModelFiles::of_row(&mut client, &detect_row)?;
-    let embedder = ModelFiles::of_row(&mut client, &embed_row)?;
-    let threads = runtime::threads(&args.runtime);
-    let engines = open(
-        &runtime::load(&args.runtime)?,
+    Job {
         args,
-        [&detector, &embedder],
-        threads,
-    )?;
-    let (Some(first_detector), Some(first_embedder)) =
-        (engines.detectors.first(), engines.embedders.first())
-    else {
-        bail!("no model was opened");
-    };
-    tables.ensure(&mut client, first_embedder.dimensions())?;
-    claim_embedding_column(&mut client, &tables, &embed_row)?;
-    let models = Models {
-        detect: detect_row.sha256.clone(),
-        embed: embed_row.sha256.clone(),
-    };
-    let known = Known::read(&mut client, &tables, &models)?;
-    let mut writer = Writer::new(client, tables.clone(), models)?;
-
-    let providers = [
-        first_detector.provider().to_owned(),
-        first_embedder.provider().to_owned(),
-    ];
-    let shape = Shape {
-        readers: 2,
-        decoders: threads,
-        croppers: threads.div_ceil(2),
-        detect_batch: batch(args, first_detector.provider()),
-        embed_batch: batch(args, first_embedder.provider()),
-        decode_side: decode_side(Some(first_detector), first_embedder),
-    };
-    let stop = Stop::default();
-    let tally = Tally::new(total, RejectsFile::new(&args.rejects)?, args.max_error_rate);
-    for reject in &catalogue.rejects {
-        tally.reject(reject, &stop);
+        verb: "load",
+        prune: None,
+        only: None,
     }
-    let meters = Meters::new(&shape, &engines);
-    let load = Load {
-        entries: &catalogue.entries,
-        known: &known,
-        limits: Limits::default(),
-        shape,
-        tally: &tally,
-        meters: &meters,
-        stop: &stop,
-    };
-    let mut reporter = Reporter::new(args.progress, &tally);
-    let started_up = start.elapsed();
-    let processor = summary::processor_time();
-    let pipeline_start = Instant::now();
-    load.run(engines, &mut writer, || {
-        if interrupt::is_requested() {
-            stop.request();
+    .run()
+}
+
+/// A load, or what a sync makes of it.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub args: &'a LoadArgs,
+    pub verb: &'static str,
+    /// What to do with photos that are gone; `None` does not look for them.
+    pub prune: Option<Prune>,
+    /// Look at these photos only: the others did not change.
+    pub only: Option<&'a HashSet<String>>,
+}
+
+impl Job<'_> {
+    /// Loads everything; listen to interrupts before.
+    pub fn run(&self) -> Result<Ending> {
+        let start = Instant::now();
+        let catalogue = self.catalogue()?;
+        let setup = Setup::new(self.args)?;
+        let metrics = Metrics::new(
+            self.args.run.metrics_file.as_deref(),
+            self.verb,
+            &self.args.schema,
+        )?;
+        let books = self.books(&setup);
+        self.load(start, catalogue, setup, metrics, books)
+    }
+
+    /// What the source names and this run is about.
+    fn catalogue(&self) -> Result<Catalogue> {
+        let args = self.args;
+        let mut catalogue = source::open(&args.source)?;
+        let total = catalogue.entries.len() + catalogue.rejects.len();
+        let may_be_empty = self.prune.is_some_and(|prune| prune.is_wanted);
+        if total == 0 && !may_be_empty {
+            bail!(
+                "{} has no photos ({} other files): photos are files whose names end in .jpg, .png, .webp, .gif, .bmp or .tiff",
+                args.source.display(),
+                catalogue.ignored
+            );
         }
-        reporter.tick();
-    });
-    let pipeline_wall = pipeline_start.elapsed();
-    let processor = summary::processor_time().saturating_sub(processor);
-    let wall = start.elapsed();
-    let error = stop.take_error();
-    let counts = tally.counts();
-    let index = if error.is_none() && counts.loaded + counts.skipped > 0 {
-        let builder = IndexBuilder::new(writer.into_client(), tables);
-        let url = args.database.url.as_deref();
-        let report = IndexReport::of(builder, !args.no_index, url, &mut reporter);
-        Some(report.context("the photos are loaded; the index could not be looked after, run the same command again")?)
-    } else {
-        None
-    };
-    reporter.finish();
-    let summary = Summary {
-        counts,
-        wall,
-        started_up,
-        pipeline_wall,
-        processor,
-        threads,
-        meters: &meters,
-        providers,
-        models: [&detect_row.name, &embed_row.name],
-        ignored: catalogue.ignored,
-        rejects_file: &args.rejects,
-        index,
-        is_interrupted: error.is_none() && interrupt::is_requested(),
-    };
-    summary.print(reporter.is_json())?;
-    match error {
-        Some(error) => Err(error).with_context(|| {
-            let loaded = summary.counts.loaded;
-            format!("the load did not finish; the {loaded} photos it committed stay, run the same command again to go on")
-        }),
-        None => summary.ending(),
+        if let Some(shard) = &args.run.shard {
+            catalogue.entries.retain(|entry| shard.holds(&entry.path));
+            catalogue.rejects.retain(|reject| shard.holds(&reject.path));
+        }
+        catalogue.entries.truncate(args.limit.unwrap_or(usize::MAX));
+        Ok(catalogue)
     }
-}
 
-fn batch(args: &LoadArgs, provider: &str) -> usize {
-    match args.batch {
-        0 if provider == CPU => CPU_BATCH,
-        0 => GPU_BATCH,
-        batch => batch,
+    fn books(&self, setup: &Setup) -> Books {
+        if self.args.run.dry_run {
+            return Books::none();
+        }
+        let model = |row: &'_ crate::database::ModelRow| (row.name.clone(), row.sha256.clone());
+        let [detector, embedder] = [&setup.detect_row, &setup.embed_row].map(model);
+        let source = self.args.source.display().to_string();
+        Books::new(Journal::open(
+            self.args.database.url.as_deref(),
+            &self.args.schema,
+            &RunStart {
+                verb: self.verb,
+                source: &source,
+                shard: self.args.run.shard.map(|shard| shard.to_string()),
+                models: [&detector, &embedder]
+                    .map(|(name, sha256)| Some((name.as_str(), sha256.as_str()))),
+                devices: setup.engines.devices().into(),
+            },
+        ))
     }
-}
 
-/// Opens the models, both at once. On a CPU single-threaded sessions, one per core and model up to
-/// [`MAX_SESSIONS`], keep every core busy without the waiting inside of a shared operator; a GPU has
-/// one session of each.
-fn open(
-    runtime: &Runtime,
-    args: &LoadArgs,
-    [detector, embedder]: [&ModelFiles; 2],
-    threads: usize,
-) -> Result<Engines> {
-    let sessions = threads.clamp(1, MAX_SESSIONS);
-    let options = SessionOptions {
-        device: args.runtime.device,
-        threads: threads.div_ceil(sessions),
-    };
-    thread::scope(|scope| {
-        let embedders = scope.spawn(|| {
-            let open = || embedder.open_embedder(runtime, &options);
-            several(sessions, open, |first| first.provider() == CPU)
+    fn load(
+        &self,
+        start: Instant,
+        mut catalogue: Catalogue,
+        setup: Setup,
+        mut metrics: Metrics,
+        mut books: Books,
+    ) -> Result<Ending> {
+        let args = self.args;
+        let is_dry_run = args.run.dry_run;
+        let gone = self
+            .prune
+            .map(|prune| Gone::find(&setup.known, &catalogue, args.run.shard.as_ref(), prune));
+        if let Some(only) = self.only {
+            catalogue.entries.retain(|entry| only.contains(&entry.path));
+            catalogue
+                .rejects
+                .retain(|reject| only.contains(&reject.path));
+        }
+        let Setup {
+            tables,
+            mut writer,
+            known,
+            detect_row,
+            embed_row,
+            engines,
+            threads,
+        } = setup;
+        let (first_detector, first_embedder) = engines.first()?;
+        let providers = [
+            first_detector.provider().to_owned(),
+            first_embedder.provider().to_owned(),
+        ];
+        let shape = Shape {
+            readers: 2,
+            decoders: threads,
+            croppers: threads.div_ceil(2),
+            detect_batch: engines::batch(args.batch, first_detector.provider()),
+            embed_batch: engines::batch(args.batch, first_embedder.provider()),
+            decode_side: decode_side(Some(first_detector), first_embedder),
+        };
+        let stop = Stop::default();
+        let rejects_file = match is_dry_run {
+            true => None,
+            false => Some(RejectsFile::new(&args.rejects)?),
+        };
+        let total = catalogue.entries.len() + catalogue.rejects.len();
+        let tally = Tally::new(total, rejects_file, args.max_error_rate);
+        for reject in &catalogue.rejects {
+            tally.reject(reject, &stop);
+        }
+        let meters = Meters::new(&shape, &engines);
+        let load = Load {
+            entries: &catalogue.entries,
+            known: &known,
+            limits: Limits::default(),
+            shape,
+            tally: &tally,
+            meters: &meters,
+            stop: &stop,
+        };
+        let mut reporter = Reporter::new(args.progress, &tally);
+        let started_up = start.elapsed();
+        let processor = summary::processor_time();
+        let pipeline_start = Instant::now();
+        tracing::info!(photos = total, run = books.run(), "run started");
+        load.run(engines, writer.as_mut(), || {
+            if interrupt::is_requested() {
+                stop.request();
+            }
+            reporter.tick();
+            books.tick(&tally);
+            metrics.tick(&tally, &meters);
         });
-        let open = || detector.open_detector(runtime, &options);
-        let detectors = several(sessions, open, |first| first.provider() == CPU)?;
-        match embedders.join() {
-            Ok(embedders) => Ok(Engines {
-                detectors,
-                embedders: embedders?,
-            }),
-            Err(_) => bail!("the embedder could not be opened because of an internal error"),
+        let pipeline_wall = pipeline_start.elapsed();
+        let processor = summary::processor_time().saturating_sub(processor);
+        let wall = start.elapsed();
+        let counts = tally.counts();
+        let mut error = stop.take_error().map(|error| {
+            error.context(format!(
+                "the load did not finish; the {} photos it committed stay, run the same command again to go on",
+                counts.loaded
+            ))
+        });
+        let mut pruned = None;
+        if let Some(gone) = &gone
+            && error.is_none()
+            && !interrupt::is_requested()
+        {
+            let deleted = gone.check().and_then(|is_allowed| match is_allowed {
+                true => gone.delete(writer.as_mut()),
+                false => gone.delete(None),
+            });
+            match deleted {
+                Ok(deleted) => pruned = Some(deleted),
+                Err(refused) => error = Some(refused),
+            }
         }
-    })
-}
-
-/// One of a kind, or `count` where the first says that more are of use.
-fn several<T>(
-    count: usize,
-    open: impl Fn() -> Result<T>,
-    wants_more: impl Fn(&T) -> bool,
-) -> Result<Vec<T>> {
-    let first = open()?;
-    let more = if wants_more(&first) { count - 1 } else { 0 };
-    std::iter::once(Ok(first))
-        .chain((0..more).map(|_| open()))
-        .collect()
+        let mut index = None;
+        if let Some(writer) = writer
+            && error.is_none()
+            && counts.loaded + counts.skipped > 0
+        {
+            let mut client = writer.into_client();
+            let is_last = match &args.run.shard {
+                Some(_) => tables.outlast_other_shards(&mut client)?,
+                None => true,
+            };
+            let builder = IndexBuilder::new(client, tables);
+            let url = args.database.url.as_deref();
+            let made = match is_last {
+                true => IndexReport::of(builder, !args.no_index, url, &mut reporter),
+                false => IndexReport::left_to_others(builder),
+            };
+            match made.context("the photos are loaded; the index could not be looked after, run the same command again") {
+                Ok(made) => index = Some(made),
+                Err(failed) => error = Some(failed),
+            }
+        }
+        reporter.finish();
+        let summary = Summary {
+            counts,
+            wall,
+            started_up,
+            pipeline_wall,
+            processor,
+            threads,
+            meters: &meters,
+            providers,
+            models: [&detect_row.name, &embed_row.name],
+            ignored: catalogue.ignored,
+            rejects_file: &args.rejects,
+            index,
+            pruned,
+            prune: self.prune,
+            is_dry_run,
+            run: books.run(),
+            is_interrupted: error.is_none() && interrupt::is_requested(),
+        };
+        let printed = summary.print(reporter.is_json());
+        let ending = match error {
+            Some(error) => Err(error),
+            None => summary.ending(),
+        };
+        let (status, exit_code) = match &ending {
+            Ok(_) if summary.is_interrupted => ("interrupted", messages::PARTIAL),
+            Ok(Ending::Complete) => ("complete", 0),
+            Ok(Ending::Partial) => ("partial", messages::PARTIAL),
+            Err(_) => ("failed", messages::FATAL),
+        };
+        tracing::info!(
+            status,
+            loaded = counts.loaded,
+            rejected = counts.rejected,
+            "run ended"
+        );
+        metrics.finish(&tally, &meters, exit_code);
+        books.close(
+            &tally,
+            pruned.map_or(0, |pruned| pruned.deleted),
+            &RunEnd {
+                status,
+                error: ending.as_ref().err().map(messages::render),
+                images_per_second: summary.rate(),
+                report: summary.to_json(),
+            },
+        );
+        printed?;
+        ending
+    }
 }

@@ -19,6 +19,7 @@ use crossbeam_channel::bounded;
 use lookbook_vision::{Detector, Embedder, Limits};
 
 use super::{
+    engines::Engines,
     stage::{Budget, Meter, Stop},
     tally::Tally,
 };
@@ -40,12 +41,6 @@ pub struct Shape {
     pub embed_batch: usize,
     /// Longest side to decode for.
     pub decode_side: u32,
-}
-
-/// Models, one per worker of its stage.
-pub struct Engines {
-    pub detectors: Vec<Detector>,
-    pub embedders: Vec<Embedder>,
 }
 
 /// How long each stage was busy.
@@ -95,7 +90,7 @@ pub struct Load<'a> {
 
 impl<'a> Load<'a> {
     /// Loads all entries; `watch` is called a few times a second meanwhile. Errors end up in `stop`.
-    pub fn run(&self, engines: Engines, writer: &mut Writer, mut watch: impl FnMut()) {
+    pub fn run(&self, engines: Engines, writer: Option<&mut Writer>, mut watch: impl FnMut()) {
         let Some((detect_prepare, embed_prepare)) = engines
             .detectors
             .first()

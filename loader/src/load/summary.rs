@@ -6,7 +6,13 @@ use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
-use super::{index::IndexReport, pipeline::Meters, stage::Meter, tally::Counts};
+use super::{
+    index::IndexReport,
+    pipeline::Meters,
+    prune::{Prune, Pruned},
+    stage::Meter,
+    tally::Counts,
+};
 use crate::messages::{self, Ending};
 
 /// Everything there is to say about a load.
@@ -27,6 +33,12 @@ pub struct Summary<'a> {
     pub rejects_file: &'a Path,
     /// `None` when the load failed or no photo is there.
     pub index: Option<IndexReport>,
+    /// What became of photos that are gone; `None` when nobody looked.
+    pub pruned: Option<Pruned>,
+    pub prune: Option<Prune>,
+    pub is_dry_run: bool,
+    /// The number of its record in `lookbook_run`.
+    pub run: Option<i64>,
     pub is_interrupted: bool,
 }
 
@@ -37,6 +49,16 @@ pub fn processor_time() -> Duration {
         time.tv_sec.unsigned_abs(),
         u32::try_from(time.tv_nsec).unwrap_or(0),
     )
+}
+
+/// The largest resident memory of this process until now.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = peak.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 impl Summary<'_> {
@@ -60,6 +82,9 @@ impl Summary<'_> {
             return Ok(Ending::Partial);
         }
         if rejected > 0 && loaded + skipped == 0 {
+            if self.is_dry_run {
+                bail!("none of the {rejected} photos could be loaded");
+            }
             bail!(
                 "none of the {rejected} photos could be loaded; {} says why",
                 self.rejects_file.display()
@@ -74,7 +99,7 @@ impl Summary<'_> {
     }
 
     /// Photos that went through the pipeline, per second of the whole command.
-    fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         per_second(self.counts.loaded, self.wall)
     }
 
@@ -116,7 +141,12 @@ impl Summary<'_> {
             total,
         } = self.counts;
         let mut text = format!(
-            "loaded {} with {}",
+            "{} {} with {}",
+            if self.is_dry_run {
+                "would load"
+            } else {
+                "loaded"
+            },
             count(loaded, "photo"),
             count(garments, "garment")
         );
@@ -174,10 +204,19 @@ impl Summary<'_> {
                 ));
             }
         }
+        if let (Some(pruned), Some(prune)) = (self.pruned, self.prune) {
+            add(format_args!(
+                "{}\n",
+                pruned.to_text(self.is_dry_run, prune.is_wanted)
+            ));
+        }
+        if self.is_dry_run {
+            add(format_args!("dry run: nothing was written\n"));
+        }
         if let Some(index) = &self.index {
             add(format_args!("{}\n", index.to_text()));
         }
-        if rejected > 0 {
+        if rejected > 0 && !self.is_dry_run {
             add(format_args!(
                 "rejected photos and reasons: {}\n",
                 self.rejects_file.display()
@@ -193,7 +232,7 @@ impl Summary<'_> {
         text.trim_end().to_owned()
     }
 
-    fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> serde_json::Value {
         let stage = |meter: &Meter| {
             json!({
                 "stage": meter.name,
@@ -207,7 +246,11 @@ impl Summary<'_> {
         };
         json!({
             "event": "summary",
+            "run": self.run,
+            "dry_run": self.is_dry_run,
             "counts": self.counts,
+            "pruned": self.pruned.map(Pruned::to_json),
+            "peak_memory_bytes": peak_memory_bytes(),
             "ignored_files": self.ignored,
             "index": self.index.as_ref().map(IndexReport::to_json),
             "interrupted": self.is_interrupted,

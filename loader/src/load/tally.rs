@@ -1,14 +1,18 @@
 //! What a load counted, and the rejects it met: shared by all stages.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::anyhow;
 
 use super::{rejects::RejectsFile, stage::Stop};
-use crate::{messages, source::Reject};
+use crate::{database::RunCounts, messages, source::Reject};
 
 /// Rejects shown one by one unless asked for more; all are in the file.
 const SHOWN: u64 = 10;
@@ -26,8 +30,18 @@ pub struct Tally {
     garments: AtomicU64,
     skipped: AtomicU64,
     rejected: AtomicU64,
-    rejects: Mutex<RejectsFile>,
+    rejects: Mutex<Rejects>,
     max_error_rate: f64,
+}
+
+/// What is kept of the rejects.
+#[derive(Debug)]
+struct Rejects {
+    /// `None` when the run writes nothing.
+    file: Option<RejectsFile>,
+    by_code: BTreeMap<String, u64>,
+    /// Not in the database yet; `None` when nobody asks for them.
+    unrecorded: Option<Vec<Reject>>,
 }
 
 /// The counters at one moment.
@@ -48,8 +62,22 @@ impl Counts {
     }
 }
 
+impl From<Counts> for RunCounts {
+    fn from(counts: Counts) -> Self {
+        Self {
+            total: counts.total,
+            loaded: counts.loaded,
+            replaced: counts.replaced,
+            garments: counts.garments,
+            skipped: counts.skipped,
+            rejected: counts.rejected,
+            pruned: 0,
+        }
+    }
+}
+
 impl Tally {
-    pub fn new(total: usize, rejects: RejectsFile, max_error_rate: f64) -> Self {
+    pub fn new(total: usize, file: Option<RejectsFile>, max_error_rate: f64) -> Self {
         Self {
             total: total as u64,
             loaded: AtomicU64::new(0),
@@ -57,9 +85,20 @@ impl Tally {
             garments: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            rejects: Mutex::new(rejects),
+            rejects: Mutex::new(Rejects {
+                unrecorded: file.is_some().then(Vec::new),
+                file,
+                by_code: BTreeMap::new(),
+            }),
             max_error_rate,
         }
+    }
+
+    /// For work whose rejects are listed in the database only, and end nothing.
+    pub fn recorded(total: u64) -> Self {
+        let tally = Self::new(usize::try_from(total).unwrap_or(usize::MAX), None, 1.0);
+        tally.rejects().unrecorded = Some(Vec::new());
+        tally
     }
 
     pub fn counts(&self) -> Counts {
@@ -85,18 +124,38 @@ impl Tally {
         self.garments.fetch_add(garments as u64, Ordering::Relaxed);
     }
 
+    fn rejects(&self) -> MutexGuard<'_, Rejects> {
+        self.rejects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rejects since the last call.
+    pub fn take_unrecorded(&self) -> Vec<Reject> {
+        let mut rejects = self.rejects();
+        rejects
+            .unrecorded
+            .as_mut()
+            .map(mem::take)
+            .unwrap_or_default()
+    }
+
+    pub fn rejects_by_code(&self) -> BTreeMap<String, u64> {
+        self.rejects().by_code.clone()
+    }
+
     /// Lists a photo that cannot be loaded; stops the run when there are too many of them.
     pub fn reject(&self, reject: &Reject, stop: &Stop) {
         let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
-        let written = self
-            .rejects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(reject);
-        if let Err(error) = written {
-            stop.fail(error);
-        }
-        if rejected <= SHOWN || messages::is_verbose() {
+        let is_listed = match self.rejects().add(reject) {
+            Ok(is_listed) => is_listed,
+            Err(error) => {
+                stop.fail(error);
+                true
+            }
+        };
+        if messages::is_by_log() {
+            let Reject { path, code, reason } = reject;
+            tracing::warn!(path, code, reason, "photo rejected");
+        } else if rejected <= SHOWN || messages::is_verbose() || !is_listed {
             messages::warn(format_args!(
                 "{}: {} [{}]",
                 reject.path, reject.reason, reject.code
@@ -114,6 +173,20 @@ impl Tally {
     }
 }
 
+impl Rejects {
+    /// Whether it is listed anywhere.
+    fn add(&mut self, reject: &Reject) -> anyhow::Result<bool> {
+        *self.by_code.entry(reject.code.clone()).or_default() += 1;
+        if let Some(unrecorded) = &mut self.unrecorded {
+            unrecorded.push(reject.clone());
+        }
+        if let Some(file) = &mut self.file {
+            file.add(reject)?;
+        }
+        Ok(self.unrecorded.is_some())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +194,7 @@ mod tests {
     fn stops_after(rejects: usize, total: usize, rate: f64) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let file = RejectsFile::new(&folder.path().join("rejects.csv")).unwrap();
-        let (tally, stop) = (Tally::new(total, file, rate), Stop::default());
+        let (tally, stop) = (Tally::new(total, Some(file), rate), Stop::default());
         (0..rejects).for_each(|n| tally.reject(&Reject::new(n.to_string(), "x", "y"), &stop));
         stop.is_requested()
     }

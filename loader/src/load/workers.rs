@@ -244,7 +244,8 @@ impl<'a> Load<'a> {
         );
     }
 
-    pub fn write(&self, writer: &mut Writer, input: Receiver<PhotoRow>) {
+    /// Without a writer everything is counted and nothing written.
+    pub fn write(&self, mut writer: Option<&mut Writer>, input: Receiver<PhotoRow>) {
         let mut rows: Vec<PhotoRow> = Vec::new();
         let mut oldest = Instant::now();
         loop {
@@ -259,10 +260,16 @@ impl<'a> Load<'a> {
             let is_due =
                 is_over || rows.len() >= COMMIT_PHOTOS || oldest.elapsed() >= COMMIT_PERIOD;
             if is_due && !rows.is_empty() {
-                if let Err(error) = self.meters.write.run(rows.len(), || writer.write(&rows)) {
+                let write = || {
+                    writer
+                        .as_deref_mut()
+                        .map_or(Ok(()), |writer| writer.write(&rows))
+                };
+                if let Err(error) = self.meters.write.run(rows.len(), write) {
                     self.stop.fail(error);
                     return;
                 }
+                tracing::debug!(photos = rows.len(), "batch committed");
                 let replaced = rows.iter().filter(|row| row.replaces.is_some()).count();
                 let garments = rows.iter().map(|row| row.garments.len()).sum();
                 self.tally.commit(rows.len(), replaced, garments);

@@ -51,6 +51,7 @@ pub mod code {
     pub const UNREADABLE: &str = "unreadable";
     pub const NOT_FOUND: &str = "not_found";
     pub const NOT_A_FILE: &str = "not_a_file";
+    pub const CHANGED: &str = "changed";
     pub const DECODER_PANIC: &str = "decoder_panic";
 }
 

@@ -1,0 +1,188 @@
+//! From the command line, the environment and a configuration file to [`Args`].
+//!
+//! Invariants: a flag wins over its environment variable, and that over the file; every flag of
+//! every verb has the variable `LOOKBOOK_` and its name, because it is given here and nowhere else.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
+
+use anyhow::{Result, anyhow};
+use clap::{
+    Arg, ArgAction, Command, CommandFactory, Error, FromArgMatches,
+    builder::BoolishValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use crate::{
+    args::Args,
+    config::{self, Setting},
+};
+
+const PREFIX: &str = "LOOKBOOK_";
+
+/// What the user asked for.
+pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Args> {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    let mut command = command();
+    let mut settings = Vec::new();
+    if let Some(file) = config_file(&argv) {
+        (command, settings) = config::apply(command, &file)?;
+    }
+    let matches = command
+        .try_get_matches_from(&argv)
+        .map_err(|error| blame(error, &argv, &settings))?;
+    Ok(Args::from_arg_matches(&matches)?)
+}
+
+/// The command line with an environment variable for every flag.
+pub fn command() -> Command {
+    with_variables(Args::command())
+}
+
+fn with_variables(command: Command) -> Command {
+    command
+        .mut_args(with_variable)
+        .mut_subcommands(with_variables)
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    let Some(variable) = variable(&arg) else {
+        return arg;
+    };
+    let arg = match arg.get_action() {
+        // LOOKBOOK_NO_INDEX=1, yes or true.
+        ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+        _ => arg,
+    };
+    // An empty variable counts as none: compose files pass them so.
+    if env::var_os(&variable).is_some_and(|value| value.is_empty()) {
+        return arg;
+    }
+    arg.env(variable).hide_env_values(true)
+}
+
+/// The environment variable of a flag; positions have none.
+fn variable(arg: &Arg) -> Option<String> {
+    let name = match arg.get_long() {
+        Some(long) => long.to_owned(),
+        None => arg.get_short()?.to_string(),
+    };
+    Some(format!("{PREFIX}{}", name.replace('-', "_").to_uppercase()))
+}
+
+/// `--config FILE`, else `LOOKBOOK_CONFIG`. Looked for before anything is parsed, since the file says
+/// what need not be given.
+fn config_file(argv: &[OsString]) -> Option<PathBuf> {
+    let given = argv.iter().skip(1).take_while(|arg| *arg != "--");
+    let mut given = given.peekable();
+    while let Some(arg) = given.next() {
+        if arg == "--config" {
+            return given.peek().map(PathBuf::from);
+        }
+        let joined = arg.to_str().and_then(|arg| arg.strip_prefix("--config="));
+        if let Some(file) = joined {
+            return Some(PathBuf::from(file));
+        }
+    }
+    env::var_os("LOOKBOOK_CONFIG")
+        .filter(|file| !file.is_empty())
+        .map(PathBuf::from)
+}
+
+/// Says where a wrong value came from, when it was not the command line.
+fn blame(error: Error, argv: &[OsString], settings: &[Setting]) -> anyhow::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (arg, value) = (
+        text(ContextKind::InvalidArg),
+        text(ContextKind::InvalidValue),
+    );
+    let is_value = matches!(
+        error.kind(),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation
+    );
+    let flag = arg.split([' ', '=']).next().unwrap_or_default();
+    let is_given = argv.iter().filter_map(|arg| arg.to_str()).any(|arg| {
+        arg == flag
+            || arg
+                .strip_prefix(flag)
+                .is_some_and(|rest| rest.starts_with('='))
+    });
+    if !is_value || is_given || flag.is_empty() {
+        return error.into();
+    }
+    let name = flag.trim_start_matches('-');
+    let variable = format!("{PREFIX}{}", name.replace('-', "_").to_uppercase());
+    let reason = error.to_string();
+    let reason = reason.lines().next().unwrap_or_default();
+    let reason = reason.trim_start_matches("error: ");
+    if env::var_os(&variable).as_deref() == Some(OsStr::new(&value)) {
+        return anyhow!("the environment variable {variable}: {reason}");
+    }
+    let setting = settings
+        .iter()
+        .find(|setting| setting.name == name && setting.values.contains(&value));
+    match setting {
+        Some(setting) => anyhow!("{}: {reason}", setting.place),
+        None => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(command: &Command, path: &str, seen: &mut Vec<String>) {
+        for arg in command.get_arguments() {
+            if matches!(arg.get_id().as_str(), "help" | "version") || arg.is_positional() {
+                continue;
+            }
+            let variable = arg.get_env().and_then(OsStr::to_str).unwrap_or_default();
+            let name = arg.get_long().unwrap_or(arg.get_id().as_str());
+            let expected = format!("LOOKBOOK_{}", name.replace('-', "_").to_uppercase());
+            assert_eq!(variable, expected, "{path} --{name}");
+            seen.push(format!("{path} --{name}"));
+        }
+        for verb in command.get_subcommands() {
+            walk(verb, &format!("{path} {}", verb.get_name()), seen);
+        }
+    }
+
+    #[test]
+    fn every_flag_of_every_verb_has_its_environment_variable() {
+        let mut command = command();
+        command.build();
+        let mut seen = Vec::new();
+        walk(&command, "lookbook", &mut seen);
+        for flag in [
+            "lookbook --config",
+            "lookbook load --no-index",
+            "lookbook model add --onnx",
+            "lookbook search --k",
+        ] {
+            assert!(seen.iter().any(|seen| seen == flag), "{flag}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_file_is_named_before_anything_is_parsed() {
+        let argv = |args: &str| args.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let file = |args: &str| config_file(&argv(args));
+        assert_eq!(
+            file("lookbook load --config a.toml x"),
+            Some("a.toml".into())
+        );
+        assert_eq!(file("lookbook --config=b.toml load"), Some("b.toml".into()));
+        assert_eq!(file("lookbook load -- --config"), None);
+    }
+}

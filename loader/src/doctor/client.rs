@@ -1,0 +1,128 @@
+//! This machine's side: ONNX Runtime, the device, the cache.
+
+use std::{fs, path::Path};
+
+use lookbook_vision::{Device, Runtime, SessionOptions};
+use rustix::fs::statvfs;
+
+use super::{Report, server::Defaults};
+use crate::{args::DoctorArgs, messages::render, model_cache, runtime};
+
+/// Room for a few models.
+const ENOUGH_BYTES: u64 = 500 << 20;
+
+/// Checks what a load would use here.
+pub fn check(args: &DoctorArgs, models: Option<&Defaults>, report: &mut Report) {
+    cache(report);
+    let library = match runtime::library(&args.runtime) {
+        Ok(library) => library,
+        Err(error) => {
+            report.fail("runtime", render(&error), "");
+            return;
+        }
+    };
+    match Runtime::load(&library) {
+        Ok(runtime) => {
+            report.ok("runtime", library.display().to_string());
+            device(args, &runtime, models, report);
+        }
+        Err(error) => report.fail(
+            "runtime",
+            error.to_string(),
+            "install ONNX Runtime, or name it with --onnxruntime FILE",
+        ),
+    }
+}
+
+/// Opens the models where they would run.
+fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, report: &mut Report) {
+    let Some(Defaults { detector, embedder }) = models else {
+        report.warn(
+            "device",
+            "not tried: no model could be read",
+            "mend the failures above",
+        );
+        return;
+    };
+    let asked = args.runtime.device;
+    let options = SessionOptions {
+        device: asked,
+        threads: 1,
+    };
+    let opened = detector
+        .iter()
+        .map(|files| {
+            files
+                .open_detector(runtime, &options)
+                .map(|model| model.provider().to_owned())
+        })
+        .chain(embedder.iter().map(|files| {
+            files
+                .open_embedder(runtime, &options)
+                .map(|model| model.provider().to_owned())
+        }));
+    match opened.collect::<Result<Vec<String>, _>>() {
+        Ok(providers) => {
+            let mut found = format!("{asked}: the models run on {}", providers.join(" and "));
+            if asked == Device::Auto
+                && let Some(embedder) = embedder
+                && let Err(error) = embedder.open_embedder(
+                    runtime,
+                    &SessionOptions {
+                        device: Device::Cuda(0),
+                        threads: 1,
+                    },
+                )
+            {
+                found = format!("{found} ({})", error.root_cause());
+            }
+            report.ok("device", found);
+        }
+        Err(error) => report.fail(
+            "device",
+            render(&error),
+            "--device auto or cpu runs without it",
+        ),
+    }
+}
+
+fn cache(report: &mut Report) {
+    let Some(folder) = model_cache::folder() else {
+        report.warn(
+            "cache",
+            "no folder: neither XDG_CACHE_HOME nor HOME is set",
+            "models are fetched from the database each time",
+        );
+        return;
+    };
+    let shown = folder.display();
+    // What is there already of the path to it.
+    let existing = folder
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("/"));
+    match statvfs(existing) {
+        Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < ENOUGH_BYTES => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
+            report.warn(
+                "cache",
+                format!("{shown}: {free} MB free"),
+                "make room, or name another folder with XDG_CACHE_HOME",
+            );
+        }
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize) as f64 / f64::from(1 << 30);
+            let is_writable =
+                fs::create_dir_all(&folder).is_ok() && tempfile::tempfile_in(&folder).is_ok();
+            match is_writable {
+                true => report.ok("cache", format!("{shown}: {free:.1} GB free")),
+                false => report.warn(
+                    "cache",
+                    format!("{shown}: cannot be written"),
+                    "models are fetched from the database each time",
+                ),
+            }
+        }
+        Err(error) => report.warn("cache", format!("{shown}: {error}"), ""),
+    }
+}

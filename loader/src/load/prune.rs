@@ -1,0 +1,136 @@
+//! After a sync: the rows of photos that are gone from the source.
+//!
+//! Invariant: nothing is deleted on the word of a source that could not be listed whole, and never more
+//! than the share that was allowed.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use crate::{
+    database::{Known, Writer},
+    interrupt,
+    shard::Shard,
+    source::{Catalogue, code},
+};
+
+/// Photos per transaction.
+const BATCH: usize = 1_000;
+
+/// What a sync may delete.
+#[derive(Debug, Clone, Copy)]
+pub struct Prune {
+    pub is_wanted: bool,
+    /// Share of the loaded photos.
+    pub limit: f64,
+}
+
+/// Photos of the table that the source does not name.
+#[derive(Debug)]
+pub struct Gone {
+    ids: Vec<i64>,
+    /// Photos of the table, or of this shard's part of it.
+    of: usize,
+    prune: Prune,
+    is_whole: bool,
+}
+
+/// What became of them.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Pruned {
+    pub gone: u64,
+    pub deleted: u64,
+}
+
+impl Gone {
+    pub fn find(known: &Known, catalogue: &Catalogue, shard: Option<&Shard>, prune: Prune) -> Self {
+        let entries = catalogue.entries.iter().map(|entry| entry.path.as_str());
+        // What is there and cannot be read is not gone.
+        let rejects = catalogue.rejects.iter().map(|reject| reject.path.as_str());
+        let named: HashSet<&str> = entries.chain(rejects).collect();
+        let mine = known
+            .photos()
+            .filter(|(path, _)| shard.is_none_or(|shard| shard.holds(path)));
+        let mut ids = Vec::new();
+        let mut of = 0;
+        for (path, id) in mine {
+            of += 1;
+            if !named.contains(path) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        Self {
+            ids,
+            of,
+            prune,
+            is_whole: !catalogue
+                .rejects
+                .iter()
+                .any(|reject| reject.code == code::UNREADABLE),
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.ids.len() as u64
+    }
+
+    /// Whether deleting them is asked for, and allowed.
+    pub fn check(&self) -> Result<bool> {
+        let (gone, of) = (self.ids.len(), self.of);
+        if gone == 0 || !self.prune.is_wanted {
+            return Ok(false);
+        }
+        if !self.is_whole {
+            bail!(
+                "{gone} photos seem to be gone, but the source could not be listed whole (see the rejects): nothing was \
+                 deleted; mend the source, then run this again"
+            );
+        }
+        let limit = self.prune.limit;
+        if gone as f64 > limit * of as f64 {
+            bail!(
+                "{gone} of {of} photos ({:.0} %) are gone from the source, more than --prune-limit {limit} allows: nothing \
+                 was deleted; look whether the source is the right one and whole, then run this again with a higher limit",
+                100.0 * gone as f64 / of as f64
+            );
+        }
+        Ok(true)
+    }
+
+    /// Deletes them, each batch in a transaction. `None` writes nothing.
+    pub fn delete(&self, writer: Option<&mut Writer>) -> Result<Pruned> {
+        let mut pruned = Pruned {
+            gone: self.count(),
+            deleted: 0,
+        };
+        if let Some(writer) = writer {
+            for ids in self.ids.chunks(BATCH) {
+                if interrupt::is_requested() {
+                    break;
+                }
+                pruned.deleted += writer.delete(ids)?;
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+impl Pruned {
+    pub fn to_text(self, is_dry_run: bool, is_wanted: bool) -> String {
+        let Self { gone, deleted } = self;
+        match (is_wanted, is_dry_run) {
+            (_, _) if gone == 0 => "no photo is gone from the source".to_owned(),
+            (true, true) => format!("{gone} photos are gone from the source and would be deleted"),
+            (true, false) => format!("{deleted} photos that are gone from the source were deleted"),
+            (false, _) => format!(
+                "{gone} photos are gone from the source and stay in the tables: --prune deletes them"
+            ),
+        }
+    }
+
+    pub fn to_json(self) -> serde_json::Value {
+        json!({"gone": self.gone, "deleted": self.deleted})
+    }
+}

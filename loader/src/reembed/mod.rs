@@ -1,0 +1,259 @@
+//! `lookbook reembed`: every garment gets the vector of another model, while readers go on.
+//!
+//! Invariants: it can be killed at any moment and goes on where it was; nothing is swapped while one row
+//! lacks its new vector.
+
+mod fill;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use fill::Filler;
+use lookbook_vision::decode_side;
+use postgres::Client;
+use serde_json::json;
+
+use crate::{
+    args::ReembedArgs,
+    database::{
+        Journal, ModelKind, ModelRow, RunEnd, RunStart, Shadow, Swap, Tables, choose_model,
+        connect, embedding_column_model, model_by_sha256,
+    },
+    interrupt,
+    load::{Books, Reporter, Stop, Tally, engines},
+    messages::{self, Ending},
+    runtime::{self, ModelFiles},
+};
+
+/// Rows that others write meanwhile are filled again; who writes faster than that wins.
+const MAX_ROUNDS: usize = 20;
+
+pub fn run(args: &ReembedArgs) -> Result<Ending> {
+    interrupt::listen()?;
+    let start = Instant::now();
+    let url = args.database.url.as_deref();
+    let mut client = connect(url)?;
+    let tables = Tables::in_schema(&args.schema);
+    tables.require(&mut client)?;
+    tables.lock(&mut client, None)?;
+    if args.abandon {
+        let was_there = Shadow::abandon(&mut client, &tables)?;
+        messages::note(match was_there {
+            true => "the vectors that were made for another model are gone",
+            false => "no change of models was begun",
+        });
+        return Ok(Ending::Complete);
+    }
+    let model = choose_model(
+        &mut client,
+        ModelKind::Embedder,
+        args.embed_model.as_deref(),
+    )?;
+    let old = embedding_column_model(&mut client, &tables)?;
+    if old
+        .as_ref()
+        .is_some_and(|(_, sha256)| *sha256 == model.sha256)
+    {
+        Shadow::abandon(&mut client, &tables)?;
+        messages::note(format_args!(
+            "{}.embedding is of model {:?} already: nothing to do",
+            tables.garment, model.name
+        ));
+        return Ok(Ending::Complete);
+    }
+    let filler = filler(args, &mut client, &tables, &model)?;
+    let books = Books::new(Journal::open(
+        url,
+        &args.schema,
+        &RunStart {
+            verb: "reembed",
+            source: &args.root.display().to_string(),
+            shard: None,
+            models: [None, Some((&model.name, &model.sha256))],
+            devices: filler.devices(),
+        },
+    ));
+    let shadow = Shadow::open(&mut client, &tables, &model, filler.dimensions())?;
+    let (photos, garments) = shadow.count_stale(&mut client)?;
+    let tally = Tally::recorded(photos);
+    let work = Work {
+        args,
+        tables: &tables,
+        shadow: &shadow,
+        model: &model,
+        tally: &tally,
+    };
+    let mut books = books;
+    tracing::info!(
+        photos,
+        garments,
+        model = model.name,
+        run = books.run(),
+        "reembedding"
+    );
+    let ended = work.run(&mut client, filler, &mut books);
+    let counts = tally.counts();
+    let wall = start.elapsed().as_secs_f64();
+    let status = match &ended {
+        Ok(Ending::Complete) => "complete",
+        Ok(Ending::Partial) => "interrupted",
+        Err(_) => "failed",
+    };
+    let rate = counts.loaded as f64 / wall.max(1e-9);
+    books.close(
+        &tally,
+        0,
+        &RunEnd {
+            status,
+            error: ended.as_ref().err().map(messages::render),
+            images_per_second: rate,
+            report: json!({"wall_seconds": wall, "old_model": old.map(|(name, _)| name)}),
+        },
+    );
+    if ended.is_ok() {
+        messages::print(format_args!(
+            "{} garments of {} photos got vectors of model {} in {wall:.1} s: {rate:.1} images/s",
+            counts.garments, counts.loaded, model.name
+        ))?;
+    }
+    ended
+}
+
+/// Opens the model, and what tells at which scale photos are looked at.
+fn filler(
+    args: &ReembedArgs,
+    client: &mut Client,
+    tables: &Tables,
+    model: &ModelRow,
+) -> Result<Filler> {
+    let files = ModelFiles::of_row(client, model)?;
+    let threads = runtime::threads(&args.runtime);
+    let runtime = runtime::load(&args.runtime)?;
+    let embedders = engines::open_embedders(&runtime, &args.runtime, &files, threads)?;
+    let Some(first) = embedders.first() else {
+        bail!("no model was opened");
+    };
+    // A load looks at photos at a scale that suits both of its models; the vectors shall be the same.
+    let detector = match tables.detect_model(client)? {
+        Some(sha256) => model_by_sha256(client, &sha256)?,
+        None => None,
+    };
+    let detector = match detector {
+        Some(row) => row,
+        None => choose_model(client, ModelKind::Detector, None)?,
+    };
+    let detector =
+        ModelFiles::of_row(client, &detector)?.open_detector(&runtime, &Default::default())?;
+    let side = decode_side(Some(&detector), first);
+    let batch = engines::batch(args.batch, first.provider());
+    Ok(Filler::new(
+        embedders,
+        side,
+        threads,
+        batch,
+        args.root.clone(),
+    ))
+}
+
+struct Work<'a> {
+    args: &'a ReembedArgs,
+    tables: &'a Tables,
+    shadow: &'a Shadow,
+    model: &'a ModelRow,
+    tally: &'a Tally,
+}
+
+impl Work<'_> {
+    /// Partial when interrupted.
+    fn run(&self, client: &mut Client, mut filler: Filler, books: &mut Books) -> Result<Ending> {
+        let mut reporter = Reporter::new(self.args.progress, self.tally);
+        for _ in 0..MAX_ROUNDS {
+            let stop = Stop::default();
+            let mut lister = connect(self.args.database.url.as_deref())?;
+            let missing = filler.fill(self.shadow, client, &mut lister, self.tally, &stop, || {
+                if interrupt::is_requested() {
+                    stop.request();
+                }
+                reporter.tick();
+                books.tick(self.tally);
+            });
+            if let Some(error) = stop.take_error() {
+                reporter.finish();
+                return Err(error.context(
+                    "the vectors that were made are kept; run the same command again to go on",
+                ));
+            }
+            if interrupt::is_requested() {
+                reporter.finish();
+                messages::note(
+                    "interrupted; the vectors that were made are kept, run the same command again to go on",
+                );
+                return Ok(Ending::Partial);
+            }
+            self.settle(client, missing)?;
+            reporter.start_index();
+            self.shadow.make_indexes(client)?;
+            if self.shadow.swap(client, self.args.make_default)? == Swap::Done {
+                reporter.finish();
+                self.tables.analyze(client)?;
+                self.say_default(client)?;
+                return Ok(Ending::Complete);
+            }
+            tracing::debug!("rows were written meanwhile; filling again");
+        }
+        bail!(
+            "rows are written into {} faster than they get vectors of model {:?}: stop the writers, then run this again",
+            self.tables.garment,
+            self.model.name
+        )
+    }
+
+    /// Photos without their bytes: an end, or deleted.
+    fn settle(&self, client: &mut Client, missing: fill::Missing) -> Result<()> {
+        let fill::Missing { gone, other } = missing;
+        if other.is_empty() && (gone.is_empty() || self.args.drop_missing) {
+            let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
+            let deleted = self.tables.delete_photos(client, &ids)?;
+            if deleted > 0 {
+                messages::note(format_args!("{deleted} photos that are gone were deleted"));
+            }
+            return Ok(());
+        }
+        let some = |photos: &[(i64, String)]| {
+            let names: Vec<&str> = photos
+                .iter()
+                .take(5)
+                .map(|(_, path)| path.as_str())
+                .collect();
+            names.join(", ")
+        };
+        let root = self.args.root.display();
+        if !other.is_empty() {
+            bail!(
+                "{} photos under {root} are not those that were loaded, or cannot be read ({}): nothing was swapped; bring \
+                 the tables up to date with lookbook sync and the model that they have, then run this again",
+                other.len(),
+                some(&other)
+            );
+        }
+        bail!(
+            "{} photos are not under {root} any more ({}): nothing was swapped; name the folder that was loaded with --root, \
+             or delete their rows with --drop-missing",
+            gone.len(),
+            some(&gone)
+        )
+    }
+
+    fn say_default(&self, client: &mut Client) -> Result<()> {
+        let default = choose_model(client, ModelKind::Embedder, None)
+            .context("the vectors are swapped; the default embedder cannot be read")?;
+        if default.sha256 != self.model.sha256 {
+            messages::warn(format_args!(
+                "embed_image(image) uses model {:?} by default, whose vectors cannot be compared with the new ones: \
+                 lookbook model default {}, or name the model in the query",
+                default.name, self.model.name
+            ));
+        }
+        Ok(())
+    }
+}

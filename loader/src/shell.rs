@@ -1,0 +1,58 @@
+//! `lookbook completions` and `lookbook man`: what shells and `man` know of the command line.
+
+use std::{fs, io};
+
+use anyhow::{Context, Result};
+use clap::Command;
+use clap_complete::{generate, shells};
+use clap_mangen::Man;
+
+use crate::{
+    args::{CompletionsArgs, ManArgs, Shell},
+    cli,
+    messages::{self, Ending},
+};
+
+const NAME: &str = "lookbook";
+
+pub fn completions(args: &CompletionsArgs) -> Result<Ending> {
+    let mut command = cli::command();
+    let mut script = Vec::new();
+    match args.shell {
+        Shell::Bash => generate(shells::Bash, &mut command, NAME, &mut script),
+        Shell::Zsh => generate(shells::Zsh, &mut command, NAME, &mut script),
+        Shell::Fish => generate(shells::Fish, &mut command, NAME, &mut script),
+    }
+    messages::print(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Ending::Complete)
+}
+
+pub fn man(args: &ManArgs) -> Result<Ending> {
+    let mut command = cli::command();
+    command.build();
+    let Some(folder) = &args.out else {
+        Man::new(command).render(&mut io::stdout().lock())?;
+        return Ok(Ending::Complete);
+    };
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut pages = Vec::new();
+    pages_of(&command, NAME, &mut pages);
+    for (name, page) in pages {
+        let file = folder.join(format!("{name}.1"));
+        let mut text = Vec::new();
+        Man::new(page).render(&mut text)?;
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        messages::print(file.display())?;
+    }
+    Ok(Ending::Complete)
+}
+
+/// A page for the command and each verb below it, named as `man` looks for them: `lookbook-model-add`.
+fn pages_of(command: &Command, name: &str, pages: &mut Vec<(String, Command)>) {
+    pages.push((name.to_owned(), command.clone().name(name.to_owned())));
+    for verb in command.get_subcommands() {
+        if verb.get_name() != "help" {
+            pages_of(verb, &format!("{name}-{}", verb.get_name()), pages);
+        }
+    }
+}

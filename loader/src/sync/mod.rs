@@ -1,0 +1,41 @@
+//! `lookbook sync`: a source and its tables kept in step, once or for as long as it runs.
+
+mod inotify;
+mod watch;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    args::SyncArgs,
+    interrupt,
+    load::{Job, Prune},
+    messages::Ending,
+};
+
+pub fn run(args: &SyncArgs) -> Result<Ending> {
+    if args.prune && args.load.limit.is_some() {
+        bail!(
+            "--prune and --limit do not go together: photos beyond the limit would seem to be gone"
+        );
+    }
+    if args.watch && !args.load.source.is_dir() {
+        bail!(
+            "--watch needs a folder, and {} is none: run lookbook sync again when it changes",
+            args.load.source.display()
+        );
+    }
+    interrupt::listen()?;
+    let job = Job {
+        args: &args.load,
+        verb: "sync",
+        prune: Some(Prune {
+            is_wanted: args.prune,
+            limit: args.prune_limit,
+        }),
+        only: None,
+    };
+    match args.watch {
+        true => watch::run(args, &job),
+        false => job.run(),
+    }
+}
