@@ -61,7 +61,9 @@ fn with_variable(arg: Arg) -> Arg {
     if env::var_os(&variable).is_some_and(|value| value.is_empty()) {
         return arg;
     }
-    arg.env(variable).hide_env_values(true)
+    // A URL may hold a password, and help is shown to others.
+    let is_secret = arg.get_long() == Some("database");
+    arg.env(variable).hide_env_values(is_secret)
 }
 
 /// The environment variable of a flag; positions have none.

@@ -3,15 +3,15 @@
 //! Invariant: vectors of two models never meet in one column.
 
 use anyhow::{Result, bail};
-use postgres::Client;
+use postgres::{Client, GenericClient};
 
-use super::{ModelRow, Tables};
+use super::{ModelRow, Tables, tables::LOCK_CLASS};
 
 const ATTRIBUTE: &str = "embedding";
 
 /// Name and sha256 of the model that filled `garment.embedding`, if a loader recorded it.
 pub fn embedding_column_model(
-    client: &mut Client,
+    client: &mut impl GenericClient,
     tables: &Tables,
 ) -> Result<Option<(String, String)>> {
     let row = client.query_opt(
@@ -30,28 +30,35 @@ pub fn claim_embedding_column(
     model: &ModelRow,
     is_shared: bool,
 ) -> Result<()> {
-    check_embedding_column(client, tables, model, is_shared)?;
-    client.execute(
+    let mut change = client.transaction()?;
+    // Of two shards that begin at the same moment the second sees what the first recorded.
+    change.execute(
+        "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))",
+        &[&LOCK_CLASS, &tables.garment],
+    )?;
+    if check_embedding_column(&mut change, tables, model, is_shared)? {
+        return Ok(());
+    }
+    change.execute(
         "INSERT INTO lookbook_embedding_column (relation, attribute, model_name, model_sha256) \
          VALUES (pg_catalog.to_regclass($1), $2, $3, $4) \
          ON CONFLICT (relation, attribute) DO UPDATE \
-         SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256 \
-         WHERE lookbook_embedding_column.model_sha256 <> EXCLUDED.model_sha256",
+         SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256",
         &[&tables.garment, &ATTRIBUTE, &model.name, &model.sha256],
     )?;
-    Ok(())
+    Ok(change.commit()?)
 }
 
-/// Fails where [`claim_embedding_column`] would.
+/// Fails where [`claim_embedding_column`] would; whether the record is there already.
 pub fn check_embedding_column(
-    client: &mut Client,
+    client: &mut impl GenericClient,
     tables: &Tables,
     model: &ModelRow,
     is_shared: bool,
-) -> Result<()> {
+) -> Result<bool> {
     let recorded = embedding_column_model(client, tables)?;
     let foreign = match recorded {
-        Some((_, sha256)) if sha256 == model.sha256 => return Ok(()),
+        Some((_, sha256)) if sha256 == model.sha256 => return Ok(true),
         Some(other) if is_shared || has_rows(client, tables)? => Some(other),
         Some(_) => None,
         None => unrecorded_model(client, tables, model)?,
@@ -69,10 +76,10 @@ pub fn check_embedding_column(
             photo = tables.photo,
         );
     }
-    Ok(())
+    Ok(false)
 }
 
-fn has_rows(client: &mut Client, tables: &Tables) -> Result<bool> {
+fn has_rows(client: &mut impl GenericClient, tables: &Tables) -> Result<bool> {
     let query = format!("SELECT EXISTS (SELECT FROM {})", tables.garment);
     Ok(client.query_one(&query, &[])?.get(0))
 }
@@ -80,7 +87,7 @@ fn has_rows(client: &mut Client, tables: &Tables) -> Result<bool> {
 /// A model other than `model` that photos name, where nobody recorded the column's: a table
 /// restored without its record, for instance.
 fn unrecorded_model(
-    client: &mut Client,
+    client: &mut impl GenericClient,
     tables: &Tables,
     model: &ModelRow,
 ) -> Result<Option<(String, String)>> {

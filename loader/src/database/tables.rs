@@ -13,7 +13,7 @@ use super::quoted;
 use crate::shard::Shard;
 
 /// Namespace of our advisory locks: "look".
-const LOCK_CLASS: i32 = 0x6c6f_6f6b;
+pub(super) const LOCK_CLASS: i32 = 0x6c6f_6f6b;
 /// A server takes a moment to notice that a killed loader is gone.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -116,7 +116,7 @@ impl Job<'_> {
                 shard: self.args.run.shard.map(|shard| shard.to_string()),
                 models: [&detector, &embedder]
                     .map(|(name, sha256)| Some((name.as_str(), sha256.as_str()))),
-                devices: setup.engines.devices().into(),
+                devices: setup.engines.devices(),
             },
         ))
     }
