@@ -18,7 +18,7 @@ use postgres::{Client, Config, NoTls};
 
 use crate::database::Database;
 use crate::installation::Installation;
-use crate::process::{check_output, signal};
+use crate::process::{check_output, children_of, signal, signal_if_there};
 
 /// Durability against power loss is not what these suites test; a killed process loses nothing.
 const SETTINGS: &[&str] = &[
@@ -224,6 +224,16 @@ impl Cluster {
         let mut postmaster = self.running().take().context("the server does not run")?;
         postmaster.kill()?;
         postmaster.wait()?;
+        Ok(())
+    }
+
+    /// Kills the postmaster and all its processes with SIGKILL, each where it is.
+    pub fn kill_9_all(&self) -> Result<()> {
+        let children = children_of(self.postmaster()?)?;
+        self.kill_9()?;
+        for child in children {
+            signal_if_there("KILL", child)?;
+        }
         Ok(())
     }
 

@@ -9,9 +9,11 @@ mod database;
 mod files;
 mod installation;
 mod process;
+mod random;
 
 pub use cluster::Cluster;
 pub use database::{Database, PsqlOutput};
 pub use files::{loader, regression_folder, shared_data, workspace};
 pub use installation::Installation;
 pub use process::{check_output, signal};
+pub use random::Random;

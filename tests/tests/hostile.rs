@@ -5,40 +5,20 @@ use std::fs;
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
-use lookbook_tests::{Cluster, workspace};
+use lookbook_tests::{Cluster, Random, workspace};
 use postgres::Client;
 
-/// SplitMix64: the same hostile bytes in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap_or(0)
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
-    }
-
-    /// Flips, cuts, repeats and inserts: a few times each.
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..=self.below(8) {
-            let at = self.below(bytes.len().max(1));
-            match self.below(5) {
-                0 => bytes.truncate(at),
-                1 => bytes.insert(at.min(bytes.len()), self.byte()),
-                2 => bytes.extend_from_within(at.min(bytes.len())..),
-                _ if !bytes.is_empty() => bytes[at] = self.byte(),
-                _ => bytes.push(self.byte()),
-            }
+/// Flips, cuts, repeats and inserts: a few times each.
+fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..=random.index(8) {
+        let at = random.index(bytes.len().max(1));
+        let byte = |random: &mut Random| random.next().to_le_bytes()[0];
+        match random.index(5) {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at.min(bytes.len()), byte(random)),
+            2 => bytes.extend_from_within(at.min(bytes.len())..),
+            _ if !bytes.is_empty() => bytes[at] = byte(random),
+            _ => bytes.push(byte(random)),
         }
     }
 }
@@ -74,7 +54,7 @@ fn damaged_photos_are_values_or_refusals() -> Result<()> {
     let (mut values, mut refusals) = (0, 0);
     for round in 0..200 {
         let mut bytes = fs::read(&photos[round % photos.len()])?;
-        random.damage(&mut bytes);
+        damage(&mut random, &mut bytes);
         let embedded = client.query_one("SELECT embed_image($1)::text", &[&bytes]);
         match &embedded {
             Ok(_) => values += 1,
@@ -111,10 +91,10 @@ fn literals_are_values_that_read_back_or_refusals() -> Result<()> {
     let pid = backend(&mut client)?;
     let mut random = Random(21);
     for _ in 0..3000 {
-        let middle: String = (0..random.below(6))
-            .map(|_| PIECES[random.below(PIECES.len())])
+        let middle: String = (0..random.index(6))
+            .map(|_| PIECES[random.index(PIECES.len())])
             .collect();
-        let literal = if random.below(4) == 0 {
+        let literal = if random.index(4) == 0 {
             middle
         } else {
             format!("[{middle}]")
@@ -168,7 +148,7 @@ fn damaged_binary_input_is_a_value_or_a_refusal() -> Result<()> {
     for round in 0..500 {
         let mut field = good.clone();
         if round > 0 {
-            random.damage(&mut field);
+            damage(&mut random, &mut field);
         }
         let mut writer = client.copy_in("COPY t FROM STDIN (FORMAT binary)")?;
         let sent = writer.write_all(&copy_of(&field));

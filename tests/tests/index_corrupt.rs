@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use index_support::{BY_INDEX_EXACTLY, Random, database};
-use lookbook_tests::Cluster;
+use index_support::{BY_INDEX_EXACTLY, database};
+use lookbook_tests::{Cluster, Random};
 use postgres::Client;
 
 const BLOCK_BYTES: u64 = 8_192;

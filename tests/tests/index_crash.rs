@@ -5,20 +5,22 @@
 
 mod index_support;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use index_support::{
-    BY_INDEX_EXACTLY, Random, TimeBox, check_index, database, expect_exact, wait_until,
+    BY_INDEX_EXACTLY, TimeBox, check_index, database, expect_crash_at_most, expect_exact,
+    wait_until,
 };
-use lookbook_tests::{Cluster, Database, signal};
+use lookbook_tests::{Cluster, Database, Random, signal};
 use postgres::Client;
 
 const ALL: &str = "SELECT id, v <-> look(7) FROM look ORDER BY v <-> look(7)";
 
-/// Kills the backend `pid`, or in every third round the postmaster, and waits until the server is back.
+/// Kills the backend `pid`, which is there, or in every third round the postmaster, and waits until the server is
+/// back.
 fn crash(cluster: &Cluster, database: &Database<'_>, pid: i32, round: u64) -> Result<()> {
     if round % 3 == 2 {
         cluster.kill_9()?;
@@ -50,7 +52,8 @@ fn check_all(database: &Database<'_>) -> Result<i64> {
     Ok(rows)
 }
 
-/// Runs `work` in a session of its own, and the crash in the middle of it.
+/// Runs `work` in a session of its own, and the crash in the middle of it: `true`. `false`: it was over before its
+/// moment came, and nothing crashed.
 fn crash_during(
     cluster: &Cluster,
     database: &Database<'_>,
@@ -61,16 +64,24 @@ fn crash_during(
     let mut client = database.connect()?;
     let pid = process_id(&mut client)?;
     scope(|scope| {
-        let working = scope.spawn(move || work(&mut client).is_ok());
+        // The session outlives its work, so the process to be killed is there whenever the work ends.
+        let working = scope.spawn(move || (work(&mut client), client));
         sleep(moment);
-        let is_over = working.is_finished();
-        if !is_over {
-            crash(cluster, database, pid, round)?;
-        }
-        working
+        let crashed = if working.is_finished() {
+            Ok(false)
+        } else {
+            let crashed = crash(cluster, database, pid, round);
+            // Work without end must end all the same.
+            crashed
+                .map(|()| true)
+                .inspect_err(|_| drop(cluster.kill_9()))
+        };
+        let (done, client) = working
             .join()
             .map_err(|_| anyhow::anyhow!("the worker panicked"))?;
-        Ok(!is_over)
+        drop(client);
+        expect_crash_at_most(done)?;
+        crashed
     })
 }
 
@@ -224,11 +235,16 @@ fn updates_and_vacuums_at_once_survive_kills() -> Result<()> {
     while round < 3 || time.has_left() {
         let moment = Duration::from_millis(50 + random.below(400) as u64);
         let seed = random.next();
+        let is_over = &AtomicBool::new(false);
         scope(|scope| -> Result<()> {
             let mut vacuumer = database.connect()?;
-            let vacuuming =
-                scope.spawn(move || while vacuumer.batch_execute("VACUUM look").is_ok() {});
-            crash_during(&cluster, &database, round, moment, |client| {
+            let vacuuming = scope.spawn(move || -> Result<(), postgres::Error> {
+                while !is_over.load(Ordering::SeqCst) {
+                    vacuumer.batch_execute("VACUUM look")?;
+                }
+                Ok(())
+            });
+            let crashed = crash_during(&cluster, &database, round, moment, |client| {
                 let mut random = Random(seed);
                 loop {
                     let (id, other) = (1 + random.below(3_000), random.below(1_000_000));
@@ -237,11 +253,13 @@ fn updates_and_vacuums_at_once_survive_kills() -> Result<()> {
                         &[&id, &other],
                     )?;
                 }
-            })?;
-            // If the worker alone had been killed by chance after it ended, nothing would end this one.
-            vacuuming
+            });
+            is_over.store(true, Ordering::SeqCst);
+            let vacuumed = vacuuming
                 .join()
-                .map_err(|_| anyhow::anyhow!("the vacuum panicked"))
+                .map_err(|_| anyhow::anyhow!("the vacuum panicked"))?;
+            ensure!(crashed?, "updates without end ended");
+            expect_crash_at_most(vacuumed)
         })?;
         assert_eq!(check_all(&database)?, 3_000);
         round += 1;

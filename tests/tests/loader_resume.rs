@@ -23,9 +23,10 @@ fn skipped(outcome: &Outcome) -> Result<i64> {
 fn a_load_killed_by_9_keeps_what_it_committed_and_a_rerun_does_the_rest() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "killed")?;
     shop.put_many(MANY)?;
-    let mut child = shop.start_load()?;
+    let (mut child, hold) = shop.start_load()?;
     child.kill()?;
     child.wait()?;
+    drop(hold);
     let committed = shop.photo_count()?;
     ensure!(
         (1..MANY as i64).contains(&committed),
@@ -43,8 +44,9 @@ fn a_load_killed_by_9_keeps_what_it_committed_and_a_rerun_does_the_rest() -> Res
 fn ctrl_c_ends_in_good_order_with_exit_code_2_and_says_how_to_go_on() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "interrupted")?;
     shop.put_many(MANY)?;
-    let child = shop.start_load()?;
+    let (child, hold) = shop.start_load()?;
     signal("INT", child.id())?;
+    drop(hold);
     let outcome = Outcome::from(child.wait_with_output()?).expect(2)?;
     let outcome = outcome.expect_stdout(&["interrupted with", "run the same command again"])?;
     let committed = shop.photo_count()?;
@@ -71,8 +73,9 @@ fn a_server_that_stops_mid_way_is_a_clear_error_and_a_rerun_does_the_rest() -> R
     for stop in [Cluster::stop, Cluster::kill_9] {
         shop.database
             .psql("DROP TABLE IF EXISTS garment, photo; DELETE FROM lookbook_embedding_column")?;
-        let child = shop.start_load()?;
+        let (child, hold) = shop.start_load()?;
         stop(&cluster)?;
+        drop(hold);
         let outcome = Outcome::from(child.wait_with_output()?).expect(1)?;
         outcome.expect_stderr(&[
             "the connection to the database was lost",
@@ -99,7 +102,8 @@ fn a_server_that_stops_mid_way_is_a_clear_error_and_a_rerun_does_the_rest() -> R
 fn two_loads_at_once_never_mix_their_rows() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "two_at_once")?;
     shop.put_many(MANY)?;
-    let first = shop.start_load()?;
+    let (first, hold) = shop.start_load()?;
+    drop(hold);
     // It waits a while for the first to end, then gives up.
     let second = shop.load()?;
     Outcome::from(first.wait_with_output()?).expect(0)?;

@@ -160,6 +160,18 @@ pub fn error_of(client: &mut Client, sql: &str) -> Result<(String, String)> {
     }
 }
 
+/// A statement was done, or a crash of the server took its session; any other error is one.
+pub fn expect_crash_at_most(done: Result<(), postgres::Error>) -> Result<()> {
+    let Err(error) = done else { return Ok(()) };
+    // admin_shutdown, crash_shutdown, cannot_connect_now: what a dying server still says. Mostly it says nothing.
+    let is_of_a_crash = match error.as_db_error() {
+        Some(said) => ["57P01", "57P02", "57P03"].contains(&said.code().code()),
+        None => true,
+    };
+    ensure!(is_of_a_crash, "this is not of a crash: {error:?}");
+    Ok(())
+}
+
 /// Waits until `condition` holds.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
@@ -185,23 +197,5 @@ impl TimeBox {
 
     pub fn has_left(&self) -> bool {
         Instant::now() < self.0
-    }
-}
-
-/// A sequence that a seed fixes (splitmix64, Steele et al. 2014).
-#[derive(Debug, Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: i64) -> i64 {
-        (self.next() % limit.unsigned_abs()) as i64
     }
 }

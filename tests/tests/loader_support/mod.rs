@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lookbook_tests::{Cluster, Database, loader};
+use postgres::Client;
 
 use crate::sql_support::{bmp, import_detector, import_embedder};
 
@@ -28,6 +29,15 @@ pub struct Outcome {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// Photos in the table; `None`: there is no table yet.
+fn count_photos(client: &mut Client) -> Result<Option<i64>> {
+    let has_table = client.query_one("SELECT to_regclass('public.photo') IS NOT NULL", &[])?;
+    if !has_table.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    Ok(client.query_one("SELECT count(*) FROM photo", &[])?.get(0))
 }
 
 impl<'c> Shop<'c> {
@@ -116,28 +126,32 @@ impl<'c> Shop<'c> {
         self.run(["load", "photos"])
     }
 
-    /// Starts `lookbook load photos` and waits until something is committed.
-    pub fn start_load(&self) -> Result<Child> {
+    /// Starts `lookbook load photos`, waits until something is committed, and stops it there: it goes on when the
+    /// session is dropped, which holds a lock on the photos.
+    pub fn start_load(&self) -> Result<(Child, Client)> {
         let mut load = self.lookbook(["load", "photos"])?;
         let mut child = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut session = self.database.connect()?;
         let deadline = Instant::now() + PATIENCE;
-        while self.photo_count()? == 0 {
+        loop {
+            if count_photos(&mut session)?.is_some() {
+                // Waits for the batch under way, and the next one for this.
+                session.batch_execute("BEGIN; LOCK TABLE photo IN SHARE MODE")?;
+                if count_photos(&mut session)? > Some(0) {
+                    return Ok((child, session));
+                }
+                session.batch_execute("COMMIT")?;
+            }
             if child.try_wait()?.is_some() || Instant::now() > deadline {
                 bail!("nothing was committed: {:?}", child.wait_with_output()?);
             }
             sleep(Duration::from_millis(5));
         }
-        Ok(child)
     }
 
     /// Photos in the table; 0 when there is no table yet.
     pub fn photo_count(&self) -> Result<i64> {
-        let mut client = self.database.connect()?;
-        let has_table = client.query_one("SELECT to_regclass('public.photo') IS NOT NULL", &[])?;
-        if !has_table.get::<_, bool>(0) {
-            return Ok(0);
-        }
-        Ok(client.query_one("SELECT count(*) FROM photo", &[])?.get(0))
+        Ok(count_photos(&mut self.database.connect()?)?.unwrap_or(0))
     }
 
     /// Every photo of the folder is loaded once, with garments, and nothing else is there.
