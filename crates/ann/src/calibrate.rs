@@ -104,22 +104,14 @@ impl Index {
         self.refresh(store)
     }
 
-    /// Has the index changed so much since it was calibrated that it should be again?
-    ///
-    /// # Errors
-    /// [`crate::Error::Corrupt`].
-    pub fn wants_calibration<S: PageStore>(&mut self, store: &S) -> Result<bool> {
-        self.refresh(store)?;
-        let Some(directory) = self.meta.directory else {
-            return Ok(false);
-        };
-        let lists = directory::all(store, &self.space, directory)?.map_or(0, |lists| lists.len());
-        Ok(self.has_outgrown(lists) || lists * 2 < self.meta.calibration.lists as usize)
-    }
-
     /// Are there twice as many lists as when it was calibrated?
     pub(crate) fn has_outgrown(&self, lists: usize) -> bool {
         lists >= FEWEST_LISTS && lists >= 2 * self.meta.calibration.lists as usize
+    }
+
+    /// Are there half as many? What a vacuum took out in great numbers need not have been like the rest.
+    pub(crate) fn has_shrunk(&self, lists: usize) -> bool {
+        lists >= FEWEST_LISTS && 2 * lists <= self.meta.calibration.lists as usize
     }
 
     /// Rows with their heap TIDs, lists weighted by their rows.

@@ -152,17 +152,21 @@ pub(crate) fn lock_tail<'s, S: PageStore>(
     Err(circle(head))
 }
 
-/// The tail of a chain, which may grow at once. `None`: the chain was replaced.
+/// The tail of a chain, which may grow at once, and how often entries of the chain were changed in place. `None`: the
+/// chain was replaced.
 pub(crate) fn tail<S: PageStore>(
     store: &S,
     head: PageRef,
     chain: ChainKind<'_>,
-) -> Result<Option<PageRef>> {
+) -> Result<Option<(PageRef, u32)>> {
     let hint = with_leaf(store, head, chain, |leaf, _| Ok(leaf.tail()))?;
-    match hint {
-        None => Ok(None),
-        Some(hint) => walk(store, hint.unwrap_or(head), chain, |_, _, _| Ok(())),
-    }
+    let Some(hint) = hint else { return Ok(None) };
+    let mut edits = 0;
+    let tail = walk(store, hint.unwrap_or(head), chain, |_, leaf, _| {
+        edits = leaf.edits();
+        Ok(())
+    })?;
+    Ok(tail.map(|tail| (tail, edits)))
 }
 
 /// Links an empty leaf behind the tail if that is full. `false`: the chain was replaced.

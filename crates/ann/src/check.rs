@@ -1,50 +1,27 @@
-//! Reading an index over: what it holds, and whether every invariant does.
+//! Reading an index over: does every invariant hold?
+//!
+//! Under the latch no list is replaced and no row moves, but rows are added, chains grow, radii are raised, and a vacuum
+//! that has begun buries rows whose TIDs are soon those of new ones. None of that is damage: what was read at two moments is
+//! read again before it is called so.
 
 use std::collections::HashSet;
 
-use crate::calibration::Calibration;
+use crate::census::Info;
 use crate::chain::{self, ChainKind};
 use crate::cluster::squared_distance;
 use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
-use crate::index::{ATTEMPTS, Index};
+use crate::index::Index;
 use crate::insert::Aside;
-use crate::options::Options;
 use crate::page::leaf::Leaf;
-use crate::page::{self, Kind, PageRef, f32_at, refinement, tids, u16_at, u48_at};
+use crate::page::{self, Kind, PageRef, f32_at, refinement, tids, u16_at};
 use crate::rounding::bf16;
-use crate::store::{BlockId, PageBytes, PageStore};
+use crate::store::{BlockId, HeapTid, PageBytes, PageStore};
 use crate::structure;
 
-/// What an index holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Info {
-    /// What it was created with.
-    pub options: Options,
-    /// Rows that can be found.
-    pub rows: usize,
-    /// Entries whose rows were taken out and whose place is not yet used again.
-    pub dead_rows: usize,
-    /// Rows without codes: NULL, a zero vector under cosine, or too large to compute with.
-    pub aside_rows: usize,
-    /// Lists.
-    pub lists: usize,
-    /// Rows of the longest list.
-    pub longest_list: usize,
-    /// All pages.
-    pub pages: usize,
-    /// Pages that are free to be used again.
-    pub free_pages: usize,
-    /// Pages that a crash left and the next vacuum frees.
-    pub orphan_pages: usize,
-    /// Are codes taken around a mean?
-    pub has_frame: bool,
-    /// The slack for each recall.
-    pub calibration: Calibration,
-}
-
 impl Index {
-    /// Reads every page and checks every invariant. Holds the latch: rows may be added meanwhile, but no list is split.
+    /// Reads every page and checks every invariant. Holds the latch: rows may be added and deleted meanwhile, but no list
+    /// is split.
     ///
     /// # Errors
     /// [`Error::Corrupt`] names the first page that breaks one.
@@ -54,92 +31,25 @@ impl Index {
         let mut checker = Checker {
             index: self,
             named: HashSet::new(),
-            tids: Vec::new(),
+            entries: Vec::new(),
         };
         checker.run(store)
-    }
-
-    /// Counts, without reading refinement codes. Waits for nobody and holds up nobody: numbers of an index that is
-    /// written to meanwhile are near.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`].
-    pub fn info<S: PageStore>(&mut self, store: &S) -> Result<Info> {
-        self.refresh(store)?;
-        let mut info = self.empty_info(store)?;
-        for list in self.lists_now(store)? {
-            let (live, total) = chain::occupancy(store, list.head, directory::lists(&self.space))?;
-            info.add_list(live, total);
-        }
-        for mut link in Aside::ALL.map(|aside| aside.head(&self.meta)) {
-            while let Some(name) = link {
-                store.check_interrupts()?;
-                let page = store.read(name.block)?;
-                // Given up by a vacuum since.
-                if !page::opened(&page, name) {
-                    break;
-                }
-                tids::check(&page, name.block, self.meta.options.filter_columns)?;
-                info.aside_rows += page::count(&page);
-                link = page::next(&page);
-            }
-        }
-        Ok(info)
-    }
-
-    /// All live lists, whoever replaces the directory meanwhile.
-    fn lists_now<S: PageStore>(&mut self, store: &S) -> Result<Vec<ListEntry>> {
-        for _ in 0..ATTEMPTS {
-            self.refresh(store)?;
-            let Some(directory) = self.meta.directory else {
-                return Ok(Vec::new());
-            };
-            if let Some(lists) = directory::all(store, &self.space, directory)? {
-                return Ok(lists);
-            }
-        }
-        Err(Error::Contended {
-            operation: "counting",
-            attempts: ATTEMPTS,
-        })
-    }
-
-    fn empty_info<S: PageStore>(&self, store: &S) -> Result<Info> {
-        let pages = store.block_count()? as usize;
-        let mut free_pages = 0;
-        for block in (1..pages as u32).map(BlockId) {
-            store.check_interrupts()?;
-            free_pages += usize::from(page::is_free(&*store.read(block)?));
-        }
-        Ok(Info {
-            options: self.meta.options,
-            rows: 0,
-            dead_rows: 0,
-            aside_rows: 0,
-            lists: 0,
-            longest_list: 0,
-            pages,
-            free_pages,
-            orphan_pages: 0,
-            has_frame: self.meta.frame.is_some(),
-            calibration: self.meta.calibration,
-        })
-    }
-}
-
-impl Info {
-    fn add_list(&mut self, live: usize, total: usize) {
-        self.lists += 1;
-        self.rows += live;
-        self.dead_rows += total - live;
-        self.longest_list = self.longest_list.max(live);
     }
 }
 
 struct Checker<'a> {
     index: &'a Index,
     named: HashSet<BlockId>,
-    tids: Vec<(u64, BlockId)>,
+    entries: Vec<Entry>,
+}
+
+/// An entry of a row, and where it was seen.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    tid: HeapTid,
+    page: PageRef,
+    /// Of a leaf; entries without codes move within their page.
+    slot: Option<u16>,
 }
 
 fn broken(
@@ -161,7 +71,7 @@ fn broken(
 impl Checker<'_> {
     fn run<S: PageStore>(&mut self, store: &S) -> Result<Info> {
         let meta = &self.index.meta;
-        let mut info = self.index.empty_info(store)?;
+        let mut info = Info::of(meta, 0, 0);
         self.name(BlockId(0))?;
         let mut link = meta.frame;
         while let Some(name) = link {
@@ -194,28 +104,67 @@ impl Checker<'_> {
                 let mut found = Vec::new();
                 link = self.page(store, name, |page| {
                     tids::check(page, name.block, words)?;
-                    found.extend((0..page::count(page)).map(|s| tids::tid(page, words, s).0));
+                    found.extend((0..page::count(page)).map(|s| tids::tid(page, words, s)));
                     Ok(())
                 })?;
                 info.aside_rows += found.len();
-                self.tids
-                    .extend(found.into_iter().map(|tid| (tid, name.block)));
+                self.entries.extend(found.into_iter().map(|tid| Entry {
+                    tid,
+                    page: name,
+                    slot: None,
+                }));
             }
         }
-        self.tids.sort_unstable();
-        if let Some(pair) = self.tids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(broken(
-                pair[1].1,
-                0,
-                "a row that is there twice",
-                pair[1].0,
-                "one entry per row",
-            ));
+        self.each_row_once(store)?;
+        self.pages(store, &mut info)?;
+        Ok(info)
+    }
+
+    /// No two entries are of one row. An entry seen before another of the same row, and still there after that one was
+    /// seen again, was there with it: slots are not used twice.
+    fn each_row_once<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        self.entries.sort_unstable();
+        for pair in self.entries.windows(2) {
+            let [one, other] = [pair[0], pair[1]];
+            if one.tid == other.tid
+                && self.is_there(store, one)?
+                && self.is_there(store, other)?
+                && self.is_there(store, one)?
+            {
+                return Err(broken(
+                    other.page.block,
+                    0,
+                    "a row that is there twice",
+                    other.tid.0,
+                    "one entry per row",
+                ));
+            }
         }
-        for block in (1..store.block_count()?).map(BlockId) {
+        Ok(())
+    }
+
+    fn is_there<S: PageStore>(&self, store: &S, entry: Entry) -> Result<bool> {
+        let Some(slot) = entry.slot else {
+            let page = store.read(entry.page.block)?;
+            let words = self.index.meta.options.filter_columns;
+            return Ok(page::opened(&page, entry.page)
+                && (0..page::count(&page)).any(|s| tids::tid(&page, words, s) == entry.tid));
+        };
+        let lists = directory::lists(&self.index.space);
+        let tid = chain::with_leaf(store, entry.page, lists, |leaf, _| {
+            Ok(leaf.tid(usize::from(slot)))
+        })?;
+        Ok(tid.flatten() == Some(entry.tid))
+    }
+
+    /// No page that something leads to is free; counts those that nothing leads to.
+    fn pages<S: PageStore>(&self, store: &S, info: &mut Info) -> Result<()> {
+        info.pages = store.block_count()? as usize;
+        for block in (1..info.pages as u32).map(BlockId) {
             store.check_interrupts()?;
             let page = store.read(block)?;
-            if page::is_free(&page) && self.named.contains(&block) {
+            let is_named = self.named.contains(&block);
+            if page::is_free(&page) && is_named {
                 return Err(broken(
                     block,
                     2,
@@ -225,9 +174,10 @@ impl Checker<'_> {
                 ));
             }
             let free = page::is_free(&page) && !page::is_new(&page);
-            info.orphan_pages += usize::from(!free && !self.named.contains(&block));
+            info.free_pages += usize::from(free);
+            info.orphan_pages += usize::from(!free && !is_named);
         }
-        Ok(info)
+        Ok(())
     }
 
     fn name(&mut self, block: BlockId) -> Result<()> {
@@ -319,14 +269,23 @@ impl Checker<'_> {
                 }
             }
         }
-        if tail != names.last().copied() || leaves != names.len() {
-            return Err(broken(
-                head.block,
-                32,
-                "the tail or its number",
-                leaves as u64,
-                "the last leaf",
-            ));
+        // The head said where the tail was before we came there: it is asked again if that is elsewhere.
+        let is_end =
+            |tail: Option<PageRef>, leaves| tail == names.last().copied() && leaves == names.len();
+        if !is_end(tail, leaves) {
+            let again = chain::with_leaf(store, head, kind, |leaf, _| {
+                Ok((leaf.tail(), leaf.leaves()))
+            })?;
+            let has_grown = |leaves| leaves > names.len();
+            if !again.is_some_and(|(tail, leaves)| is_end(tail, leaves) || has_grown(leaves)) {
+                return Err(broken(
+                    head.block,
+                    32,
+                    "the tail or its number",
+                    leaves as u64,
+                    "the last leaf",
+                ));
+            }
         }
         Ok(())
     }
@@ -337,17 +296,28 @@ impl Checker<'_> {
         let lists = directory::lists(space);
         self.chain(store, list.head, lists)?;
         let centroid = directory::centroid(store, space, list.place)?.unwrap_or_default();
-        let mut total = 0;
-        chain::walk(store, list.head, lists, |_, leaf, _| {
-            total += leaf.count();
-            Ok(())
-        })?;
         let copy = structure::copy(store, lists, list.head, None)?;
-        let rows = copy.map(|copy| copy.rows).unwrap_or_default();
+        let structure::Copy { rows, strays, .. } = copy.ok_or_else(|| {
+            broken(
+                list.head.block,
+                18,
+                "a list that the directory names",
+                1,
+                "a list that was not replaced",
+            )
+        })?;
+        // Not before: slots fill up meanwhile.
+        let (_, total) = chain::occupancy(store, list.head, lists)?;
+        // As wide as it was when the last of these rows came, or wider.
+        let list = &structure::still_there(store, space, list)?.unwrap_or(*list);
         for row in &rows {
             self.row(list, &centroid, row)?;
-            self.tids.push((u48_at(row, 0), list.head.block));
         }
+        self.entries.extend(strays.iter().map(|stray| Entry {
+            tid: stray.tid,
+            page: stray.place.leaf,
+            slot: u16::try_from(stray.place.slot).ok(),
+        }));
         Ok((rows.len(), total))
     }
 

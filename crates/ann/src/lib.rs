@@ -13,6 +13,7 @@ pub mod build;
 mod calibrate;
 mod calibration;
 mod catalogue;
+mod census;
 mod chain;
 mod check;
 mod cluster;
@@ -40,7 +41,7 @@ mod structure;
 mod vacuum;
 
 pub use calibration::{Calibration, LEVELS, Slack};
-pub use check::Info;
+pub use census::Info;
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use index::{Index, empty_index};

@@ -85,6 +85,16 @@ impl MemoryStore {
         store
     }
 
+    /// Another store with the same pages, for another history; its log, if it keeps one, begins here.
+    pub fn fork(&self, keeps_log: bool) -> MemoryStore {
+        MemoryStore {
+            pages: self.pages.clone(),
+            free: self.free.clone(),
+            keeps_log,
+            ..MemoryStore::default()
+        }
+    }
+
     /// Runs `action` just before the read that makes [`MemoryStore::reads`] exceed `reads`: what another process
     /// does between two pages of this one.
     pub fn at_read(&self, reads: u64, action: impl FnOnce(&MemoryStore) + 'static) {

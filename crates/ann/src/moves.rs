@@ -133,7 +133,7 @@ impl<'a, S: PageStore> Moves<'a, S> {
         let layout = chain.layout;
         store.check_interrupts()?;
         let stamp = self.next_stamp()?;
-        let Some(new_tail) = chain::tail(store, to, chain)? else {
+        let Some((new_tail, _)) = chain::tail(store, to, chain)? else {
             return Ok(None);
         };
         let Some(LockedTail {

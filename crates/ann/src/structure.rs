@@ -36,6 +36,7 @@ pub(crate) struct Copy {
     /// The tail and how many of its slots were copied.
     tail: PageRef,
     slots: usize,
+    /// Of the chain before its first row was copied: of an edit of a leaf copied already, the tail would tell too late.
     edits: u32,
 }
 
@@ -62,10 +63,13 @@ pub(crate) fn copy<S: PageStore>(
     after: Option<(PageRef, usize)>,
 ) -> Result<Option<Copy>> {
     let layout = chain.layout;
+    let Some((_, edits)) = chain::tail(store, head, chain)? else {
+        return Ok(None);
+    };
     let (start, mut skip) = after.unwrap_or((head, 0));
     let (mut rows, mut strays) = (Vec::new(), Vec::new());
     let mut next = Some(start);
-    let mut last = None;
+    let mut last = (head, 0);
     while let Some(name) = next {
         store.check_interrupts()?;
         let mut found: Vec<(Stray, RowRecord)> = Vec::new();
@@ -80,14 +84,9 @@ pub(crate) fn copy<S: PageStore>(
                     found.push((Stray { place, tid }, record));
                 }
             }
-            Ok((
-                page::next(page),
-                page::is_retired(page),
-                leaf.count(),
-                leaf.edits(),
-            ))
+            Ok((page::next(page), page::is_retired(page), leaf.count()))
         })?;
-        let Some((following, false, slots, edits)) = read else {
+        let Some((following, false, slots)) = read else {
             return Ok(None);
         };
         let page_of = |stray: &Stray| stray.place.slot / layout.per_refinement;
@@ -101,10 +100,10 @@ pub(crate) fn copy<S: PageStore>(
             rows.push(record);
         }
         skip = 0;
-        last = Some((name, slots, edits));
+        last = (name, slots);
         next = following;
     }
-    let (tail, slots, edits) = last.unwrap_or((head, 0, 0));
+    let (tail, slots) = last;
     Ok(Some(Copy {
         rows,
         strays,

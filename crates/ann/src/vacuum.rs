@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use crate::census::{Census, Info};
 use crate::chain::{self, LockedTail};
 use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use crate::page::leaf::{self, Leaf};
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, tids};
 use crate::split::{dissolve, split_latched};
-use crate::store::{BlockId, HeapTid, PageStore, PageTxn};
+use crate::store::{HeapTid, PageStore, PageTxn};
 use crate::structure::{self, Into};
 
 /// A list is rewritten when at least one of so many entries is dead.
@@ -222,12 +223,13 @@ impl Index {
         Ok(())
     }
 
-    /// Rewrites lists with many dead entries, drops empty ones, splits long ones, compacts the directory, and frees
-    /// pages that nothing names. Holds the latch for as long as each of these takes.
+    /// Rewrites lists with many dead entries, drops empty ones, splits long ones, compacts the directory, calibrates if
+    /// there are many more or many fewer lists than when that was done last, and frees pages that nothing names. Holds the
+    /// latch for as long as each of these takes. Gives what is left.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Interrupted`].
-    pub fn cleanup<S: PageStore>(&mut self, store: &S) -> Result<()> {
+    pub fn cleanup<S: PageStore>(&mut self, store: &S) -> Result<Info> {
         self.refresh(store)?;
         if self.meta.is_vacuuming {
             // Of a vacuum that was broken off: there is one at a time, and this is it.
@@ -249,6 +251,9 @@ impl Index {
             let (live, total) = chain::occupancy(store, directory, entries)?;
             if total > 0 && (total - live) * DEAD_SHARE >= total {
                 self.compact_directory(store)?;
+            }
+            if self.has_outgrown(live) || self.has_shrunk(live) {
+                self.calibrate_latched(store)?;
             }
         }
         for aside in Aside::ALL {
@@ -363,24 +368,17 @@ impl Index {
     /// Frees every page that nothing names. Under the latch nobody writes a chain that is not yet named, but rows
     /// are added: so a page is an orphan only if it was in use before the walk, is the same page still, and the walk
     /// did not come to it.
-    fn sweep<S: PageStore>(&mut self, store: &S) -> Result<()> {
-        let mut used = Vec::new();
-        for block in (1..store.block_count()?).map(BlockId) {
-            store.check_interrupts()?;
-            let page = store.read(block)?;
-            let (free, new) = (page::is_free(&page), page::is_new(&page));
-            let incarnation = page::incarnation(&page);
-            drop(page);
-            if free && !new {
-                store.note_free(block)?;
-            } else {
-                used.push(PageRef { block, incarnation });
-            }
+    fn sweep<S: PageStore>(&mut self, store: &S) -> Result<Info> {
+        let Census {
+            mut info,
+            free,
+            orphans,
+            is_whole,
+        } = self.census(store)?;
+        for block in free {
+            store.note_free(block)?;
         }
-        let Some(named) = self.named_blocks(store)? else {
-            return Ok(());
-        };
-        for page in used.into_iter().filter(|page| !named.contains(&page.block)) {
+        for page in orphans.into_iter().filter(|_| is_whole) {
             store.check_interrupts()?;
             let mut txn = store.begin();
             let handle = txn.lock(page.block)?;
@@ -388,52 +386,10 @@ impl Index {
                 page::free(txn.page_mut(handle), page.block);
                 txn.commit()?;
                 store.note_free(page.block)?;
+                info.free_pages += 1;
             }
+            info.orphan_pages -= 1;
         }
-        Ok(())
-    }
-
-    /// Every block that the meta page leads to. `None`: something was replaced meanwhile.
-    pub(crate) fn named_blocks<S: PageStore>(
-        &mut self,
-        store: &S,
-    ) -> Result<Option<HashSet<BlockId>>> {
-        self.refresh(store)?;
-        let mut named = HashSet::from([META]);
-        let mut heads = Vec::new();
-        if let Some(directory) = self.meta.directory {
-            let Some(lists) = directory::all(store, &self.space, directory)? else {
-                return Ok(None);
-            };
-            heads.push((directory, directory::entries(&self.space)));
-            heads.extend(
-                lists
-                    .into_iter()
-                    .map(|list| (list.head, directory::lists(&self.space))),
-            );
-        }
-        for (head, kind) in heads {
-            let end = chain::walk(store, head, kind, |name, leaf, _| {
-                named.insert(name.block);
-                let used = leaf.count().div_ceil(kind.layout.per_refinement) * kind.layout.spans;
-                named.extend((0..used).map(|index| leaf.link(index)));
-                Ok(())
-            })?;
-            if end.is_none() {
-                return Ok(None);
-            }
-        }
-        let asides = Aside::ALL.map(|aside| aside.head(&self.meta));
-        for mut link in asides.into_iter().chain([self.meta.frame]) {
-            while let Some(name) = link {
-                store.check_interrupts()?;
-                let page = store.read(name.block)?;
-                if !named.insert(name.block) || !page::opened(&page, name) {
-                    return Ok(None);
-                }
-                link = page::next(&page);
-            }
-        }
-        Ok(Some(named))
+        Ok(info)
     }
 }

@@ -53,7 +53,11 @@ fn step(
             assert_eq!(removed.kept, model.len() - dead.len());
             model.retain(|tid, _| !dead.contains(tid));
         }
-        1 => index.cleanup(store).expect("cleanup"),
+        1 => {
+            let left = index.cleanup(store).expect("cleanup");
+            assert_eq!(left, index.check(store).expect("every invariant holds"));
+            assert_eq!(left.orphan_pages, 0);
+        }
         _ => {
             let row = row(numbers, dims);
             let tid = HeapTid(

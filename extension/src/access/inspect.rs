@@ -31,6 +31,7 @@ fn lookbook_index_info(index: pg_sys::Oid) -> JsonB {
             "filter_columns": info.options.filter_columns,
             "pages": info.pages,
             "free_pages": info.free_pages,
+            "orphan_pages": info.orphan_pages,
             "bytes": info.pages * pg_sys::BLCKSZ as usize,
             "bytes_per_row": (info.pages * pg_sys::BLCKSZ as usize) / rows.max(1),
             "calibration": calibration,

@@ -3,7 +3,7 @@
 use super::columns::item_pointer;
 use super::errors::or_raise;
 use super::store::BufferStore;
-use lookbook_ann::{Index, PageStore};
+use lookbook_ann::Index;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::c_void;
 
@@ -51,15 +51,14 @@ pub(super) unsafe extern "C-unwind" fn amvacuumcleanup(
         let relation = (*info).index;
         let store = BufferStore::new(relation);
         let mut index = or_raise(Index::open(&store), relation);
-        or_raise(index.cleanup(&store), relation);
+        let found = or_raise(index.cleanup(&store), relation);
         pg_sys::IndexFreeSpaceMapVacuum(relation);
-        let found = or_raise(index.info(&store), relation);
         let had_stats = !stats.is_null();
         let stats = or_new(stats);
         if !had_stats {
             (*stats).num_index_tuples = (found.rows + found.aside_rows) as f64;
         }
-        (*stats).num_pages = or_raise(store.block_count(), relation);
+        (*stats).num_pages = found.pages as u32;
         (*stats).pages_free = found.free_pages as u32;
         stats
     }

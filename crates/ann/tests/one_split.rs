@@ -1,0 +1,221 @@
+//! One split, and one vacuum or search around it: whatever happens between any two pages of the one while the
+//! other is at work. Where more than one list is split, the stamps of one hide that another left none.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use common::*;
+use lookbook_ann::memory::MemoryStore;
+use lookbook_ann::{HeapTid, Index, Metric, Options};
+
+/// Rows of the index before the split: some 24 lists, far from the next number at which a split calibrates, too.
+const ROWS: u64 = 240;
+/// From here on rows are counted that are added until a list is one row short of a split.
+const BRINK: u64 = 10_000;
+
+/// An index one row before a list of it is split, with that row.
+struct Brink {
+    store: MemoryStore,
+    model: Model,
+    next: (HeapTid, ModelRow),
+}
+
+impl Brink {
+    /// `dims`: few give each list few neighbours, many give a list several leaves.
+    fn of(numbers: &mut Numbers, dims: usize, clouds: u64, rows: u64) -> Brink {
+        let options = Options {
+            list_rows: 16,
+            ..Options::new(dims, Metric::L2)
+        };
+        let mut store = MemoryStore::new();
+        let mut index = create(&store, &options);
+        let mut model = Model::new();
+        for number in 0.. {
+            // Those at the brink are never dead.
+            let tid = HeapTid(number + if number < rows { 0 } else { BRINK });
+            let row = ModelRow {
+                vector: Some(numbers.vector(dims, clouds)),
+                words: vec![],
+            };
+            if number >= rows {
+                let before = store.fork(false);
+                let lists = index.info(&store).expect("info").lists;
+                insert(&store, &mut index, tid, &row);
+                if index.info(&store).expect("info").lists > lists {
+                    store = before;
+                    let next = (tid, row);
+                    return Brink { store, model, next };
+                }
+            } else {
+                insert(&store, &mut index, tid, &row);
+            }
+            model.insert(tid, row);
+        }
+        unreachable!("every list is split one day")
+    }
+
+    /// As after a vacuum that was broken off: the next one needs no latch, and rows do not move.
+    fn break_off_a_vacuum(&mut self) {
+        let mut index = Index::open(&self.store).expect("open");
+        let store = &self.store;
+        let interrupted = index.bulk_delete(store, &mut |_| {
+            store.interrupt_after(Some(0));
+            false
+        });
+        store.interrupt_after(None);
+        assert!(interrupted.is_err());
+    }
+
+    fn split(&self, store: &MemoryStore) {
+        let mut index = Index::open(store).expect("open");
+        insert(store, &mut index, self.next.0, &self.next.1);
+    }
+
+    /// The rows when the split is done and `dead` ones are gone.
+    fn without(&self, dead: fn(HeapTid) -> bool) -> BTreeSet<HeapTid> {
+        let tids = self.model.keys().copied().chain([self.next.0]);
+        tids.filter(|tid| !dead(*tid)).collect()
+    }
+}
+
+/// A third of those before the brink.
+fn is_dead(tid: HeapTid) -> bool {
+    tid.0.is_multiple_of(3) && tid.0 < BRINK
+}
+
+/// Every entry, each once.
+fn entries(store: &MemoryStore, case: &str) -> BTreeSet<HeapTid> {
+    let mut index = Index::open(store).expect("open");
+    index
+        .check(store)
+        .unwrap_or_else(|error| panic!("{case}: {error}"));
+    let mut found = BTreeSet::new();
+    let mut twice = Vec::new();
+    index
+        .bulk_delete(store, &mut |tid| {
+            if !found.insert(tid) {
+                twice.push(tid);
+            }
+            false
+        })
+        .expect("reading over");
+    assert!(twice.is_empty(), "{case}: {twice:?} twice");
+    found
+}
+
+/// Reads that `work` makes.
+fn reads_of(store: &MemoryStore, work: impl FnOnce(&MemoryStore)) -> u64 {
+    let before = store.reads();
+    work(store);
+    store.reads() - before
+}
+
+fn vacuum(store: &MemoryStore) {
+    let mut index = Index::open(store).expect("open");
+    index.bulk_delete(store, &mut is_dead).expect("vacuum");
+}
+
+/// Runs `work` once for each of its pages, with `other` before the page; then `judge` gets the pages as they are.
+fn between_any_two_pages(
+    brink: &Brink,
+    work: impl Fn(&MemoryStore),
+    other: impl Fn(&MemoryStore) + 'static,
+    mut judge: impl FnMut(&MemoryStore, u64),
+) {
+    let pages = reads_of(&brink.store.fork(false), &work);
+    let other = Rc::new(other);
+    for at in 0..pages {
+        let store = brink.store.fork(true);
+        let other = other.clone();
+        store.at_read(at, move |store| other(store));
+        work(&store);
+        store.forget_action();
+        judge(&store, at);
+    }
+}
+
+#[test]
+fn a_vacuum_misses_no_dead_row_around_a_split() {
+    for seed in 0..12 {
+        let brink = Rc::new(Brink::of(&mut Numbers(90_000 + seed), 4, 1_000, ROWS));
+        let (splitter, expected) = (brink.clone(), brink.without(is_dead));
+        let mut pace = Numbers(seed);
+        between_any_two_pages(
+            &brink,
+            vacuum,
+            move |store| splitter.split(store),
+            |store, at| {
+                let case = format!("seed {seed}, page {at}");
+                assert_eq!(entries(store, &case), expected, "{case}");
+                // And after a crash at some record of it.
+                let crashed = brink.store.fork(false);
+                (0..pace.below(store.log_len() as u64) as usize)
+                    .for_each(|record| crashed.apply(store, record));
+                vacuum(&crashed);
+                let mut found = entries(&crashed, &case);
+                found.insert(brink.next.0);
+                assert_eq!(found, expected, "{case}, after a crash");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_split_copies_no_row_that_a_vacuum_takes_out_meanwhile() {
+    // One leaf; then two, the second of which tells of what was done to the first; then the first split of all, which
+    // codes the rows anew.
+    for (dims, rows) in [(4, 200), (2_000, 60), (2_000, 20)] {
+        for seed in 0..3 {
+            let mut brink = Brink::of(&mut Numbers(91_000 + seed), dims, 3, rows);
+            brink.break_off_a_vacuum();
+            let expected = brink.without(is_dead);
+            let brink = Rc::new(brink);
+            let splitter = brink.clone();
+            between_any_two_pages(
+                &brink,
+                move |store| splitter.split(store),
+                vacuum,
+                |store, at| {
+                    let case = format!("{dims} dimensions, {rows} rows, seed {seed}, page {at}");
+                    assert_eq!(entries(store, &case), expected, "{case}");
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn a_search_loses_and_doubles_no_row_around_a_split() {
+    let mut records = 0;
+    for seed in 0..12 {
+        let mut numbers = Numbers(92_000 + seed);
+        let brink = Rc::new(Brink::of(&mut numbers, 4, 1_000, ROWS));
+        let query = numbers.vector(4, 1_000);
+        let found = RefCell::new(BTreeSet::new());
+        let recall = if seed % 2 == 0 { 0.9 } else { 1.0 };
+        let work = |store: &MemoryStore| {
+            let index = Index::open(store).expect("open");
+            let mut search = search(store, &index, Some(&query), recall, vec![]);
+            // Each row once is what `drain` asserts.
+            let rows = drain(&mut search, &brink.model, Metric::L2, Some(&query));
+            *found.borrow_mut() = rows.iter().map(|row| row.tid).collect();
+        };
+        let splitter = brink.clone();
+        between_any_two_pages(
+            &brink,
+            work,
+            move |store| splitter.split(store),
+            |store, at| {
+                for tid in brink.model.keys() {
+                    let case = format!("seed {seed}, page {at}");
+                    assert!(found.borrow().contains(tid), "{case}: {tid:?} is lost");
+                }
+                records += store.log_len();
+            },
+        );
+    }
+    assert!(records > 0);
+}
