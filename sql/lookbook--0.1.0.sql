@@ -643,7 +643,8 @@ END $$;
 INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx, grantees, shipped)
   SELECT m.name, m.kind, m.sha256, m.manifest, m.onnx, '{public}', true FROM lookbook_shipped_models() AS m;
 INSERT INTO lookbook_default_model (kind, shipped, name)
-  SELECT m.kind, true, m.name FROM lookbook_model AS m WHERE m.name IN ('garment-detector', 'garment-embedder');
+  SELECT m.kind, true, m.name FROM lookbook_model AS m
+  WHERE m.name IN ('garment-detector', 'garment-embedder', 'full-front-pose');
 
 SELECT pg_catalog.pg_extension_config_dump('lookbook_model', 'WHERE NOT shipped');
 SELECT pg_catalog.pg_extension_config_dump('lookbook_default_model', 'WHERE NOT shipped');
@@ -676,6 +677,19 @@ AS 'MODULE_PATHNAME', 'detect_garments_wrapper' LANGUAGE c STABLE PARALLEL SAFE
 COST 200000 ROWS 3;
 COMMENT ON FUNCTION detect_garments(bytea, text) IS
   'Garments in an image, boxes in pixels of the upright photo, each with the embedding of its crop; no rows when none is found';
+
+CREATE FUNCTION garment_keypoints(image bytea, model text DEFAULT NULL)
+RETURNS TABLE (name text, x real, y real, score real)
+AS 'MODULE_PATHNAME', 'garment_keypoints_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 100000 ROWS 17;
+COMMENT ON FUNCTION garment_keypoints(bytea, text) IS
+  'The 17 key points (COCO) of the person in an image, in pixels of the upright photo, with the score of each';
+
+CREATE FUNCTION is_full_front_pose(image bytea, model text DEFAULT NULL) RETURNS boolean
+AS 'MODULE_PATHNAME', 'is_full_front_pose_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 100000;
+COMMENT ON FUNCTION is_full_front_pose(bytea, text) IS
+  'Whether nose, an eye, a hip and an ankle of the person in an image are seen, each with a score above 0.5';
 
 -- What this connection has loaded and computed so far; for tests and for watching.
 CREATE FUNCTION lookbook_session_stats()

@@ -6,14 +6,13 @@
 use image::{Rgb, RgbImage};
 
 use crate::cancel::Cancel;
-use crate::detector::Detector;
 use crate::device::{Device, SessionOptions};
-use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::manifest::Manifest;
-use crate::manifest_parts::{Kind, Output};
-use crate::model::{Batch, Model, mismatch};
-use crate::photo::Photo;
+use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Kind, Output, PoseOutput};
+use crate::model::mismatch;
+use crate::opened::{KindOutput, Opened};
+use crate::photo::{Photo, View};
 use crate::session::Runtime;
 
 /// What a check found out about a sound model.
@@ -49,28 +48,13 @@ pub fn check_model_with(
     onnx: &[u8],
     cancel: &Cancel,
 ) -> Result<ModelReport, Error> {
-    let options = SessionOptions {
-        device: Device::Cpu,
-        threads: 1,
-    };
     let photo = Photo::from_pixels(picture());
-    let batched = |model: &Model| match model.batch() {
-        Batch::Dynamic => true,
-        Batch::Fixed(size) => size > 1,
-        Batch::Absent => false,
-    };
     match manifest.output() {
         Output::Embedder(output) => {
-            let mut embedder = Embedder::open(runtime, manifest.clone(), onnx, &options)?;
-            embedder.set_cancel(cancel);
-            let batched = batched(embedder.model());
+            let (mut embedder, mut report) =
+                open::<EmbedderOutput>(runtime, manifest, onnx, cancel)?;
+            let vectors = embedder.embed(&views(&photo, &report))?;
             // Two at once show whether a batch axis that claims to be dynamic is.
-            let views = if batched {
-                vec![photo.whole(); 2]
-            } else {
-                vec![photo.whole()]
-            };
-            let vectors = embedder.embed(&views)?;
             if vectors.len() == 2 && !agree(&vectors[0], &vectors[1]) {
                 return Err(mismatch(
                     manifest,
@@ -81,30 +65,45 @@ pub fn check_model_with(
                     ),
                 ));
             }
-            let dimensions = Some(embedder.dimensions());
-            Ok(ModelReport {
-                kind: Kind::Embedder,
-                dimensions,
-                batched,
-            })
+            report.dimensions = Some(embedder.dimensions());
+            Ok(report)
         }
         Output::Detector(_) => {
-            let mut detector = Detector::open(runtime, manifest.clone(), onnx, &options)?;
-            detector.set_cancel(cancel);
-            let batched = batched(detector.model());
-            let views = if batched {
-                vec![photo.whole(); 2]
-            } else {
-                vec![photo.whole()]
-            };
-            detector.check_boxes(&views)?;
-            Ok(ModelReport {
-                kind: Kind::Detector,
-                dimensions: None,
-                batched,
-            })
+            let (mut detector, report) = open::<DetectorOutput>(runtime, manifest, onnx, cancel)?;
+            detector.check_boxes(&views(&photo, &report))?;
+            Ok(report)
+        }
+        Output::Pose(_) => {
+            let (mut estimator, report) = open::<PoseOutput>(runtime, manifest, onnx, cancel)?;
+            estimator.estimate(&views(&photo, &report))?;
+            Ok(report)
         }
     }
+}
+
+fn open<O: KindOutput>(
+    runtime: &Runtime,
+    manifest: &Manifest,
+    onnx: &[u8],
+    cancel: &Cancel,
+) -> Result<(Opened<O>, ModelReport), Error> {
+    let options = SessionOptions {
+        device: Device::Cpu,
+        threads: 1,
+    };
+    let mut opened = Opened::<O>::open(runtime, manifest.clone(), onnx, &options)?;
+    opened.set_cancel(cancel);
+    let report = ModelReport {
+        kind: O::KIND,
+        dimensions: None,
+        batched: opened.batch_size() > 1,
+    };
+    Ok((opened, report))
+}
+
+/// The photo, twice if one run can take several.
+fn views<'a>(photo: &'a Photo, report: &ModelReport) -> Vec<View<'a>> {
+    vec![photo.whole(); if report.batched { 2 } else { 1 }]
 }
 
 /// Equal but for the rounding of a different order of additions.

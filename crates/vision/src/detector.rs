@@ -4,17 +4,14 @@
 //! suppression, groups, mapping back to the photo. What each family's numbers mean is in
 //! `families.rs`.
 
-use crate::cancel::Cancel;
-use crate::device::SessionOptions;
 use crate::error::Error;
 use crate::families::{RawBox, read_family};
 use crate::geometry::{BoundingBox, Geometry};
-use crate::manifest::Manifest;
-use crate::manifest_parts::{DetectorOutput, Family, Group, Output};
-use crate::model::{Model, mismatch};
+use crate::manifest_parts::{DetectorOutput, Family, Group};
+use crate::model::mismatch;
+use crate::opened::Opened;
 use crate::photo::View;
-use crate::preprocess::{Preprocessor, Tensor};
-use crate::session::Runtime;
+use crate::preprocess::Tensor;
 use crate::tensors::OutputTensor;
 
 /// Boxes that enter suppression at most, best first: it compares pairs, and a photo has tens.
@@ -37,71 +34,20 @@ pub struct Detection {
 }
 
 /// A garment detector, ready to run.
-#[derive(Debug)]
-pub struct Detector {
-    model: Model,
-    output: DetectorOutput,
-}
+pub type Detector = Opened<DetectorOutput>;
 
 impl Detector {
-    /// Opens a model of kind `detector`.
-    ///
-    /// # Errors
-    /// As [`crate::Embedder::open`].
-    pub fn open(
-        runtime: &Runtime,
-        manifest: Manifest,
-        onnx: &[u8],
-        options: &SessionOptions,
-    ) -> Result<Self, Error> {
-        let Output::Detector(output) = manifest.output().clone() else {
-            return Err(Error::ManifestInvalid {
-                key: "kind".to_owned(),
-                reason: format!(
-                    "model \"{}\" is an {}; expected a detector",
-                    manifest.name(),
-                    manifest.kind()
-                ),
-            });
-        };
-        Ok(Self {
-            model: Model::open(runtime, manifest, onnx, options)?,
-            output,
-        })
+    /// The labels that can come back, with their groups.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, Group)> {
+        let labels = self.output.labels.iter();
+        labels.filter_map(|label| Some((label.name.as_str(), label.group?)))
     }
 
-    /// What the model runs on: `CPU` or `CUDA`.
-    pub fn provider(&self) -> &str {
-        self.model.provider()
-    }
-
-    /// The model's manifest.
-    pub fn manifest(&self) -> &Manifest {
-        self.model.manifest()
-    }
-
-    /// Photos that go into one run.
-    pub fn batch_size(&self) -> usize {
-        self.model.chunk_size()
-    }
-
-    /// Lets `cancel` stop the runs of this detector.
-    pub fn set_cancel(&mut self, cancel: &Cancel) {
-        self.model.set_cancel(cancel);
-    }
-
-    /// What turns views into this model's input, on any thread.
-    pub fn preprocessor(&self) -> Preprocessor {
-        self.model.preprocessor().clone()
-    }
-
-    pub(crate) fn longest_side(&self) -> u32 {
-        let input = self.model.manifest().input();
-        input.width.max(input.height)
-    }
-
-    pub(crate) fn model(&self) -> &Model {
-        &self.model
+    /// Takes other limits than the manifest's, to measure the model: the lowest score kept, and the most
+    /// garments of a photo.
+    pub fn limit(&mut self, score_threshold: f64, max_detections: usize) {
+        self.output.score_threshold = score_threshold;
+        self.output.max_detections = max_detections;
     }
 
     /// The garments of each view, best score first.
@@ -110,30 +56,24 @@ impl Detector {
     /// [`Error::Cancelled`]; [`Error::Inference`]; [`Error::ModelMismatch`] when the outputs are not
     /// what the manifest says.
     pub fn detect(&mut self, views: &[View<'_>]) -> Result<Vec<Vec<Detection>>, Error> {
-        let preprocessor = self.preprocessor();
-        let mut found = Vec::with_capacity(views.len());
-        for chunk in views.chunks(self.model.chunk_size()) {
-            let tensors: Vec<Tensor> = chunk
-                .iter()
-                .map(|view| preprocessor.prepare(view))
-                .collect();
-            found.extend(self.detect_prepared(&tensors)?);
-        }
-        Ok(found)
+        self.run_views(views, Self::read_detections)
     }
 
     /// The garments of each prepared tensor, in order; see [`Detector::detect`].
     pub fn detect_prepared(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<Detection>>, Error> {
-        let mut found = Vec::with_capacity(tensors.len());
-        for chunk in tensors.chunks(self.model.chunk_size()) {
-            let refs: Vec<&Tensor> = chunk.iter().collect();
-            let outputs = self.model.run(&refs)?;
-            let raw = self.read(&outputs, chunk.len())?;
-            for (boxes, tensor) in raw.into_iter().zip(chunk) {
-                found.push(self.select(boxes, tensor.geometry()));
-            }
-        }
-        Ok(found)
+        self.run_prepared(tensors, Self::read_detections)
+    }
+
+    fn read_detections(
+        &self,
+        outputs: &[OutputTensor],
+        tensors: &[Tensor],
+    ) -> Result<Vec<Vec<Detection>>, Error> {
+        let raw = self.read(outputs, tensors.len())?;
+        let photos = raw.into_iter().zip(tensors);
+        Ok(photos
+            .map(|(boxes, tensor)| self.select(boxes, tensor.geometry()))
+            .collect())
     }
 
     /// The raw boxes of each photo in input pixels.
@@ -149,14 +89,9 @@ impl Detector {
 
     /// Runs the model and checks that its boxes could be boxes, whatever their scores.
     pub(crate) fn check_boxes(&mut self, views: &[View<'_>]) -> Result<(), Error> {
-        let preprocessor = self.preprocessor();
-        let tensors: Vec<Tensor> = views
-            .iter()
-            .map(|view| preprocessor.prepare(view))
-            .collect();
-        let refs: Vec<&Tensor> = tensors.iter().collect();
-        let outputs = self.model.run(&refs)?;
-        let raw = self.read(&outputs, views.len())?;
+        let raw = self.run_views(views, |detector, outputs, tensors| {
+            detector.read(outputs, tensors.len())
+        })?;
         let input = self.manifest().input();
         let far = input.width.max(input.height) as f32 * IMPLAUSIBLY_FAR;
         let lies_far = |b: &BoundingBox| [b.x1, b.y1, b.x2, b.y2].iter().any(|v| v.abs() > far);

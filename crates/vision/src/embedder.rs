@@ -3,89 +3,21 @@
 //! Owns reading an embedder's output: checking its shape, pooling a feature map, normalising. A
 //! vector that leaves is finite and has the manifest's length.
 
-use crate::cancel::Cancel;
-use crate::device::SessionOptions;
 use crate::error::Error;
-use crate::manifest::Manifest;
-use crate::manifest_parts::{EmbedderOutput, Layout, Output, Pool};
-use crate::model::{Model, mismatch};
+use crate::manifest_parts::{EmbedderOutput, Layout, Pool};
+use crate::model::mismatch;
+use crate::opened::Opened;
 use crate::photo::View;
-use crate::preprocess::{Preprocessor, Tensor};
-use crate::session::Runtime;
+use crate::preprocess::Tensor;
 use crate::tensors::{OutputTensor, OutputValues};
 
 /// An image embedder, ready to run.
-#[derive(Debug)]
-pub struct Embedder {
-    model: Model,
-    output: EmbedderOutput,
-}
+pub type Embedder = Opened<EmbedderOutput>;
 
 impl Embedder {
-    /// Opens a model of kind `embedder`.
-    ///
-    /// # Errors
-    /// Digest, ONNX file, declared inputs and outputs, and device are checked; see the `Model*`,
-    /// [`Error::ProviderUnavailable`] and [`Error::ManifestInvalid`] variants.
-    pub fn open(
-        runtime: &Runtime,
-        manifest: Manifest,
-        onnx: &[u8],
-        options: &SessionOptions,
-    ) -> Result<Self, Error> {
-        let Output::Embedder(output) = manifest.output().clone() else {
-            return Err(Error::ManifestInvalid {
-                key: "kind".to_owned(),
-                reason: format!(
-                    "model \"{}\" is a {}; expected an embedder",
-                    manifest.name(),
-                    manifest.kind()
-                ),
-            });
-        };
-        Ok(Self {
-            model: Model::open(runtime, manifest, onnx, options)?,
-            output,
-        })
-    }
-
     /// Length of the vectors.
     pub fn dimensions(&self) -> usize {
         self.output.dimensions
-    }
-
-    /// What the model runs on: `CPU` or `CUDA`.
-    pub fn provider(&self) -> &str {
-        self.model.provider()
-    }
-
-    /// The model's manifest.
-    pub fn manifest(&self) -> &Manifest {
-        self.model.manifest()
-    }
-
-    /// Photos that go into one run.
-    pub fn batch_size(&self) -> usize {
-        self.model.chunk_size()
-    }
-
-    /// Lets `cancel` stop the runs of this embedder.
-    pub fn set_cancel(&mut self, cancel: &Cancel) {
-        self.model.set_cancel(cancel);
-    }
-
-    /// What turns views into this model's input, on any thread.
-    pub fn preprocessor(&self) -> Preprocessor {
-        self.model.preprocessor().clone()
-    }
-
-    pub(crate) fn longest_side(&self) -> u32 {
-        let input = self.model.manifest().input();
-        input.width.max(input.height)
-    }
-
-    pub(crate) fn model(&self) -> &Model {
-        &self.model
     }
 
     /// One vector per view, in order.
@@ -94,30 +26,16 @@ impl Embedder {
     /// [`Error::Cancelled`]; [`Error::Inference`]; [`Error::ModelMismatch`] when the output is not
     /// what the manifest says.
     pub fn embed(&mut self, views: &[View<'_>]) -> Result<Vec<Vec<f32>>, Error> {
-        let preprocessor = self.preprocessor();
-        let mut vectors = Vec::with_capacity(views.len());
-        for chunk in views.chunks(self.model.chunk_size()) {
-            let tensors: Vec<Tensor> = chunk
-                .iter()
-                .map(|view| preprocessor.prepare(view))
-                .collect();
-            vectors.extend(self.embed_prepared(&tensors)?);
-        }
-        Ok(vectors)
+        self.run_views(views, Self::read)
     }
 
     /// One vector per prepared tensor, in order; see [`Embedder::embed`].
     pub fn embed_prepared(&mut self, tensors: &[Tensor]) -> Result<Vec<Vec<f32>>, Error> {
-        let mut vectors = Vec::with_capacity(tensors.len());
-        for chunk in tensors.chunks(self.model.chunk_size()) {
-            let chunk: Vec<&Tensor> = chunk.iter().collect();
-            let outputs = self.model.run(&chunk)?;
-            vectors.extend(self.read(&outputs, chunk.len())?);
-        }
-        Ok(vectors)
+        self.run_prepared(tensors, Self::read)
     }
 
-    fn read(&self, outputs: &[OutputTensor], count: usize) -> Result<Vec<Vec<f32>>, Error> {
+    fn read(&self, outputs: &[OutputTensor], tensors: &[Tensor]) -> Result<Vec<Vec<f32>>, Error> {
+        let count = tensors.len();
         let name = &self.output.name;
         let refuse =
             |reason: String| mismatch(self.manifest(), format!("output \"{name}\" {reason}"));

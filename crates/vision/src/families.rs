@@ -216,30 +216,30 @@ fn read_torchvision(
     Ok(vec![all.collect::<Result<_, String>>()?])
 }
 
-fn floats<'a>(name: &str, tensor: &'a OutputTensor) -> Result<&'a [f32], String> {
+pub(crate) fn floats<'a>(name: &str, tensor: &'a OutputTensor) -> Result<&'a [f32], String> {
     match &tensor.values {
         OutputValues::Float(values) => Ok(values),
         OutputValues::Integer(_) => Err(format!("output \"{name}\" has integers; expected floats")),
     }
 }
 
-fn shape_error(name: &str, tensor: &OutputTensor, expected: &str) -> String {
+pub(crate) fn shape_error(name: &str, tensor: &OutputTensor, expected: &str) -> String {
     format!(
         "output \"{name}\" has shape {:?}; expected {expected}",
         tensor.shape
     )
 }
 
-fn finite(name: &str, values: &[f32]) -> Result<(), String> {
+pub(crate) fn finite(name: &str, values: &[f32]) -> Result<(), String> {
     match values.iter().find(|value| !value.is_finite()) {
         Some(value) => Err(format!(
-            "output \"{name}\" has {value} where a box should be"
+            "output \"{name}\" has {value} where a place should be"
         )),
         None => Ok(()),
     }
 }
 
-fn probability(name: &str, score: f32) -> Result<f32, String> {
+pub(crate) fn probability(name: &str, score: f32) -> Result<f32, String> {
     if (-SCORE_SLACK..=1.0 + SCORE_SLACK).contains(&score) {
         return Ok(score.clamp(0.0, 1.0));
     }

@@ -102,18 +102,25 @@ pub struct Geometry {
 impl Geometry {
     /// A box in input pixels as a box of the photo, clipped to the view.
     pub fn to_photo(&self, input: BoundingBox) -> BoundingBox {
-        let x = |value: f32| {
-            ((f64::from(value) - self.offset.0) / self.scale.0 + f64::from(self.view.x1)) as f32
+        let (x1, y1) = self.mapped(input.x1, input.y1);
+        let (x2, y2) = self.mapped(input.x2, input.y2);
+        BoundingBox { x1, y1, x2, y2 }.clipped_to(&self.view)
+    }
+
+    /// A point in input pixels as a point of the photo, moved into the view.
+    pub fn point_to_photo(&self, x: f32, y: f32) -> (f32, f32) {
+        let (x, y) = self.mapped(x, y);
+        let view = &self.view;
+        (x.clamp(view.x1, view.x2), y.clamp(view.y1, view.y2))
+    }
+
+    fn mapped(&self, x: f32, y: f32) -> (f32, f32) {
+        let back = |value: f32, offset: f64, scale: f64, origin: f32| {
+            ((f64::from(value) - offset) / scale + f64::from(origin)) as f32
         };
-        let y = |value: f32| {
-            ((f64::from(value) - self.offset.1) / self.scale.1 + f64::from(self.view.y1)) as f32
-        };
-        BoundingBox {
-            x1: x(input.x1),
-            y1: y(input.y1),
-            x2: x(input.x2),
-            y2: y(input.y2),
-        }
-        .clipped_to(&self.view)
+        (
+            back(x, self.offset.0, self.scale.0, self.view.x1),
+            back(y, self.offset.1, self.scale.1, self.view.y1),
+        )
     }
 }

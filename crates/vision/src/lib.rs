@@ -1,11 +1,11 @@
-//! Photos in, garments and vectors out.
+//! Photos in, garments, vectors and poses out.
 //!
 //! Owns decoding of hostile image files, manifest-driven preprocessing, ONNX sessions, the families
-//! of detector output, and the crop rule. Knows nothing of PostgreSQL or of catalogues: the
+//! of detector and pose output, and the crop rule. Knows nothing of PostgreSQL or of catalogues: the
 //! extension and the loader call the same [`garments`], so their vectors agree by construction.
 //!
 //! ```text
-//! bytes -> decode -> Photo -> View -> Preprocessor -> Tensor -> Session -> Detection | vector
+//! bytes -> decode -> Photo -> View -> Preprocessor -> Tensor -> Session -> Detection | vector | Pose
 //! ```
 #![forbid(unsafe_code)]
 
@@ -26,8 +26,10 @@ mod manifest_parts;
 mod manifest_rules;
 mod model;
 mod onnx;
+mod opened;
 mod photo;
 mod pipeline;
+mod pose;
 mod preprocess;
 mod quiet;
 mod session;
@@ -44,10 +46,13 @@ pub use error::{Error, ErrorCode};
 pub use geometry::{BoundingBox, CROP_MARGIN, Geometry};
 pub use manifest::{Manifest, sha256_hex};
 pub use manifest_parts::{
-    Colour, DetectorOutput, Dtype, EmbedderOutput, Family, Filter, Group, Input, Kind, Label,
-    Layout, Output, OutputNames, Pool, Resize,
+    Activation, Colour, DetectorOutput, Dtype, EmbedderOutput, Family, Filter, Group,
+    HeatmapsNames, HeatmapsOutput, Input, Kind, Label, Layout, MovenetOutput, Output, OutputNames,
+    Pool, PoseOutput, Resize,
 };
+pub use opened::{KindOutput, Opened};
 pub use photo::{Photo, View};
-pub use pipeline::{Garment, decode_side, garments};
+pub use pipeline::{Garment, decode_side, decode_side_alone, garments};
+pub use pose::{KEYPOINT_NAMES, Keypoint, Pose, PoseEstimator};
 pub use preprocess::{Preprocessor, Tensor};
 pub use session::Runtime;

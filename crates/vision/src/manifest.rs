@@ -53,12 +53,7 @@ impl Manifest {
         let output = match document.kind {
             Kind::Embedder => Output::Embedder(read_output(document.output)?),
             Kind::Detector => Output::Detector(read_output(document.output)?),
-            Kind::Pose => {
-                return Err(invalid(
-                    "kind",
-                    "pose models are not read by this version; expected \"embedder\" or \"detector\"",
-                ));
-            }
+            Kind::Pose => Output::Pose(read_output(document.output)?),
         };
         if document.format != 1 {
             return Err(invalid(
@@ -88,6 +83,7 @@ impl Manifest {
         let output = match &self.output {
             Output::Embedder(output) => serde_json::to_value(output),
             Output::Detector(output) => serde_json::to_value(output),
+            Output::Pose(output) => serde_json::to_value(output),
         };
         let document = Document {
             format: 1,
@@ -109,6 +105,7 @@ impl Manifest {
         match self.output {
             Output::Embedder(_) => Kind::Embedder,
             Output::Detector(_) => Kind::Detector,
+            Output::Pose(_) => Kind::Pose,
         }
     }
 

@@ -75,6 +75,15 @@ pub enum Dtype {
     F16,
     /// Unsigned byte: the pixels as they are.
     U8,
+    /// 32-bit integer: the pixels as they are, 0 to 255.
+    I32,
+}
+
+impl Dtype {
+    /// Whether pixels go in unchanged.
+    pub fn takes_pixels(self) -> bool {
+        matches!(self, Self::U8 | Self::I32)
+    }
 }
 
 /// Order of the colour channels.
@@ -136,13 +145,13 @@ pub struct Input {
     /// Fill of a letterbox, 0 to 255, in the order of `colour`. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad: Option<[u8; 3]>,
-    /// Factor of the pixel, default 1/255. Absent for `u8`.
+    /// Factor of the pixel, default 1/255. Absent for `u8` and `i32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
-    /// Subtracted after scaling, default 0. Absent for `u8`.
+    /// Subtracted after scaling, default 0. Absent for `u8` and `i32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean: Option<[f64; 3]>,
-    /// Divides at last, default 1. Absent for `u8`.
+    /// Divides at last, default 1. Absent for `u8` and `i32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
 }
@@ -267,6 +276,66 @@ pub struct DetectorOutput {
     pub max_detections: usize,
 }
 
+/// Output of a pose model; its points are COCO's 17 in COCO's order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "snake_case")]
+pub enum PoseOutput {
+    /// `[N, 1, 17, 3]`: y and x in shares of the input, and the score.
+    Movenet(MovenetOutput),
+    /// Heat maps, and offsets from their cells (PoseNet, one person).
+    Heatmaps(HeatmapsOutput),
+}
+
+/// Output of a pose model of family `movenet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovenetOutput {
+    /// Name of the ONNX output.
+    pub name: String,
+}
+
+/// Output of a pose model of family `heatmaps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeatmapsOutput {
+    /// Names of the outputs.
+    pub names: HeatmapsNames,
+    /// Input pixels from one cell to the next.
+    pub stride: u32,
+    /// What makes scores of the heat; default none.
+    #[serde(default, skip_serializing_if = "Activation::is_none")]
+    pub activation: Activation,
+}
+
+/// Names of the ONNX outputs of family `heatmaps`, whose axes have the order of the input's layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeatmapsNames {
+    /// One map for each point.
+    pub heatmaps: String,
+    /// Two maps for each point, in input pixels: all of y, then all of x. Without them a point lies in
+    /// the middle of its cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<String>,
+}
+
+/// What makes scores of a model's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// They are scores.
+    #[default]
+    None,
+    /// 1 / (1 + e^−x).
+    Sigmoid,
+}
+
+impl Activation {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// What the model gives, by kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
@@ -274,4 +343,6 @@ pub enum Output {
     Embedder(EmbedderOutput),
     /// Boxes.
     Detector(DetectorOutput),
+    /// Key points.
+    Pose(PoseOutput),
 }

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{
-    DetectorOutput, Dtype, EmbedderOutput, Family, Input, Label, Output, OutputNames,
+    DetectorOutput, EmbedderOutput, Family, Input, Label, Output, OutputNames, PoseOutput,
 };
 
 /// Dimensions of the SQL type `embedding`.
@@ -34,6 +34,7 @@ impl Manifest {
         match self.output() {
             Output::Embedder(output) => check_embedder(output),
             Output::Detector(output) => check_detector(output),
+            Output::Pose(output) => check_pose(output),
         }
     }
 }
@@ -79,7 +80,7 @@ fn check_input(input: &Input) -> Result<(), Error> {
     check_text("input.name", &input.name, 255)?;
     check_range("input.width", input.width, 1, MAX_SIDE)?;
     check_range("input.height", input.height, 1, MAX_SIDE)?;
-    if input.dtype == Dtype::U8 {
+    if input.dtype.takes_pixels() {
         for (key, present) in [
             ("input.scale", input.scale.is_some()),
             ("input.mean", input.mean.is_some()),
@@ -88,7 +89,7 @@ fn check_input(input: &Input) -> Result<(), Error> {
             if present {
                 return refuse(
                     key,
-                    "must be absent for dtype u8, which takes pixels as they are",
+                    "must be absent for dtypes u8 and i32, which take pixels as they are",
                 );
             }
         }
@@ -133,6 +134,19 @@ fn check_detector(output: &DetectorOutput) -> Result<(), Error> {
         1,
         MAX_DETECTIONS,
     )
+}
+
+fn check_pose(output: &PoseOutput) -> Result<(), Error> {
+    match output {
+        PoseOutput::Movenet(output) => check_text("output.name", &output.name, 255),
+        PoseOutput::Heatmaps(output) => {
+            check_text("output.names.heatmaps", &output.names.heatmaps, 255)?;
+            if let Some(name) = &output.names.offsets {
+                check_text("output.names.offsets", name, 255)?;
+            }
+            check_range("output.stride", output.stride, 1, MAX_SIDE)
+        }
+    }
 }
 
 fn check_names(family: Family, names: &OutputNames) -> Result<(), Error> {

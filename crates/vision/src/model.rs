@@ -1,4 +1,4 @@
-//! What embedder and detector share: a session that matches its manifest, fed in batches.
+//! What stands behind every kind of model: a session that matches its manifest, fed in batches.
 //!
 //! Owns the check of declared inputs against the manifest and the batch axis. Photos go in as
 //! [`Tensor`]s in any number; outputs come back chunk by chunk.
@@ -9,7 +9,7 @@ use crate::cancel::Cancel;
 use crate::device::SessionOptions;
 use crate::error::Error;
 use crate::manifest::Manifest;
-use crate::manifest_parts::{Dtype, Family, Layout, Output};
+use crate::manifest_parts::{Dtype, Family, Layout, Output, PoseOutput};
 use crate::preprocess::{Preprocessor, Tensor, TensorData};
 use crate::session::{Runtime, Session};
 use crate::tensors::{Element, InputValues, OutputTensor, Port};
@@ -78,10 +78,6 @@ impl Model {
         self.session.provider()
     }
 
-    pub(crate) fn batch(&self) -> Batch {
-        self.batch
-    }
-
     pub(crate) fn set_cancel(&mut self, cancel: &Cancel) {
         self.session.set_cancel(cancel);
     }
@@ -139,6 +135,13 @@ impl Model {
                 });
                 self.session.run(InputValues::U8(&values), &shape, &names)
             }
+            Dtype::I32 => {
+                let values = joined(&data, length, |data| match data {
+                    TensorData::I32(values) => values,
+                    _ => &[],
+                });
+                self.session.run(InputValues::I32(&values), &shape, &names)
+            }
         }
     }
 }
@@ -184,6 +187,13 @@ fn wanted(manifest: &Manifest) -> Vec<(&'static str, &str)> {
             );
             all
         }
+        Output::Pose(PoseOutput::Movenet(output)) => vec![("output.name", output.name.as_str())],
+        Output::Pose(PoseOutput::Heatmaps(output)) => {
+            let offsets = output.names.offsets.as_deref();
+            let mut all = vec![("output.names.heatmaps", output.names.heatmaps.as_str())];
+            all.extend(offsets.map(|name| ("output.names.offsets", name)));
+            all
+        }
     }
 }
 
@@ -207,6 +217,7 @@ fn check_input(manifest: &Manifest, ports: &[Port]) -> Result<Batch, Error> {
         Dtype::F32 => Element::F32,
         Dtype::F16 => Element::F16,
         Dtype::U8 => Element::U8,
+        Dtype::I32 => Element::I32,
     };
     if port.element != expected {
         return refuse(format!(

@@ -7,6 +7,7 @@ use crate::detector::Detector;
 use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::geometry::BoundingBox;
+use crate::opened::Opened;
 use crate::photo::Photo;
 
 /// One garment of a photo.
@@ -55,6 +56,12 @@ pub fn garments(
 
 /// Longest side that keeps a garment crop sharp: see [`decode_side`].
 const PIPELINE_SIDE: u32 = 1_024;
+
+/// The longest side to ask [`crate::decode`] for when one detector or pose model alone looks at the
+/// photo: that of a pipeline, so that it sees what it sees in one, where a photo is decoded once.
+pub fn decode_side_alone<O>(model: &Opened<O>) -> u32 {
+    PIPELINE_SIDE.max(model.longest_side())
+}
 
 /// The longest side to ask [`crate::decode`] for.
 ///

@@ -37,6 +37,7 @@ pub(crate) enum TensorData {
     F32(Vec<f32>),
     F16(Vec<f16>),
     U8(Vec<u8>),
+    I32(Vec<i32>),
 }
 
 impl Tensor {
@@ -46,6 +47,7 @@ impl Tensor {
             TensorData::F32(values) => values.clone(),
             TensorData::F16(values) => values.iter().map(|half| half.to_f32()).collect(),
             TensorData::U8(values) => values.iter().map(|&byte| byte.into()).collect(),
+            TensorData::I32(values) => values.iter().map(|&value| value as f32).collect(),
         }
     }
 
@@ -87,6 +89,7 @@ impl Preprocessor {
                 f16::from_f32(tables[c][usize::from(byte)])
             })),
             Dtype::U8 => TensorData::U8(self.arrange(&canvas, |_, byte| byte)),
+            Dtype::I32 => TensorData::I32(self.arrange(&canvas, |_, byte| byte.into())),
         };
         Tensor {
             data,

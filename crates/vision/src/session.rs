@@ -224,6 +224,9 @@ impl Session {
             InputValues::U8(values) => {
                 TensorRef::from_array_view((shape, values)).map(|t| t.into_dyn())
             }
+            InputValues::I32(values) => {
+                TensorRef::from_array_view((shape, values)).map(|t| t.into_dyn())
+            }
         }
         .map_err(|error| failed(error.message().to_owned()))?;
         let options =

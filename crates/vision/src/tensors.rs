@@ -42,6 +42,7 @@ pub(crate) enum InputValues<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     U8(&'a [u8]),
+    I32(&'a [i32]),
 }
 
 /// The values of one output; f16 becomes f32, i32 becomes i64.

@@ -26,6 +26,25 @@ fn detector() -> Value {
     )
 }
 
+fn movenet() -> Value {
+    document(
+        "c",
+        "pose",
+        b"onnx",
+        json!({"family": "movenet", "name": "points"}),
+    )
+}
+
+fn heatmaps() -> Value {
+    let names = json!({"heatmaps": "heat", "offsets": "offsets"});
+    document(
+        "d",
+        "pose",
+        b"onnx",
+        json!({"family": "heatmaps", "names": names, "stride": 8, "activation": "sigmoid"}),
+    )
+}
+
 fn parse(document: &Value) -> Result<Manifest, Error> {
     Manifest::from_json(&document.to_string())
 }
@@ -52,7 +71,7 @@ fn documents_survive_a_round_trip() {
     let full = with(full, "/input/std", json!([0.229, 0.224, 0.225]));
     let full = with(full, "/input/pad", json!([114, 114, 114]));
     let full = with(full, "/input/scale", json!(0.003_921_568_627_450_98));
-    for document in [embedder(), detector(), full] {
+    for document in [embedder(), detector(), full, movenet(), heatmaps()] {
         let manifest = parse(&document).unwrap();
         let again: Value = serde_json::from_str(&manifest.to_json()).unwrap();
         assert_eq!(again, document);
@@ -74,7 +93,7 @@ fn what_is_out_of_range_is_named() {
         ("/name", json!(""), "name", "1 to 63"),
         ("/version", json!(""), "version", "1 to 2000"),
         ("/kind", json!("oracle"), "kind", "embedder"),
-        ("/kind", json!("pose"), "kind", "pose models"),
+        ("/kind", json!("pose"), "output", "family"),
         ("/sha256", json!("ABC"), "sha256", "64 lower-case hex"),
         ("/licence", json!("absent"), "licence", "missing"),
         ("/surprise", json!(1), "surprise", "unknown field"),
@@ -172,10 +191,24 @@ fn what_is_out_of_range_is_named() {
             "1 to 1000",
         ),
     ];
+    let poses = [
+        ("/output/family", json!("openpose"), "output", "movenet"),
+        ("/output/stride", json!(0), "output.stride", "1 to 4096"),
+        ("/output/stride", json!("absent"), "output", "stride"),
+        ("/output/keypoints", json!(17), "output", "unknown field"),
+        ("/output/activation", json!("relu"), "output", "sigmoid"),
+        (
+            "/output/names/heatmaps",
+            json!(""),
+            "output.names.heatmaps",
+            "1 to 255",
+        ),
+    ];
     let cases = embedders
         .into_iter()
         .map(|case| (embedder(), case))
-        .chain(detectors.into_iter().map(|case| (detector(), case)));
+        .chain(detectors.into_iter().map(|case| (detector(), case)))
+        .chain(poses.into_iter().map(|case| (heatmaps(), case)));
     for (document, (pointer, value, key, part)) in cases {
         let error = parse(&with(document, pointer, value.clone())).unwrap_err();
         assert_eq!(error.code(), ErrorCode::ManifestInvalid);
@@ -196,20 +229,22 @@ fn what_is_out_of_range_is_named() {
 
 #[test]
 fn bytes_take_no_normalising() {
-    let bytes = with(embedder(), "/input/dtype", json!("u8"));
-    parse(&bytes).unwrap();
-    for (key, value) in [
-        ("scale", json!(1.0)),
-        ("mean", json!([0, 0, 0])),
-        ("std", json!([1, 1, 1])),
-    ] {
-        let error = parse(&with(bytes.clone(), &format!("/input/{key}"), value)).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("input.{key}: must be absent")),
-            "{error}"
-        );
+    for dtype in ["u8", "i32"] {
+        let bytes = with(embedder(), "/input/dtype", json!(dtype));
+        parse(&bytes).unwrap();
+        for (key, value) in [
+            ("scale", json!(1.0)),
+            ("mean", json!([0, 0, 0])),
+            ("std", json!([1, 1, 1])),
+        ] {
+            let error = parse(&with(bytes.clone(), &format!("/input/{key}"), value)).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains(&format!("input.{key}: must be absent")),
+                "{error}"
+            );
+        }
     }
 }
 

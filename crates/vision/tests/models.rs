@@ -606,12 +606,9 @@ fn damaged_models_are_errors() {
 #[test]
 fn a_model_of_another_kind_is_refused() {
     let error = open_embedder(&detector_document("detr"), "detr").unwrap_err();
-    assert!(
-        error.to_string().contains("expected an embedder"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("expected embedder"), "{error}");
     let error = open_detector(&embedder_document("embed"), "embed").unwrap_err();
-    assert!(error.to_string().contains("expected a detector"), "{error}");
+    assert!(error.to_string().contains("expected detector"), "{error}");
 }
 
 #[test]

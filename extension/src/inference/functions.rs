@@ -1,11 +1,11 @@
 //! The SQL functions: arguments in, datums out, NULLs. What is computed is in the modules beside.
 
 use super::call_site;
-use super::{embedding_of, garments_of};
+use super::{embedding_of, garments_of, pose_of};
 use crate::embedding::NewEmbedding;
 use crate::models::{self, Sight};
 use crate::settings::errors::UserError;
-use lookbook_vision::{Garment, Kind};
+use lookbook_vision::{Garment, Kind, Pose};
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
@@ -117,6 +117,37 @@ fn row(fcinfo: pg_sys::FunctionCallInfo, garment: &Garment) -> GarmentRow {
         bounds,
         embedding,
     )
+}
+
+/// name, x, y, score
+type KeypointRows = TableIterator<'static, (&'static str, f32, f32, f32)>;
+
+#[pg_extern]
+fn garment_keypoints(fcinfo: pg_sys::FunctionCallInfo) -> Result<KeypointRows, UserError> {
+    let Some(pose) = compute_pose(fcinfo)? else {
+        return Ok(TableIterator::empty());
+    };
+    let rows = pose
+        .0
+        .map(|point| (point.name, point.x, point.y, point.score));
+    Ok(TableIterator::new(rows))
+}
+
+#[pg_extern]
+fn is_full_front_pose(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<bool>, UserError> {
+    let pose = compute_pose(fcinfo)?;
+    Ok(pose.map(|pose| pose.is_full_front()))
+}
+
+/// `None` for a NULL image.
+fn compute_pose(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<Pose>, UserError> {
+    let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
+        return Ok(None);
+    };
+    let function = function_oid(fcinfo);
+    let asked = argument::<String>(fcinfo, 1);
+    let estimator = models::resolve(Kind::Pose, asked.as_deref(), function)?;
+    Ok(Some(pose_of(image, &estimator, function)?))
 }
 
 /// sessions, session_loads, inferences, memo_hits, memo_entries, memo_bytes

@@ -1,9 +1,9 @@
-//! Results remembered by content: model fingerprints and image digest in, embedding or garments out.
+//! Results remembered by content: model fingerprints and image digest in, embedding, garments or pose out.
 //!
 //! Invariant: the bytes kept never exceed `MEMO_BYTES`; the least recently used go first.
 
 use crate::models::Fingerprint;
-use lookbook_vision::Garment;
+use lookbook_vision::{Garment, Pose};
 use lru::LruCache;
 use std::rc::Rc;
 
@@ -19,8 +19,9 @@ pub(super) type ImageDigest = [u8; 32];
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) image: ImageDigest,
-    pub(super) embedder: Fingerprint,
-    /// Set for garments, unset for the embedding of the whole image.
+    /// The embedder, or the pose model: a fingerprint is of one kind.
+    pub(super) model: Fingerprint,
+    /// Set for garments only.
     pub(super) detector: Option<Fingerprint>,
     pub(super) max_image_pixels: u64,
 }
@@ -29,6 +30,7 @@ pub(super) struct Key {
 pub(super) enum Value {
     Embedding(Rc<[f32]>),
     Garments(Rc<[Garment]>),
+    Pose(Box<Pose>),
 }
 
 impl Value {
@@ -37,6 +39,7 @@ impl Value {
             + match self {
                 Value::Embedding(elements) => size_of_val::<[f32]>(elements),
                 Value::Garments(garments) => garments.iter().map(garment_bytes).sum(),
+                Value::Pose(pose) => size_of_val::<Pose>(pose),
             }
     }
 }

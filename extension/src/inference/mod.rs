@@ -14,8 +14,9 @@ use crate::models::{self, Model};
 use crate::settings;
 use crate::settings::errors::{self, UserError};
 use lookbook_vision::{
-    Cancel, Detector, Device, Embedder, Error, Garment, Limits, Manifest, Runtime, SessionOptions,
-    check_model_with, decode, decode_side,
+    Cancel, Detector, DetectorOutput, Device, Embedder, EmbedderOutput, Error, Garment, KindOutput,
+    Limits, Manifest, Opened, Pose, PoseEstimator, PoseOutput, Runtime, SessionOptions,
+    check_model_with, decode, decode_side, decode_side_alone,
 };
 use memo::{Key, Memo, Value};
 use pgrx::pg_sys;
@@ -30,6 +31,7 @@ type Elements = Rc<[f32]>;
 struct Backend {
     embedders: Sessions<Embedder>,
     detectors: Sessions<Detector>,
+    estimators: Sessions<PoseEstimator>,
     memo: Memo,
     /// The device that the memo's results were computed on.
     memo_device: Device,
@@ -57,6 +59,7 @@ thread_local! {
     static BACKEND: RefCell<Backend> = RefCell::new(Backend {
         embedders: Sessions::new(),
         detectors: Sessions::new(),
+        estimators: Sessions::new(),
         memo: Memo::new(),
         memo_device: Device::Cpu,
         counts: Counts::default(),
@@ -114,10 +117,10 @@ impl Circumstances {
         })
     }
 
-    fn key(&self, image: &[u8], embedder: &Model, detector: Option<&Model>) -> Key {
+    fn key(&self, image: &[u8], model: &Model, detector: Option<&Model>) -> Key {
         Key {
             image: Sha256::digest(image).into(),
-            embedder: embedder.fingerprint,
+            model: model.fingerprint,
             detector: detector.map(|model| model.fingerprint),
             max_image_pixels: self.limits.max_pixels,
         }
@@ -143,7 +146,7 @@ fn embedding_of(
     if let Some(Value::Embedding(elements)) = remembered(&key, now.options.device) {
         return Ok(elements);
     }
-    load_embedder(embedder, &now, function)?;
+    load::<EmbedderOutput>(embedder, &now, function)?;
     let cancel = Cancel::new();
     let elements: Elements = BACKEND.with_borrow_mut(|backend| {
         let session = loaded(backend.embedders.find(&now.session(embedder)))?;
@@ -174,8 +177,8 @@ fn garments_of(
     if let Some(Value::Garments(garments)) = remembered(&key, now.options.device) {
         return Ok(garments);
     }
-    load_embedder(embedder, &now, function)?;
-    load_detector(detector, &now, function)?;
+    load::<EmbedderOutput>(embedder, &now, function)?;
+    load::<DetectorOutput>(detector, &now, function)?;
     let cancel = Cancel::new();
     let garments: Rc<[Garment]> = BACKEND.with_borrow_mut(|backend| {
         let embed = loaded(backend.embedders.find(&now.session(embedder)))?;
@@ -193,6 +196,32 @@ fn garments_of(
     })?;
     remember(key, Value::Garments(Rc::clone(&garments)));
     Ok(garments)
+}
+
+/// The pose of the person in an image.
+fn pose_of(image: &[u8], estimator: &Model, function: pg_sys::Oid) -> Result<Pose, Failure> {
+    let now = Circumstances::current()?;
+    check_size(image, &now.limits)?;
+    let key = now.key(image, estimator, None);
+    if let Some(Value::Pose(pose)) = remembered(&key, now.options.device) {
+        return Ok(*pose);
+    }
+    load::<PoseOutput>(estimator, &now, function)?;
+    let cancel = Cancel::new();
+    let pose = BACKEND.with_borrow_mut(|backend| {
+        let session = loaded(backend.estimators.find(&now.session(estimator)))?;
+        session.set_cancel(&cancel);
+        let work = || {
+            let photo = decode(image, &now.limits, Some(decode_side_alone(session)))?;
+            cancel.check()?;
+            session.estimate_one(&photo.whole())
+        };
+        let pose = background::run(&cancel, work)??;
+        backend.counts.inferences += 1;
+        Ok::<_, Failure>(pose)
+    })?;
+    remember(key, Value::Pose(Box::new(pose)));
+    Ok(pose)
 }
 
 /// Checks a model before its row is stored, also with one run on a generated image.
@@ -236,49 +265,48 @@ fn remember(key: Key, value: Value) {
     BACKEND.with_borrow_mut(|backend| backend.memo.remember(key, value));
 }
 
-fn load_embedder(model: &Model, now: &Circumstances, function: pg_sys::Oid) -> Result<(), Failure> {
-    let key = now.session(model);
-    if BACKEND.with_borrow(|backend| backend.embedders.contains(&key)) {
-        return Ok(());
-    }
-    let session = open(model, now, function, Embedder::open)?;
-    BACKEND.with_borrow_mut(|backend| {
-        backend.counts.session_loads += 1;
-        backend.embedders.insert(key, session);
-    });
-    Ok(())
+/// Where a backend keeps its models of a kind.
+trait Kept: KindOutput + Send {
+    fn sessions(backend: &mut Backend) -> &mut Sessions<Opened<Self>>;
 }
 
-fn load_detector(model: &Model, now: &Circumstances, function: pg_sys::Oid) -> Result<(), Failure> {
-    let key = now.session(model);
-    if BACKEND.with_borrow(|backend| backend.detectors.contains(&key)) {
-        return Ok(());
+impl Kept for EmbedderOutput {
+    fn sessions(backend: &mut Backend) -> &mut Sessions<Embedder> {
+        &mut backend.embedders
     }
-    let session = open(model, now, function, Detector::open)?;
-    BACKEND.with_borrow_mut(|backend| {
-        backend.counts.session_loads += 1;
-        backend.detectors.insert(key, session);
-    });
-    Ok(())
 }
 
-type Open<T> = fn(&Runtime, Manifest, &[u8], &SessionOptions) -> Result<T, Error>;
+impl Kept for DetectorOutput {
+    fn sessions(backend: &mut Backend) -> &mut Sessions<Detector> {
+        &mut backend.detectors
+    }
+}
 
-fn open<T: Send>(
-    model: &Model,
-    now: &Circumstances,
-    function: pg_sys::Oid,
-    open: Open<T>,
-) -> Result<T, Failure> {
+impl Kept for PoseOutput {
+    fn sessions(backend: &mut Backend) -> &mut Sessions<PoseEstimator> {
+        &mut backend.estimators
+    }
+}
+
+/// Opens a model unless this backend has it open.
+fn load<O: Kept>(model: &Model, now: &Circumstances, function: pg_sys::Oid) -> Result<(), Failure> {
+    let key = now.session(model);
+    if BACKEND.with_borrow_mut(|backend| O::sessions(backend).contains(&key)) {
+        return Ok(());
+    }
     let manifest = Manifest::from_json(&model.manifest)?;
     let onnx = models::onnx(model, function)?;
     let library = settings::onnxruntime_library();
     let options = now.options;
-    let session = background::run(&Cancel::new(), move || {
+    let opened = background::run(&Cancel::new(), move || {
         let runtime = Runtime::load(&library)?;
-        open(&runtime, manifest, &onnx, &options)
+        Opened::<O>::open(&runtime, manifest, &onnx, &options)
     })??;
-    Ok(session)
+    BACKEND.with_borrow_mut(|backend| {
+        backend.counts.session_loads += 1;
+        O::sessions(backend).insert(key, opened);
+    });
+    Ok(())
 }
 
 /// Sessions are loaded just before they are used, in one call of one function.
@@ -293,7 +321,7 @@ fn loaded<T>(session: Option<&mut T>) -> Result<&mut T, UserError> {
 
 fn stats() -> Stats {
     BACKEND.with_borrow(|backend| Stats {
-        sessions: backend.embedders.len() + backend.detectors.len(),
+        sessions: backend.embedders.len() + backend.detectors.len() + backend.estimators.len(),
         session_loads: backend.counts.session_loads,
         inferences: backend.counts.inferences,
         memo_hits: backend.counts.memo_hits,

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static EMBED_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static DETECT_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static POSE_MODEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static DEVICE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"cpu"));
 static ONNXRUNTIME: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(DEFAULT_ONNXRUNTIME));
@@ -46,7 +47,7 @@ pub(crate) fn model(kind: Kind) -> Option<String> {
     let setting = match kind {
         Kind::Embedder => &EMBED_MODEL,
         Kind::Detector => &DETECT_MODEL,
-        Kind::Pose => return None,
+        Kind::Pose => &POSE_MODEL,
     };
     Some(text(setting)).filter(|name| !name.is_empty())
 }
@@ -128,6 +129,14 @@ fn register_models() {
         c"Model that detect_garments() finds garments with.",
         c"The name of a row of lookbook_model; empty takes the default of lookbook_default_model.",
         &DETECT_MODEL,
+        GucContext::Userset,
+        None,
+    );
+    define_text(
+        c"lookbook.pose_model",
+        c"Model that garment_keypoints() and is_full_front_pose() look for a person with.",
+        c"The name of a row of lookbook_model; empty takes the default of lookbook_default_model.",
+        &POSE_MODEL,
         GucContext::Userset,
         None,
     );

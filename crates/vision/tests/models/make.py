@@ -192,6 +192,60 @@ def detectors():
     write("torchvision", vision, outputs, constants, [value("image", PICTURE[1:])])
 
 
+# One point per key point: the cell (row, column) of its highest heat, the heat there, and its offset in pixels.
+STRIDE, ROWS, COLUMNS, POINTS = 8, 5, 4, 17
+
+
+def pose_maps():
+    """Heat [17, 5, 4] and offsets [34, 5, 4]: point k is hottest, 0.9 - k / 50, in cell k of the 20 (read by rows)."""
+    heat = np.full((POINTS, ROWS, COLUMNS), 0.01, np.float32)
+    offsets = np.full((2 * POINTS, ROWS, COLUMNS), 77, np.float32)
+    for k in range(POINTS):
+        row, column = divmod(k, COLUMNS)
+        heat[k, row, column] = 0.9 - k / 50
+        offsets[k, row, column] = 0.25 * k  # down
+        offsets[k + POINTS, row, column] = -0.125 * k  # across
+    return heat, offsets
+
+
+def poses():
+    heat, offsets = pose_maps()
+    # Heat times the photo's mean, so white photos keep it.
+    nodes, ones = brightness([-1, 1, 1, 1])
+    nodes += [
+        helper.make_node("Mul", ["heat", "bright"], ["heatmaps"]),
+        helper.make_node("Mul", ["bright", "nothing"], ["zero"]),
+        helper.make_node("Add", ["offset", "zero"], ["offsets"]),
+    ]
+    constants = [ones, constant("heat", heat[None]), constant("offset", offsets[None]), constant("nothing", [0.0])]
+    outputs = [value("heatmaps", ["n", POINTS, ROWS, COLUMNS]), value("offsets", ["n", 2 * POINTS, ROWS, COLUMNS])]
+    write("pose_heatmaps", nodes, outputs, constants)
+
+    # As PoseNet gives it: channels last, logits; 32-bit integers in.
+    logits = np.log(heat / (1 - heat)).transpose(1, 2, 0)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Add", ["heat", "zero"], ["heatmaps"]),
+        helper.make_node("Add", ["offset", "zero"], ["offsets"]),
+    ]
+    constants = [constant("heat", logits[None]), constant("offset", offsets.transpose(1, 2, 0)[None]), constant("nothing", [0.0])]
+    outputs = [value("heatmaps", ["n", ROWS, COLUMNS, POINTS]), value("offsets", ["n", ROWS, COLUMNS, 2 * POINTS])]
+    picture = value("image", ["n", HEIGHT, WIDTH, 3], TensorProto.INT32)
+    write("pose_channels_last", nodes, outputs, constants, [picture])
+
+    points = np.array([[k / 20, k / 40 + 0.3, (k + 1) / 20] for k in range(POINTS)], np.float32)[None, None]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Add", ["points", "zero"], ["pose"]),
+    ]
+    picture = value("image", [1, HEIGHT, WIDTH, 3], TensorProto.UINT8)
+    write("pose_movenet", nodes, [value("pose", [1, 1, POINTS, 3])], [constant("points", points), constants[-1]], [picture])
+
+
 def broken():
     identity = helper.make_node("Frobnicate", ["image"], ["embedding"])
     write("unknown_operator", [identity], [value("embedding", PICTURE)], check=False)
@@ -211,4 +265,5 @@ if __name__ == "__main__":
     embedders()
     slow()
     detectors()
+    poses()
     broken()

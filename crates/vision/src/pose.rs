@@ -1,0 +1,319 @@
+//! From views to the key points of a person.
+//!
+//! Owns the two forms in which pose models write their points, and the rule that calls a photo a full
+//! front view. One person per photo: the models that are read here look for one.
+
+use crate::error::Error;
+use crate::families::{finite, floats, probability, shape_error};
+use crate::geometry::Geometry;
+use crate::manifest_parts::{Activation, HeatmapsOutput, Layout, PoseOutput};
+use crate::model::mismatch;
+use crate::opened::Opened;
+use crate::photo::View;
+use crate::preprocess::Tensor;
+use crate::tensors::OutputTensor;
+
+/// The key points in the order of COCO; left is the person's left.
+pub const KEYPOINT_NAMES: [&str; 17] = [
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+];
+const POINTS: usize = KEYPOINT_NAMES.len();
+
+/// Score above which a point counts as seen.
+const SEEN: f32 = 0.5;
+/// Places in [`KEYPOINT_NAMES`], of each of which one point must be seen.
+const FULL_FRONT: [&[usize]; 4] = [&[0], &[1, 2], &[11, 12], &[15, 16]];
+
+/// One point of a person.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Keypoint {
+    /// One of [`KEYPOINT_NAMES`].
+    pub name: &'static str,
+    /// Across, in pixels of the full-size oriented photo, inside the view.
+    pub x: f32,
+    /// Down, likewise.
+    pub y: f32,
+    /// Confidence, 0 to 1.
+    pub score: f32,
+}
+
+/// The points of the one person of a photo, in the order of [`KEYPOINT_NAMES`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pose(pub [Keypoint; POINTS]);
+
+impl Pose {
+    /// Whether the nose, an eye, a hip and an ankle are seen, each with a score above 0.5: a person from
+    /// the front, from head to foot.
+    pub fn is_full_front(&self) -> bool {
+        let is_seen = |&at: &usize| self.0[at].score > SEEN;
+        FULL_FRONT.iter().all(|group| group.iter().any(is_seen))
+    }
+}
+
+/// A pose model, ready to run.
+pub type PoseEstimator = Opened<PoseOutput>;
+
+impl PoseEstimator {
+    /// The pose in each view, in order.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; [`Error::Inference`]; [`Error::ModelMismatch`] when the outputs are not
+    /// what the manifest says.
+    pub fn estimate(&mut self, views: &[View<'_>]) -> Result<Vec<Pose>, Error> {
+        self.run_views(views, Self::read)
+    }
+
+    /// The pose of each prepared tensor, in order; see [`PoseEstimator::estimate`].
+    pub fn estimate_prepared(&mut self, tensors: &[Tensor]) -> Result<Vec<Pose>, Error> {
+        self.run_prepared(tensors, Self::read)
+    }
+
+    /// The pose in one view; see [`PoseEstimator::estimate`].
+    pub fn estimate_one(&mut self, view: &View<'_>) -> Result<Pose, Error> {
+        let poses = self.estimate(std::slice::from_ref(view))?;
+        let pose = poses.into_iter().next();
+        pose.ok_or_else(|| mismatch(self.manifest(), "it gave no pose".to_owned()))
+    }
+
+    fn read(&self, outputs: &[OutputTensor], tensors: &[Tensor]) -> Result<Vec<Pose>, Error> {
+        let input = self.manifest().input();
+        let size = (input.width as f32, input.height as f32);
+        let raw = match (&self.output, outputs) {
+            (PoseOutput::Movenet(output), [points]) => {
+                read_movenet(&output.name, size, points, tensors.len())
+            }
+            (PoseOutput::Heatmaps(output), [heatmaps, rest @ ..]) => {
+                Maps::new(output, input.layout, heatmaps, rest.first(), tensors.len())
+                    .and_then(|maps| (0..tensors.len()).map(|at| maps.read(at)).collect())
+            }
+            _ => Err("it gave no output".to_owned()),
+        };
+        let raw = raw.map_err(|reason| mismatch(self.manifest(), reason))?;
+        let poses = raw.into_iter().zip(tensors);
+        Ok(poses
+            .map(|(points, tensor)| in_photo(&points, tensor.geometry()))
+            .collect())
+    }
+}
+
+/// A point in input pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct RawPoint {
+    x: f32,
+    y: f32,
+    score: f32,
+}
+
+fn in_photo(points: &[RawPoint; POINTS], geometry: &Geometry) -> Pose {
+    Pose(std::array::from_fn(|at| {
+        let RawPoint { x, y, score } = points[at];
+        let (x, y) = geometry.point_to_photo(x, y);
+        Keypoint {
+            name: KEYPOINT_NAMES[at],
+            x,
+            y,
+            score,
+        }
+    }))
+}
+
+/// `[N, 1, 17, 3]`, or without the axis of one person: y and x in shares of the input, and the score.
+fn read_movenet(
+    name: &str,
+    (width, height): (f32, f32),
+    tensor: &OutputTensor,
+    count: usize,
+) -> Result<Vec<[RawPoint; POINTS]>, String> {
+    let values = floats(name, tensor)?;
+    let is_fitting = match *tensor.shape.as_slice() {
+        [photos, 1, POINTS, 3] | [photos, POINTS, 3] => photos >= count,
+        _ => false,
+    };
+    if !is_fitting {
+        let expected = format!("[{count}, 1, {POINTS}, 3]: y, x and score of each point");
+        return Err(shape_error(name, tensor, &expected));
+    }
+    let photo = |values: &[f32]| {
+        let mut points = [RawPoint {
+            x: 0.0,
+            y: 0.0,
+            score: 0.0,
+        }; POINTS];
+        for (point, value) in points.iter_mut().zip(values.chunks_exact(3)) {
+            finite(name, &value[..2])?;
+            *point = RawPoint {
+                x: value[1] * width,
+                y: value[0] * height,
+                score: probability(name, value[2])?,
+            };
+        }
+        Ok(points)
+    };
+    let photos = values.chunks_exact(POINTS * 3).take(count);
+    photos.map(photo).collect()
+}
+
+/// Heat maps with or without offsets, of several photos.
+struct Maps<'a> {
+    output: &'a HeatmapsOutput,
+    layout: Layout,
+    rows: usize,
+    columns: usize,
+    heat: &'a [f32],
+    offsets: Option<&'a [f32]>,
+}
+
+impl<'a> Maps<'a> {
+    fn new(
+        output: &'a HeatmapsOutput,
+        layout: Layout,
+        heatmaps: &'a OutputTensor,
+        offsets: Option<&'a OutputTensor>,
+        count: usize,
+    ) -> Result<Self, String> {
+        let name = &output.names.heatmaps;
+        let axes = |channels| match layout {
+            Layout::Nchw => format!("[{count}, {channels}, rows, columns]"),
+            Layout::Nhwc => format!("[{count}, rows, columns, {channels}]"),
+        };
+        let (rows, columns) = match (layout, heatmaps.shape.as_slice()) {
+            (Layout::Nchw, &[photos, POINTS, rows, columns])
+            | (Layout::Nhwc, &[photos, rows, columns, POINTS])
+                if photos >= count && rows * columns > 0 =>
+            {
+                (rows, columns)
+            }
+            _ => return Err(shape_error(name, heatmaps, &axes(POINTS))),
+        };
+        if let (Some(tensor), Some(name)) = (offsets, &output.names.offsets) {
+            let wanted = match layout {
+                Layout::Nchw => [2 * POINTS, rows, columns],
+                Layout::Nhwc => [rows, columns, 2 * POINTS],
+            };
+            let is_fitting = tensor
+                .shape
+                .split_first()
+                .is_some_and(|(&photos, axes)| photos >= count && axes == wanted);
+            if !is_fitting {
+                let expected = format!(
+                    "{} of {rows} rows and {columns} columns, as the heat maps have",
+                    axes(2 * POINTS)
+                );
+                return Err(shape_error(name, tensor, &expected));
+            }
+        }
+        let offsets = offsets.zip(output.names.offsets.as_deref());
+        Ok(Self {
+            output,
+            layout,
+            rows,
+            columns,
+            heat: floats(name, heatmaps)?,
+            offsets: offsets
+                .map(|(tensor, name)| floats(name, tensor))
+                .transpose()?,
+        })
+    }
+
+    /// Where a value of one photo lies among those of all.
+    fn at(&self, photo: usize, channels: usize, channel: usize, cell: usize) -> usize {
+        let cells = self.rows * self.columns;
+        let start = photo * channels * cells;
+        start
+            + match self.layout {
+                Layout::Nchw => channel * cells + cell,
+                Layout::Nhwc => cell * channels + channel,
+            }
+    }
+
+    fn read(&self, photo: usize) -> Result<[RawPoint; POINTS], String> {
+        let name = &self.output.names.heatmaps;
+        let stride = self.output.stride as f32;
+        let mut points = [RawPoint {
+            x: 0.0,
+            y: 0.0,
+            score: 0.0,
+        }; POINTS];
+        for (number, point) in points.iter_mut().enumerate() {
+            let (mut cell, mut heat) = (0, f32::NEG_INFINITY);
+            for other in 0..self.rows * self.columns {
+                let value = self.heat[self.at(photo, POINTS, number, other)];
+                if !value.is_finite() {
+                    return Err(format!(
+                        "output \"{name}\" has {value} where heat should be"
+                    ));
+                }
+                if value > heat {
+                    (cell, heat) = (other, value);
+                }
+            }
+            let score = match self.output.activation {
+                Activation::None => probability(name, heat)?,
+                Activation::Sigmoid => 1.0 / (1.0 + (-heat).exp()),
+            };
+            let (row, column) = ((cell / self.columns) as f32, (cell % self.columns) as f32);
+            let (down, across) = match self.offsets {
+                Some(offsets) => {
+                    let offset = |channel| offsets[self.at(photo, 2 * POINTS, channel, cell)];
+                    let found = [offset(number), offset(number + POINTS)];
+                    finite(self.output.names.offsets.as_deref().unwrap_or(name), &found)?;
+                    found.into()
+                }
+                None => (stride / 2.0, stride / 2.0),
+            };
+            *point = RawPoint {
+                x: column * stride + across,
+                y: row * stride + down,
+                score,
+            };
+        }
+        Ok(points)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pose(seen: &[&str], score: f32) -> Pose {
+        Pose(KEYPOINT_NAMES.map(|name| Keypoint {
+            name,
+            x: 1.0,
+            y: 1.0,
+            score: if seen.contains(&name) { score } else { 0.1 },
+        }))
+    }
+
+    #[test]
+    fn a_full_front_view_shows_nose_eye_hip_and_ankle() {
+        let whole = ["nose", "right_eye", "left_hip", "right_ankle"];
+        assert!(pose(&whole, 0.51).is_full_front());
+        assert!(!pose(&whole, 0.5).is_full_front(), "above 0.5, not at it");
+        assert!(pose(&KEYPOINT_NAMES, 0.9).is_full_front());
+        for left_out in whole {
+            let seen: Vec<&str> = whole.into_iter().filter(|name| *name != left_out).collect();
+            assert!(!pose(&seen, 0.9).is_full_front(), "without {left_out}");
+        }
+        let others: Vec<&str> = KEYPOINT_NAMES
+            .into_iter()
+            .filter(|name| !name.ends_with("ankle"))
+            .collect();
+        assert!(!pose(&others, 0.9).is_full_front());
+    }
+}
