@@ -57,7 +57,7 @@ bench-decode: ## Decoding and preparing of a 12-megapixel JPEG, against Pillow
 	@scripts/setup test && .lookbook/venv/bin/python scripts/bench/decode
 bench-embed: ## First and later calls of embed_image
 	@scripts/bench/embed
-bench-load: ## The loader, images per second and share of each stage
+bench-load: ## The loader beside a Python reference and beside its models alone
 	@scripts/bench/load
 bench-index: ## The index beside pgvector's HNSW and IVFFlat; SMOKE=1: a minute; SETS=, PARTS=, ENGINES= choose
 	@scripts/bench/index/run

@@ -6,8 +6,12 @@ mod ops;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use lookbook_vision::Device;
-pub use ops::{CompletionsArgs, DoctorArgs, ManArgs, ReembedArgs, RunArgs, Shell, SyncArgs};
+
+pub use ops::{
+    CompletionsArgs, DoctorArgs, InferenceArgs, ManArgs, ReembedArgs, RunArgs, Shell, SyncArgs,
+};
+
+use crate::devices::Devices;
 
 /// Visual fashion search inside PostgreSQL: load catalogue photos, look at what was found, search.
 #[derive(Debug, Parser)]
@@ -73,6 +77,9 @@ pub enum Verb {
     Completions(CompletionsArgs),
     /// Print or write man pages
     Man(ManArgs),
+    /// What the models of a load reach with photos that are prepared already (make bench-load)
+    #[command(hide = true)]
+    BenchInference(InferenceArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -84,9 +91,10 @@ pub struct DatabaseArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct RuntimeArgs {
-    /// Where models run: cpu, cuda, cuda:N or auto (CUDA when it is there; says what it took)
+    /// Where models run: cpu, cuda, tensorrt, one GPU (cuda:1), several (cuda:0,2 or cuda:all), or auto
+    /// (CUDA when it is there; says what it took)
     #[arg(long, default_value = "auto")]
-    pub device: Device,
+    pub device: Devices,
     /// CPU threads in all; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,

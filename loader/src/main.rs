@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod database;
 mod detect;
+mod devices;
 mod doctor;
 mod interrupt;
 mod load;
@@ -50,5 +51,6 @@ fn run(verb: &Verb) -> anyhow::Result<Ending> {
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completions(args) => shell::completions(args),
         Verb::Man(args) => shell::man(args),
+        Verb::BenchInference(args) => load::inference::run(args),
     }
 }

@@ -51,7 +51,7 @@ pub fn man(args: &ManArgs) -> Result<Ending> {
 fn pages_of(command: &Command, name: &str, pages: &mut Vec<(String, Command)>) {
     pages.push((name.to_owned(), command.clone().name(name.to_owned())));
     for verb in command.get_subcommands() {
-        if verb.get_name() != "help" {
+        if verb.get_name() != "help" && !verb.is_hide_set() {
             pages_of(verb, &format!("{name}-{}", verb.get_name()), pages);
         }
     }

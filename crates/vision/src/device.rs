@@ -15,27 +15,37 @@ pub enum Device {
     Cpu,
     /// This CUDA device, or an error.
     Cuda(u32),
+    /// This device by TensorRT, with CUDA for what it cannot run, or an error.
+    TensorRt(u32),
 }
 
 impl FromStr for Device {
     type Err = Error;
 
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let device = match text.trim() {
-            "auto" => Some(Self::Auto),
-            "cpu" => Some(Self::Cpu),
-            "cuda" => Some(Self::Cuda(0)),
-            other => other
-                .strip_prefix("cuda:")
-                .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        let (name, number) = match text.trim().split_once(':') {
+            Some((name, number)) => (name, Some(number)),
+            None => (text.trim(), None),
+        };
+        // No sign, no space: what u16 would let through.
+        let is_number = |number: &&str| number.bytes().all(|byte| byte.is_ascii_digit());
+        let device = match (name, number) {
+            ("auto", None) => Some(Self::Auto),
+            ("cpu", None) => Some(Self::Cpu),
+            ("cuda" | "tensorrt", number) => number
+                .map_or(Some("0"), |number| Some(number).filter(is_number))
                 .and_then(|number| number.parse::<u16>().ok())
-                .map(|number| Self::Cuda(number.into())),
+                .map(|number| match name {
+                    "cuda" => Self::Cuda(number.into()),
+                    _ => Self::TensorRt(number.into()),
+                }),
+            _ => None,
         };
         device.ok_or_else(|| Error::InvalidSetting {
             setting: "device",
             found: text.to_owned(),
-            expected: "auto, cpu, cuda or cuda:N",
+            expected: "auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N",
         })
     }
 }
@@ -46,6 +56,7 @@ impl fmt::Display for Device {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::TensorRt(number) => write!(f, "tensorrt:{number}"),
         }
     }
 }

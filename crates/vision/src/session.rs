@@ -167,11 +167,17 @@ impl Session {
         let _blocked = SignalsBlocked::new();
         let (session, provider) = match options.device {
             Device::Cpu => (open_cpu(runtime, model, onnx, options.threads)?, "CPU"),
-            Device::Cuda(number) => (
-                open_cuda(runtime, model, onnx, options.threads, number)?,
-                "CUDA",
-            ),
-            Device::Auto => match open_cuda(runtime, model, onnx, options.threads, 0) {
+            Device::Cuda(_) => (open_gpu(runtime, model, onnx, options)?, "CUDA"),
+            Device::TensorRt(_) => (open_gpu(runtime, model, onnx, options)?, "TensorRT"),
+            Device::Auto => match open_gpu(
+                runtime,
+                model,
+                onnx,
+                &SessionOptions {
+                    device: Device::Cuda(0),
+                    ..*options
+                },
+            ) {
                 Ok(session) => (session, "CUDA"),
                 Err(_) => (open_cpu(runtime, model, onnx, options.threads)?, "CPU"),
             },
@@ -184,7 +190,7 @@ impl Session {
         })
     }
 
-    /// `CPU` or `CUDA`.
+    /// `CPU`, `CUDA` or `TensorRT`.
     pub(crate) fn provider(&self) -> &'static str {
         self.provider
     }
@@ -302,16 +308,21 @@ fn open_cpu(
         .map_err(|error| explain_commit(model, error.message()))
 }
 
-fn open_cuda(
+/// On `options.device`, a GPU, or an error; never quietly on the CPU.
+fn open_gpu(
     runtime: &Runtime,
     model: &str,
     onnx: &[u8],
-    threads: usize,
-    number: u32,
+    options: &SessionOptions,
 ) -> Result<OrtSession, Error> {
     let unavailable = |reason: &str| Error::ProviderUnavailable {
-        device: Device::Cuda(number).to_string(),
+        device: options.device.to_string(),
         reason: reason.to_owned(),
+    };
+    let (number, by_tensorrt) = match options.device {
+        Device::TensorRt(number) => (number, true),
+        Device::Cuda(number) => (number, false),
+        Device::Auto | Device::Cpu => (0, false),
     };
     if !ep::CUDA::is_available().unwrap_or(false) {
         return Err(unavailable(
@@ -319,17 +330,30 @@ fn open_cuda(
              \"onnxruntime-gpu\" has it)",
         ));
     }
+    if by_tensorrt && !ep::TensorRT::is_available().unwrap_or(false) {
+        return Err(unavailable(
+            "this ONNX Runtime library is built without TensorRT; --device cuda needs none",
+        ));
+    }
     let device_id = i32::try_from(number).unwrap_or(i32::MAX);
-    let provider = ep::CUDA::default()
+    let cuda = ep::CUDA::default()
         .with_device_id(device_id)
         .build()
         .error_on_failure();
-    let mut builder = builder(runtime, threads)
-        .and_then(|builder| Ok(builder.with_execution_providers([provider])?))
+    let tensorrt = ep::TensorRT::default()
+        .with_device_id(device_id)
+        .build()
+        .error_on_failure();
+    let providers = match by_tensorrt {
+        true => vec![tensorrt, cuda],
+        false => vec![cuda],
+    };
+    let mut builder = builder(runtime, options.threads)
+        .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
         .map_err(|error| unavailable(error.message()))?;
     builder.commit_from_memory(onnx).map_err(|error| {
         // A model that fails here and loads on the CPU failed because of the device.
-        match open_cpu(runtime, model, onnx, threads) {
+        match open_cpu(runtime, model, onnx, options.threads) {
             Ok(_) => unavailable(error.message()),
             Err(cause) => cause,
         }

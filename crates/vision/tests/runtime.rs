@@ -20,6 +20,8 @@ fn devices_are_read_and_written() {
         ("cpu", Device::Cpu),
         ("cuda", Device::Cuda(0)),
         ("cuda:3", Device::Cuda(3)),
+        ("tensorrt", Device::TensorRt(0)),
+        ("tensorrt:1", Device::TensorRt(1)),
     ] {
         assert_eq!(Device::from_str(text).unwrap(), device);
         assert_eq!(Device::from_str(&device.to_string()).unwrap(), device);
@@ -37,7 +39,9 @@ fn devices_are_read_and_written() {
         let error = Device::from_str(text).unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidSetting, "{text}");
         assert!(
-            error.to_string().contains("auto, cpu, cuda or cuda:N"),
+            error
+                .to_string()
+                .contains("auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N"),
             "{error}"
         );
     }

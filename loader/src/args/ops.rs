@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{DatabaseArgs, LoadArgs, Progress, RuntimeArgs, parse_rate};
+use super::{DatabaseArgs, LoadArgs, ModelChoice, Progress, RuntimeArgs, parse_rate};
 use crate::shard::Shard;
 
 #[derive(Debug, ClapArgs)]
@@ -103,4 +103,17 @@ pub struct ReembedArgs {
     /// bar, json (one object per line on standard output) or none; else a bar on a terminal
     #[arg(long, value_enum)]
     pub progress: Option<Progress>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct InferenceArgs {
+    /// Photos to prepare and keep in memory
+    #[arg(required = true, value_name = "PHOTO")]
+    pub photos: Vec<PathBuf>,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub models: ModelChoice,
 }

@@ -74,7 +74,7 @@ fn open(args: &DetectArgs) -> Result<Detector> {
         }
     };
     let options = SessionOptions {
-        device: args.runtime.device,
+        device: args.runtime.device.first(),
         threads: runtime::threads(&args.runtime),
     };
     files.open_detector(&runtime::load(&args.runtime)?, &options)

@@ -44,7 +44,7 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
         );
         return;
     };
-    let asked = args.runtime.device;
+    let asked = args.runtime.device.first();
     let options = SessionOptions {
         device: asked,
         threads: 1,

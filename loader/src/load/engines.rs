@@ -7,16 +7,11 @@ use lookbook_vision::{Detector, Embedder, Runtime, SessionOptions};
 
 use crate::{args::RuntimeArgs, runtime::ModelFiles};
 
-/// Photos or garments per inference where the batch is not given. On a CPU a batch saves little
-/// and costs memory; a GPU starves without one.
-const CPU_BATCH: usize = 8;
-const GPU_BATCH: usize = 32;
-
 /// Each session holds a copy of its model.
 const MAX_SESSIONS: usize = 8;
 
 /// What `provider()` says of a model on the CPU.
-const CPU: &str = "CPU";
+pub const CPU: &str = "CPU";
 
 /// Models, one per worker of its stage.
 pub struct Engines {
@@ -32,6 +27,12 @@ impl Engines {
         }
     }
 
+    pub fn is_on_cpu(&self) -> bool {
+        self.detectors
+            .first()
+            .is_none_or(|first| first.provider() == CPU)
+    }
+
     /// Where each session runs.
     pub fn devices(&self) -> serde_json::Value {
         let detectors: Vec<&str> = self.detectors.iter().map(Detector::provider).collect();
@@ -40,18 +41,9 @@ impl Engines {
     }
 }
 
-/// Photos or garments per inference; 0 is by the provider.
-pub fn batch(asked: usize, provider: &str) -> usize {
-    match asked {
-        0 if provider == CPU => CPU_BATCH,
-        0 => GPU_BATCH,
-        batch => batch,
-    }
-}
-
 /// Opens the models, both at once. On a CPU single-threaded sessions, one per core and model up to
-/// [`MAX_SESSIONS`], keep every core busy without the waiting inside of a shared operator; a GPU has
-/// one session of each.
+/// [`MAX_SESSIONS`], keep every core busy without the waiting inside of a shared operator; each GPU has
+/// one session of each, and takes the next batch when it is done with one.
 pub fn open(
     runtime: &Runtime,
     args: &RuntimeArgs,
@@ -60,9 +52,8 @@ pub fn open(
 ) -> Result<Engines> {
     thread::scope(|scope| {
         let embedders = scope.spawn(|| open_embedders(runtime, args, embedder, threads));
-        let (sessions, options) = sessions(args, threads);
-        let open = || detector.open_detector(runtime, &options);
-        let detectors = several(sessions, open, |first| first.provider() == CPU)?;
+        let open = |options: &_| detector.open_detector(runtime, options);
+        let detectors = on_each(args, threads, open, |first| first.provider() == CPU)?;
         match embedders.join() {
             Ok(embedders) => Ok(Engines {
                 detectors,
@@ -80,29 +71,30 @@ pub fn open_embedders(
     embedder: &ModelFiles,
     threads: usize,
 ) -> Result<Vec<Embedder>> {
-    let (sessions, options) = sessions(args, threads);
-    let open = || embedder.open_embedder(runtime, &options);
-    several(sessions, open, |first| first.provider() == CPU)
+    let open = |options: &_| embedder.open_embedder(runtime, options);
+    on_each(args, threads, open, |first| first.provider() == CPU)
 }
 
-fn sessions(args: &RuntimeArgs, threads: usize) -> (usize, SessionOptions) {
-    let sessions = threads.clamp(1, MAX_SESSIONS);
-    let options = SessionOptions {
-        device: args.device,
-        threads: threads.div_ceil(sessions),
-    };
-    (sessions, options)
-}
-
-/// One of a kind, or `count` where the first says that more are of use.
-fn several<T>(
-    count: usize,
-    open: impl Fn() -> Result<T>,
-    wants_more: impl Fn(&T) -> bool,
+/// One of a kind on each device, or on a CPU as many as it has threads.
+fn on_each<T>(
+    args: &RuntimeArgs,
+    threads: usize,
+    open: impl Fn(&SessionOptions) -> Result<T>,
+    is_on_cpu: impl Fn(&T) -> bool,
 ) -> Result<Vec<T>> {
-    let first = open()?;
-    let more = if wants_more(&first) { count - 1 } else { 0 };
-    std::iter::once(Ok(first))
-        .chain((0..more).map(|_| open()))
-        .collect()
+    let sessions = threads.clamp(1, MAX_SESSIONS);
+    let mut opened = Vec::new();
+    for device in args.device.all() {
+        let options = SessionOptions {
+            device: *device,
+            threads: threads.div_ceil(sessions),
+        };
+        opened.push(open(&options)?);
+        if opened.last().is_some_and(&is_on_cpu) {
+            for _ in 1..sessions {
+                opened.push(open(&options)?);
+            }
+        }
+    }
+    Ok(opened)
 }

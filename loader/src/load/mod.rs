@@ -1,9 +1,11 @@
 //! `lookbook load`: everything around the pipeline, in the order in which a user wants to hear of
 //! mistakes: the source, the database, the models, the tables.
 
+mod batch;
 mod books;
 pub mod engines;
 mod index;
+pub mod inference;
 mod metrics;
 mod pipeline;
 mod progress;
@@ -11,6 +13,7 @@ mod prune;
 mod read;
 mod rejects;
 mod setup;
+mod split;
 mod stage;
 mod summary;
 mod tally;
@@ -19,6 +22,7 @@ mod workers;
 use std::{collections::HashSet, time::Instant};
 
 use anyhow::{Context, Result, bail};
+pub use batch::BatchSize;
 pub use books::Books;
 use index::IndexReport;
 use lookbook_vision::{Limits, decode_side};
@@ -30,6 +34,7 @@ pub use prune::Prune;
 pub use read::read as read_photo;
 use rejects::RejectsFile;
 use setup::Setup;
+use split::Split;
 pub use stage::{Meter, Stop, in_batches};
 use summary::Summary;
 pub use tally::Tally;
@@ -158,8 +163,7 @@ impl Job<'_> {
             readers: 2,
             decoders: threads,
             croppers: threads.div_ceil(2),
-            detect_batch: engines::batch(args.batch, first_detector.provider()),
-            embed_batch: engines::batch(args.batch, first_embedder.provider()),
+            batch: args.batch,
             decode_side: decode_side(Some(first_detector), first_embedder),
         };
         let stop = Stop::default();
@@ -173,6 +177,7 @@ impl Job<'_> {
             tally.reject(reject, &stop);
         }
         let meters = Meters::new(&shape, &engines);
+        let split = Split::new(threads);
         let load = Load {
             entries: &catalogue.entries,
             known: &known,
@@ -180,6 +185,7 @@ impl Job<'_> {
             shape,
             tally: &tally,
             meters: &meters,
+            split: &split,
             stop: &stop,
         };
         let mut reporter = Reporter::new(args.progress, &tally);
@@ -258,6 +264,7 @@ impl Job<'_> {
             prune: self.prune,
             is_dry_run,
             run: books.run(),
+            decoders_at_once: split.allowed(&meters),
             is_interrupted: error.is_none() && interrupt::is_requested(),
         };
         let printed = summary.print(reporter.is_json());

@@ -19,7 +19,9 @@ use crossbeam_channel::bounded;
 use lookbook_vision::{Detector, Embedder, Limits};
 
 use super::{
+    batch::BatchSize,
     engines::Engines,
+    split::Split,
     stage::{Budget, Meter, Stop},
     tally::Tally,
 };
@@ -37,8 +39,8 @@ pub struct Shape {
     pub readers: usize,
     pub decoders: usize,
     pub croppers: usize,
-    pub detect_batch: usize,
-    pub embed_batch: usize,
+    /// Photos, and garments, per inference; 0: to be found out.
+    pub batch: usize,
     /// Longest side to decode for.
     pub decode_side: u32,
 }
@@ -51,6 +53,8 @@ pub struct Meters {
     pub crop: Meter,
     pub embed: Meter,
     pub write: Meter,
+    pub detect_batch: BatchSize,
+    pub embed_batch: BatchSize,
 }
 
 impl Meters {
@@ -62,6 +66,8 @@ impl Meters {
             crop: Meter::new("crop", shape.croppers),
             embed: Meter::new("embed", engines.embedders.len()),
             write: Meter::new("write", 1),
+            detect_batch: BatchSize::new(shape.batch, engines.is_on_cpu()),
+            embed_batch: BatchSize::new(shape.batch, engines.is_on_cpu()),
         }
     }
 
@@ -85,6 +91,7 @@ pub struct Load<'a> {
     pub shape: Shape,
     pub tally: &'a Tally,
     pub meters: &'a Meters,
+    pub split: &'a Split,
     pub stop: &'a Stop,
 }
 
@@ -100,13 +107,15 @@ impl<'a> Load<'a> {
             return;
         };
         let shape = self.shape;
+        let detect_most = self.meters.detect_batch.most();
+        let embed_most = self.meters.embed_batch.most();
         let next = AtomicUsize::new(0);
         let budget = Budget::new(PIXEL_BYTES);
         let (read_out, decode_in) = bounded(2 * shape.decoders);
-        let (decode_out, detect_in) = bounded(2 * shape.detect_batch);
-        let (detect_out, crop_in) = bounded(2 * shape.detect_batch);
-        let (crop_out, embed_in) = bounded(2 * shape.embed_batch);
-        let (embed_out, write_in) = bounded(4 * shape.embed_batch);
+        let (decode_out, detect_in) = bounded(2 * detect_most);
+        let (detect_out, crop_in) = bounded(2 * detect_most);
+        let (crop_out, embed_in) = bounded(2 * embed_most);
+        let (embed_out, write_in) = bounded(4 * embed_most);
         thread::scope(|scope| {
             let mut workers: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
             for _ in 0..shape.readers {

@@ -13,6 +13,9 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::batch::BatchSize;
 
 /// How long an inference stage waits for its batch to fill once it has something. When it is the
 /// slowest stage its queue is full and it never waits; otherwise it has time to spare.
@@ -58,7 +61,14 @@ pub struct Meter {
     pub name: &'static str,
     pub workers: usize,
     busy_ns: AtomicU64,
+    processor_ns: AtomicU64,
     photos: AtomicU64,
+}
+
+/// Processor time of this thread until now.
+fn thread_time_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 impl Meter {
@@ -67,14 +77,17 @@ impl Meter {
             name,
             workers,
             busy_ns: AtomicU64::new(0),
+            processor_ns: AtomicU64::new(0),
             photos: AtomicU64::new(0),
         }
     }
 
     /// Runs `work` for that many photos and counts its time.
     pub fn run<T>(&self, photos: usize, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
+        let (start, processor) = (Instant::now(), thread_time_ns());
         let done = work();
+        let processor = thread_time_ns().saturating_sub(processor);
+        self.processor_ns.fetch_add(processor, Ordering::Relaxed);
         let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.busy_ns.fetch_add(nanoseconds, Ordering::Relaxed);
         self.photos.fetch_add(photos as u64, Ordering::Relaxed);
@@ -84,6 +97,11 @@ impl Meter {
     /// Time that the stage's workers were busy, on average.
     pub fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)) / (self.workers.max(1) as u32)
+    }
+
+    /// Processor time of the stage's threads, all together.
+    pub fn processor(&self) -> Duration {
+        Duration::from_nanos(self.processor_ns.load(Ordering::Relaxed))
     }
 
     pub fn photos(&self) -> u64 {
@@ -112,15 +130,17 @@ pub fn each<I, O>(
     }
 }
 
-/// A stage that works on batches of at least one thing, up to `size` as counted by `weight`.
+/// A stage that works on batches of at least one thing, up to the size that `sizes` gives, as counted by
+/// `weight`; `work` is told the size.
 pub fn in_batches<I, O>(
     stop: &Stop,
     meter: &Meter,
     (input, output): (&Receiver<I>, &Sender<O>),
-    (size, weight): (usize, impl Fn(&I) -> usize),
-    mut work: impl FnMut(Vec<I>) -> Vec<O>,
+    (sizes, weight): (&BatchSize, impl Fn(&I) -> usize),
+    mut work: impl FnMut(Vec<I>, usize) -> Vec<O>,
 ) {
     while let Ok(first) = input.recv() {
+        let size = sizes.next();
         let mut held = weight(&first);
         let mut batch = vec![first];
         let deadline = Instant::now() + BATCH_PATIENCE;
@@ -133,7 +153,10 @@ pub fn in_batches<I, O>(
         if stop.is_requested() {
             return;
         }
-        for done in meter.run(batch.len(), || work(batch)) {
+        let start = Instant::now();
+        let finished = meter.run(batch.len(), || work(batch, size));
+        sizes.record(size, held, start.elapsed());
+        for done in finished {
             if output.send(done).is_err() {
                 return;
             }
@@ -200,8 +223,8 @@ mod tests {
             &Stop::default(),
             &meter,
             (&input, &output),
-            (5, |w: &usize| *w),
-            |batch| vec![batch],
+            (&BatchSize::new(5, true), |w: &usize| *w),
+            |batch, _| vec![batch],
         );
         drop(output);
         let batches: Vec<Vec<usize>> = results.iter().collect();

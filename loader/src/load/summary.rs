@@ -39,6 +39,8 @@ pub struct Summary<'a> {
     pub is_dry_run: bool,
     /// The number of its record in `lookbook_run`.
     pub run: Option<i64>,
+    /// Decoders that were let run at once in the end.
+    pub decoders_at_once: usize,
     pub is_interrupted: bool,
 }
 
@@ -202,6 +204,13 @@ impl Summary<'_> {
                     self.cores_used(),
                     self.threads
                 ));
+                add(format_args!(
+                    "found out: batches of {} and {}, {} to decode at once; at most {} MB of memory\n",
+                    self.meters.detect_batch.chosen(),
+                    self.meters.embed_batch.chosen(),
+                    count(self.decoders_at_once as u64, "thread"),
+                    peak_memory_bytes().unwrap_or(0) >> 20
+                ));
             }
         }
         if let (Some(pruned), Some(prune)) = (self.pruned, self.prune) {
@@ -240,6 +249,7 @@ impl Summary<'_> {
                 "photos": meter.photos(),
                 "busy_seconds": meter.busy().as_secs_f64(),
                 "busy_share": self.busy_share(meter),
+                "processor_seconds": meter.processor().as_secs_f64(),
                 "images_per_second_alone": per_second(meter.photos(), meter.busy()),
                 "provider": self.provider(meter),
             })
@@ -264,6 +274,9 @@ impl Summary<'_> {
             "wall_over_slowest_stage": self.overlap_ratio(),
             "cores_used": self.cores_used(),
             "cores": self.threads,
+            "processor_seconds": self.processor.as_secs_f64(),
+            "batch_sizes": {"detect": self.meters.detect_batch.chosen(), "embed": self.meters.embed_batch.chosen()},
+            "decoders_at_once": self.decoders_at_once,
         })
     }
 

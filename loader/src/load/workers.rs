@@ -98,10 +98,12 @@ impl<'a> Load<'a> {
             if self.stop.is_requested() {
                 return;
             }
+            let turn = self.split.turn(self.meters, || output.is_empty());
             let decoded = self
                 .meters
                 .decode
                 .run(1, || self.decode_one(prepare, &bytes));
+            drop(turn);
             match decoded {
                 Ok((photo, tensor)) => {
                     let share = budget.take(photo.pixels().as_raw().len() as u64);
@@ -148,13 +150,13 @@ impl<'a> Load<'a> {
         input: &Receiver<(Decoded<'a>, Tensor)>,
         output: &Sender<(Decoded<'a>, Vec<Detection>)>,
     ) {
-        let size = (self.shape.detect_batch, |_: &(Decoded<'a>, Tensor)| 1);
+        let size = (&self.meters.detect_batch, |_: &(Decoded<'a>, Tensor)| 1);
         in_batches(
             self.stop,
             &self.meters.detect,
             (input, output),
             size,
-            |batch| {
+            |batch, _| {
                 let (photos, tensors): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
                 let found = batch_or_singly(&tensors, |tensors| detector.detect_prepared(tensors));
                 self.keep_good(photos, found, |decoded| decoded.identity.entry)
@@ -208,14 +210,15 @@ impl<'a> Load<'a> {
         input: &Receiver<Cropped<'a>>,
         output: &Sender<PhotoRow>,
     ) {
-        let batch_size = self.shape.embed_batch;
-        let size = (batch_size, |cropped: &Cropped<'a>| cropped.tensors.len());
+        let size = (&self.meters.embed_batch, |cropped: &Cropped<'a>| {
+            cropped.tensors.len()
+        });
         in_batches(
             self.stop,
             &self.meters.embed,
             (input, output),
             size,
-            |mut batch| {
+            |mut batch, batch_size| {
                 let tensors: Vec<Tensor> = batch
                     .iter_mut()
                     .flat_map(|cropped| cropped.tensors.drain(..))

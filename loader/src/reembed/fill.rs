@@ -15,7 +15,7 @@ use postgres::Client;
 
 use crate::{
     database::{Shadow, Stale},
-    load::{Meter, Stop, Tally, in_batches, read_photo},
+    load::{BatchSize, Meter, Stop, Tally, in_batches, read_photo},
     messages,
     source::{Refusal, Reject, code},
 };
@@ -45,7 +45,7 @@ pub struct Filler {
     embedders: Vec<Embedder>,
     side: u32,
     threads: usize,
-    batch: usize,
+    sizes: BatchSize,
     root: PathBuf,
     limits: Limits,
 }
@@ -55,14 +55,14 @@ impl Filler {
         embedders: Vec<Embedder>,
         side: u32,
         threads: usize,
-        batch: usize,
+        sizes: BatchSize,
         root: PathBuf,
     ) -> Self {
         Self {
             embedders,
             side,
             threads,
-            batch,
+            sizes,
             root,
             limits: Limits::default(),
         }
@@ -90,7 +90,8 @@ impl Filler {
         let Some(prepare) = self.embedders.first().map(Embedder::preprocessor) else {
             return Missing::default();
         };
-        let (root, limits, side, batch) = (&self.root, self.limits, self.side, self.batch);
+        let (root, limits, side) = (&self.root, self.limits, self.side);
+        let (sizes, batch) = (&self.sizes, self.sizes.most());
         let (list_out, read_in) = bounded::<Stale>(64);
         let (read_out, embed_in) = bounded::<Prepared>(2 * batch);
         let (embed_out, write_in) = bounded::<Vectors>(4 * batch);
@@ -113,7 +114,7 @@ impl Filler {
             for embedder in &mut self.embedders {
                 let (input, output) = (embed_in.clone(), embed_out.clone());
                 let meter = &meter;
-                scope.spawn(move || embed(embedder, batch, meter, stop, (&input, &output)));
+                scope.spawn(move || embed(embedder, sizes, meter, stop, (&input, &output)));
             }
             drop((read_in, read_out, embed_in, embed_out, missing_out));
             let writer = scope.spawn(move || write(shadow, client, &write_in, tally, stop));
@@ -221,13 +222,13 @@ impl Reader<'_> {
 
 fn embed(
     embedder: &mut Embedder,
-    batch: usize,
+    sizes: &BatchSize,
     meter: &Meter,
     stop: &Stop,
     (input, output): (&Receiver<Prepared>, &Sender<Vectors>),
 ) {
-    let size = (batch, |prepared: &Prepared| prepared.tensors.len());
-    in_batches(stop, meter, (input, output), size, |photos| {
+    let size = (sizes, |prepared: &Prepared| prepared.tensors.len());
+    in_batches(stop, meter, (input, output), size, |photos, _| {
         let tensors: Vec<Tensor> = photos
             .iter()
             .flat_map(|photo| photo.tensors.clone())

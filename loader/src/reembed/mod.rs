@@ -20,7 +20,7 @@ use crate::{
         connect, embedding_column_model, model_by_sha256,
     },
     interrupt,
-    load::{Books, Reporter, Stop, Tally, engines},
+    load::{BatchSize, Books, Reporter, Stop, Tally, engines},
     messages::{self, Ending},
     runtime::{self, ModelFiles},
 };
@@ -145,12 +145,12 @@ fn filler(
     let detector =
         ModelFiles::of_row(client, &detector)?.open_detector(&runtime, &Default::default())?;
     let side = decode_side(Some(&detector), first);
-    let batch = engines::batch(args.batch, first.provider());
+    let sizes = BatchSize::new(args.batch, first.provider() == engines::CPU);
     Ok(Filler::new(
         embedders,
         side,
         threads,
-        batch,
+        sizes,
         args.root.clone(),
     ))
 }

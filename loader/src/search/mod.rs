@@ -191,7 +191,7 @@ fn open(args: &SearchArgs, client: &mut Client, tables: &Tables) -> Result<(Dete
     let embedder = ModelFiles::of_row(client, &embed_row)?;
     let runtime = runtime::load(&args.runtime)?;
     let options = SessionOptions {
-        device: args.runtime.device,
+        device: args.runtime.device.first(),
         threads: runtime::threads(&args.runtime),
     };
     Ok((

@@ -1,0 +1,163 @@
+//! How many photos go into one inference, found out on the load's own photos.
+//!
+//! Every size is tried on a few full batches, then the one that took the least time per photo stays. No
+//! photo is processed for the measurement alone. Invariant: a size that was asked for is never changed.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// On a CPU a batch saves little and costs memory; a GPU starves without one. 32 is what one run of a
+/// model takes at most.
+const CPU_SIZES: &[usize] = &[1, 2, 4, 8];
+const GPU_SIZES: &[usize] = &[8, 16, 32];
+
+/// Full batches of a size that are measured, after one that is not: memory is taken in the first.
+const MEASURED: u32 = 4;
+/// A size that is never filled is given up: then this stage waits for others, and its size does not matter.
+const FUTILE: u32 = 12;
+
+#[derive(Debug)]
+pub struct BatchSize {
+    trials: Mutex<Vec<Trial>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    size: usize,
+    full: u32,
+    futile: u32,
+    time: Duration,
+}
+
+impl Trial {
+    fn is_over(&self) -> bool {
+        self.full > MEASURED || self.futile > FUTILE
+    }
+
+    /// Nanoseconds for one item, where it was measured.
+    fn cost(&self) -> Option<f64> {
+        let items = self.full.checked_sub(1).filter(|full| *full > 0)? as usize * self.size;
+        Some(self.time.as_nanos() as f64 / items as f64)
+    }
+}
+
+impl BatchSize {
+    /// 0: to be found out.
+    pub fn new(asked: usize, is_cpu: bool) -> Self {
+        let sizes = match (asked, is_cpu) {
+            (0, true) => CPU_SIZES,
+            (0, false) => GPU_SIZES,
+            (asked, _) => &[asked],
+        };
+        let trial = |size: &usize| Trial {
+            size: *size,
+            full: 0,
+            futile: 0,
+            time: Duration::ZERO,
+        };
+        Self {
+            trials: Mutex::new(sizes.iter().map(trial).collect()),
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<Trial>) -> T) -> T {
+        work(&mut self.trials.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The largest that may come.
+    pub fn most(&self) -> usize {
+        self.with(|trials| trials.iter().map(|trial| trial.size).max().unwrap_or(1))
+    }
+
+    /// For the next batch.
+    pub fn next(&self) -> usize {
+        self.with(
+            |trials| match trials.iter().find(|trial| !trial.is_over()) {
+                Some(trial) if trials.len() > 1 => trial.size,
+                _ => best(trials),
+            },
+        )
+    }
+
+    /// The size that stays, or would if no more came.
+    pub fn chosen(&self) -> usize {
+        self.with(|trials| best(trials))
+    }
+
+    /// A batch for which [`Self::next`] gave `size` held that many and took that long.
+    pub fn record(&self, size: usize, held: usize, time: Duration) {
+        self.with(|trials| {
+            let trial = trials.iter_mut().find(|trial| trial.size == size);
+            let Some(trial) = trial.filter(|trial| !trial.is_over()) else {
+                return;
+            };
+            if held < size {
+                trial.futile += 1;
+                return;
+            }
+            trial.full += 1;
+            if trial.full > 1 {
+                // A photo of many garments overfills a batch.
+                trial.time += time.mul_f64(size as f64 / held as f64);
+            }
+        });
+    }
+}
+
+/// The cheapest of those that were measured, else the largest of all.
+fn best(trials: &[Trial]) -> usize {
+    let measured = trials
+        .iter()
+        .filter_map(|trial| Some((trial.cost()?, trial.size)));
+    let cheapest = measured.min_by(|a, b| a.0.total_cmp(&b.0));
+    let largest = trials.iter().map(|trial| trial.size).max();
+    cheapest.map_or(largest.unwrap_or(1), |(_, size)| size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(
+        sizes: &BatchSize,
+        batches: usize,
+        cost: impl Fn(usize) -> u64,
+        fill: impl Fn(usize) -> usize,
+    ) {
+        for _ in 0..batches {
+            let size = sizes.next();
+            sizes.record(size, fill(size), Duration::from_micros(cost(size)));
+        }
+    }
+
+    #[test]
+    fn the_size_that_takes_least_per_photo_stays() {
+        let sizes = BatchSize::new(0, true);
+        assert_eq!((sizes.next(), sizes.most()), (1, 8));
+        // 4 is best: 100 for each batch and 10 for each photo, and beyond 4 memory runs short.
+        run(
+            &sizes,
+            20,
+            |n| 100 + 10 * n as u64 * if n > 4 { 9 } else { 1 },
+            |n| n,
+        );
+        assert_eq!((sizes.chosen(), sizes.next()), (4, 4));
+    }
+
+    #[test]
+    fn sizes_that_are_never_filled_are_given_up() {
+        let sizes = BatchSize::new(0, true);
+        run(&sizes, 200, |n| 10 * n as u64, |n| n.min(2));
+        assert!([1, 2].contains(&sizes.chosen()), "{}", sizes.chosen());
+        assert_eq!(sizes.next(), sizes.chosen());
+    }
+
+    #[test]
+    fn a_size_that_was_asked_for_stays() {
+        let sizes = BatchSize::new(5, false);
+        run(&sizes, 50, |_| 1, |n| n);
+        assert_eq!((sizes.next(), sizes.most(), sizes.chosen()), (5, 5, 5));
+    }
+}
