@@ -65,10 +65,16 @@ impl Cluster {
 
     /// A new cluster with further settings (`"work_mem='1MB'"`), for a test that stops or kills it.
     pub fn start(settings: &[&str]) -> Result<Self> {
-        let cluster = Self::folder_with_keeper()?;
+        let cluster = Self::folder_with_keeper(Installation::under_test()?)?;
+        cluster.init()?;
+        cluster.configure(settings)?;
+        cluster.start_server()?;
+        Ok(cluster)
+    }
+
+    fn init(&self) -> Result<()> {
         check_output(
-            cluster
-                .installation
+            self.installation
                 .server_program("initdb")
                 .args([
                     "--username=postgres",
@@ -77,18 +83,39 @@ impl Cluster {
                     "--no-locale",
                 ])
                 .args(["--no-sync", "-D"])
-                .arg(cluster.data()),
+                .arg(self.data()),
         )?;
-        cluster.configure(SETTINGS)?;
-        cluster.configure(settings)?;
-        cluster.start_server()?;
-        Ok(cluster)
+        self.configure(SETTINGS)
+    }
+
+    /// What `pg_upgrade` makes of this cluster, which is stopped for good, in a newer PostgreSQL.
+    pub fn upgraded_to(&self, newer: Installation) -> Result<Self> {
+        let upgraded = Self::folder_with_keeper(newer)?;
+        upgraded.init()?;
+        self.stop()?;
+        let mut upgrade = upgraded.installation.server_program("pg_upgrade");
+        // It writes beside itself, and its sockets go there too.
+        upgrade
+            .current_dir(&upgraded.folder)
+            .args(["--username=postgres", "--no-sync", "--socketdir"])
+            .arg(&upgraded.folder)
+            .arg("--old-bindir")
+            .arg(self.installation.programs())
+            .arg("--new-bindir")
+            .arg(upgraded.installation.programs())
+            .arg("--old-datadir")
+            .arg(self.data())
+            .arg("--new-datadir")
+            .arg(upgraded.data());
+        check_output(&mut upgrade)?;
+        upgraded.start_server()?;
+        Ok(upgraded)
     }
 
     /// A streaming replica of this cluster with the same settings and further ones; it takes read-only
     /// connections.
     pub fn replica(&self, settings: &[&str]) -> Result<Self> {
-        let replica = Self::folder_with_keeper()?;
+        let replica = Self::folder_with_keeper(self.installation.clone())?;
         check_output(
             replica
                 .installation
@@ -105,8 +132,7 @@ impl Cluster {
     }
 
     /// Everything of a cluster but its data.
-    fn folder_with_keeper() -> Result<Self> {
-        let installation = Installation::under_test()?;
+    fn folder_with_keeper(installation: Installation) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("lookbook-")
             .permissions(Permissions::from_mode(0o700))
@@ -280,7 +306,8 @@ impl Cluster {
         self.folder.join("data")
     }
 
-    fn configure(&self, settings: &[&str]) -> Result<()> {
+    /// Further settings, which count from the next start.
+    pub fn configure(&self, settings: &[&str]) -> Result<()> {
         let file = self.data().join("postgresql.conf");
         let mut content = fs::read_to_string(&file).context("reading postgresql.conf")?;
         for setting in settings {

@@ -30,10 +30,19 @@ struct ServerUser {
 impl Installation {
     /// The one that `LOOKBOOK_PG_CONFIG` names, else the embedded PostgreSQL 16.
     pub fn under_test() -> Result<Self> {
-        let pg_config = env::var_os("LOOKBOOK_PG_CONFIG").map_or_else(
-            || workspace().join(".lookbook/pg16/bin/pg_config"),
-            PathBuf::from,
-        );
+        Self::at(env::var_os("LOOKBOOK_PG_CONFIG").map_or_else(embedded_pg_config, PathBuf::from))
+    }
+
+    /// The embedded PostgreSQL 16, whichever is under test; `None` where it is not set up or has no lookbook.
+    pub fn embedded() -> Result<Option<Self>> {
+        if !embedded_pg_config().exists() {
+            return Ok(None);
+        }
+        let embedded = Self::at(embedded_pg_config())?;
+        Ok(embedded.offers_extension("lookbook").then_some(embedded))
+    }
+
+    fn at(pg_config: PathBuf) -> Result<Self> {
         ensure!(
             pg_config.exists(),
             "{} does not exist: run `make setup install` first",
@@ -63,6 +72,11 @@ impl Installation {
     /// Whether `CREATE EXTENSION name` would find its files.
     pub fn offers_extension(&self, name: &str) -> bool {
         self.extensions.join(format!("{name}.control")).exists()
+    }
+
+    /// The folder of its programs.
+    pub fn programs(&self) -> &Path {
+        &self.bin
     }
 
     /// A client program (`psql`, `pg_dump`, ...), run as the caller.
@@ -99,6 +113,10 @@ impl Installation {
         std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))
             .with_context(|| format!("giving {} to the cluster's user", path.display()))
     }
+}
+
+fn embedded_pg_config() -> PathBuf {
+    workspace().join(".lookbook/pg16/bin/pg_config")
 }
 
 fn server_user() -> Result<Option<ServerUser>> {
