@@ -13,6 +13,8 @@ pub use ops::{
 
 use crate::devices::Devices;
 
+pub use crate::eval::args::EvalArgs;
+
 /// Visual fashion search inside PostgreSQL: load catalogue photos, look at what was found, search.
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 100)]
@@ -71,6 +73,8 @@ pub enum Verb {
     Search(SearchArgs),
     /// List, add, export and remove the models of a database
     Model(ModelArgs),
+    /// Measure the models of a database on photos that people judged
+    Eval(EvalArgs),
     /// Check server, extension, models, runtime, device and disk, and say what to do
     Doctor(DoctorArgs),
     /// Print what a shell needs to complete the command line

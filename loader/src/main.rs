@@ -12,6 +12,7 @@ mod database;
 mod detect;
 mod devices;
 mod doctor;
+mod eval;
 mod interrupt;
 mod load;
 mod logging;
@@ -48,6 +49,7 @@ fn run(verb: &Verb) -> anyhow::Result<Ending> {
         Verb::Detect(args) => detect::run(args),
         Verb::Search(args) => search::run(args),
         Verb::Model(args) => model::run(args),
+        Verb::Eval(args) => eval::run(args),
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completions(args) => shell::completions(args),
         Verb::Man(args) => shell::man(args),

@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 pub use draw::colour_of;
 use draw::{Labelled, draw};
-use lookbook_vision::{Detection, Detector, Limits, Photo, SessionOptions, decode};
+use lookbook_vision::{
+    Detection, Detector, Limits, Photo, SessionOptions, decode, decode_side_alone,
+};
 
 use crate::{
     args::DetectArgs,
@@ -19,10 +21,6 @@ use crate::{
     messages::{self, Ending},
     runtime::{self, ModelFiles},
 };
-
-/// As `lookbook_vision::decode_side` gives for the shipped models, so that the boxes are those of a
-/// load.
-const DECODE_SIDE: u32 = 1_024;
 
 pub fn run(args: &DetectArgs) -> Result<Ending> {
     if args.out.is_some() && args.photos.len() > 1 {
@@ -90,7 +88,7 @@ pub fn photo_of(file: &Path, side: u32) -> Result<Photo> {
 }
 
 fn look_at(detector: &mut Detector, file: &Path, picture: Option<&Path>) -> Result<()> {
-    let photo = photo_of(file, DECODE_SIDE)?;
+    let photo = photo_of(file, decode_side_alone(detector))?;
     let found = detector
         .detect(&[photo.whole()])
         .with_context(|| format!("cannot detect in {}", file.display()))?

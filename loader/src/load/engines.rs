@@ -76,7 +76,7 @@ pub fn open_embedders(
 }
 
 /// One of a kind on each device, or on a CPU as many as it has threads.
-fn on_each<T>(
+pub fn on_each<T>(
     args: &RuntimeArgs,
     threads: usize,
     open: impl Fn(&SessionOptions) -> Result<T>,

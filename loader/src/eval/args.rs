@@ -1,0 +1,103 @@
+//! The command line of `lookbook eval`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+
+use crate::args::{DatabaseArgs, RuntimeArgs};
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(subcommand)]
+    pub verb: EvalVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EvalVerb {
+    /// Average precision of the detector on photos with annotated boxes (COCO's JSON)
+    Detection(DetectionArgs),
+    /// Top-k accuracy of the embedder: is the same item among the k nearest photos?
+    Retrieval(RetrievalArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DetectionArgs {
+    /// Annotated boxes: COCO's JSON; its categories are labels or groups of the detector
+    #[arg(long, value_name = "FILE")]
+    pub coco: PathBuf,
+    /// The folder that file names are relative to; else that of the JSON file
+    #[arg(long, value_name = "FOLDER")]
+    pub images: Option<PathBuf>,
+    /// Detector by its name in the database; else its default detector
+    #[arg(long, value_name = "NAME")]
+    pub detect_model: Option<String>,
+    /// Weakest detection that counts, in place of the manifest's threshold
+    #[arg(long, value_name = "S", default_value_t = 0.01, value_parser = parse_score)]
+    pub score_threshold: f64,
+    /// Look at this many photos at most
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Also write the detections, in COCO's form of results
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("list").required(true).args(["csv", "deepfashion_inshop"])))]
+pub struct RetrievalArgs {
+    /// A list of photos: columns path, item_id and role (query or gallery), maybe set and group
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// The folder of DeepFashion's In-Shop Clothes Retrieval benchmark as published
+    #[arg(long, value_name = "FOLDER")]
+    pub deepfashion_inshop: Option<PathBuf>,
+    /// Only the rows of this set
+    #[arg(long, value_name = "NAME", requires = "csv")]
+    pub set: Option<String>,
+    /// Further photos to search among: a folder, or a CSV file with the column path
+    #[arg(long, value_name = "FOLDER|CSV")]
+    pub gallery: Option<PathBuf>,
+    /// The folder that the list's paths are relative to; else the nearest folder above it that has them
+    #[arg(long, value_name = "FOLDER")]
+    pub images: Option<PathBuf>,
+    /// What is embedded of a photo
+    #[arg(long, value_enum, default_value_t = Crop::None)]
+    pub crop: Crop,
+    /// Embedder by its name in the database; else its default embedder
+    #[arg(long, value_name = "NAME")]
+    pub embed_model: Option<String>,
+    /// Detector by its name in the database, for --crop detect; else its default detector
+    #[arg(long, value_name = "NAME")]
+    pub detect_model: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Crop {
+    /// The whole photo
+    None,
+    /// The best garment that the detector finds, of the row's group if it names one; else the whole photo
+    Detect,
+    /// The box that the list gives (DeepFashion's list_bbox_inshop.txt)
+    List,
+}
+
+fn parse_score(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
+        _ => Err("must be a number from 0 to 1".to_owned()),
+    }
+}

@@ -1,0 +1,201 @@
+//! COCO's JSON of annotated boxes, and of detections.
+//!
+//! Invariant: every annotation of a [`Dataset`] belongs to one of its photos and categories, and its box
+//! is finite; photos stand in the order of their ids, as `pycocotools` takes them.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::average_precision::{Rectangle, Truth};
+
+#[derive(Deserialize)]
+struct Document {
+    images: Vec<Image>,
+    annotations: Vec<Annotation>,
+    categories: Vec<Category>,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    id: i64,
+    file_name: String,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    image_id: i64,
+    category_id: i64,
+    bbox: Rectangle,
+    #[serde(default)]
+    iscrowd: u8,
+}
+
+#[derive(Deserialize)]
+struct Category {
+    id: i64,
+    name: String,
+}
+
+/// Annotated photos.
+#[derive(Debug)]
+pub struct Dataset {
+    pub photos: Vec<AnnotatedPhoto>,
+    /// Ids and names; [`Truth::category`] counts them.
+    pub categories: Vec<(i64, String)>,
+}
+
+/// A photo with its boxes.
+#[derive(Debug)]
+pub struct AnnotatedPhoto {
+    pub id: i64,
+    pub file: PathBuf,
+    pub truth: Vec<Truth>,
+}
+
+/// A detection in COCO's form of results, for other programs to judge.
+#[derive(Debug, Serialize)]
+pub struct Detected {
+    pub image_id: i64,
+    pub category_id: i64,
+    pub bbox: Rectangle,
+    pub score: f64,
+}
+
+impl Dataset {
+    /// Reads `file`, whose photos lie relative to `folder`.
+    pub fn read(file: &Path, folder: &Path) -> Result<Self> {
+        let wrong = || format!("cannot use {}", file.display());
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let document: Document = serde_json::from_slice(&bytes)
+            .context("it is not COCO's JSON of annotated boxes (images, annotations, categories)")
+            .with_context(wrong)?;
+        document.into_dataset(folder).with_context(wrong)
+    }
+}
+
+impl Document {
+    fn into_dataset(self, folder: &Path) -> Result<Dataset> {
+        let categories: Vec<(i64, String)> = self
+            .categories
+            .into_iter()
+            .map(|category| (category.id, category.name))
+            .collect();
+        let ids = categories.iter().map(|(id, _)| *id);
+        let numbers: HashMap<i64, usize> = ids.zip(0..).collect();
+        if numbers.len() != categories.len() {
+            bail!("two of its categories have the same id");
+        }
+        let mut photos: Vec<AnnotatedPhoto> = self
+            .images
+            .into_iter()
+            .map(|image| AnnotatedPhoto {
+                id: image.id,
+                file: folder.join(image.file_name),
+                truth: Vec::new(),
+            })
+            .collect();
+        photos.sort_by_key(|photo| photo.id);
+        if let Some(twins) = photos.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            bail!("two of its images have the id {}", twins[0].id);
+        }
+        for (at, annotation) in self.annotations.into_iter().enumerate() {
+            let Annotation {
+                image_id,
+                category_id,
+                bbox,
+                iscrowd,
+            } = annotation;
+            let photo = photos.binary_search_by_key(&image_id, |photo| photo.id);
+            let (Ok(photo), Some(&category)) = (photo, numbers.get(&category_id)) else {
+                bail!(
+                    "annotation {at} belongs to image {image_id} and category {category_id}, one of which it does not list"
+                );
+            };
+            if !(bbox.iter().all(|value| value.is_finite()) && bbox[2] >= 0.0 && bbox[3] >= 0.0) {
+                bail!("annotation {at} has the box {bbox:?}; expected left, top, width, height");
+            }
+            photos[photo].truth.push(Truth {
+                category,
+                bbox,
+                is_crowd: iscrowd != 0,
+            });
+        }
+        Ok(Dataset { photos, categories })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Dataset> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("boxes.json");
+        fs::write(&file, json)?;
+        Dataset::read(&file, Path::new("/photos"))
+    }
+
+    #[test]
+    fn photos_stand_in_the_order_of_their_ids_with_their_boxes() {
+        let dataset = read(
+            r#"{"info": {"year": 1}, "images": [{"id": 9, "file_name": "b.jpg", "width": 3}, {"id": 2, "file_name": "a/a.jpg"}],
+                "categories": [{"id": 7, "name": "upper"}, {"id": 3, "name": "lower"}],
+                "annotations": [{"id": 1, "image_id": 9, "category_id": 3, "bbox": [1, 2, 3, 4.5], "area": 13.5},
+                                {"id": 2, "image_id": 9, "category_id": 7, "bbox": [0, 0, 1, 1], "iscrowd": 1}]}"#,
+        )
+        .unwrap();
+        let files: Vec<&Path> = dataset
+            .photos
+            .iter()
+            .map(|photo| photo.file.as_path())
+            .collect();
+        assert_eq!(
+            files,
+            [Path::new("/photos/a/a.jpg"), Path::new("/photos/b.jpg")]
+        );
+        assert_eq!(dataset.photos[0].truth, []);
+        let [first, second] = dataset.photos[1].truth.as_slice() else {
+            panic!("two boxes");
+        };
+        assert_eq!(
+            (first.category, first.bbox, first.is_crowd),
+            (1, [1.0, 2.0, 3.0, 4.5], false)
+        );
+        assert_eq!((second.category, second.is_crowd), (0, true));
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_named() {
+        for (json, part) in [
+            ("[]", "it is not COCO's JSON"),
+            (
+                r#"{"images": [], "annotations": []}"#,
+                "missing field `categories`",
+            ),
+            (
+                r#"{"images": [{"id": 1, "file_name": "a"}], "categories": [], "annotations": [{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]}]}"#,
+                "annotation 0 belongs to image 1 and category 2",
+            ),
+            (
+                r#"{"images": [{"id": 1, "file_name": "a"}], "categories": [{"id": 2, "name": "x"}], "annotations": [{"image_id": 1, "category_id": 2, "bbox": [0, 0, -1, 1]}]}"#,
+                "annotation 0 has the box [0.0, 0.0, -1.0, 1.0]",
+            ),
+            (
+                r#"{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "categories": [], "annotations": []}"#,
+                "two of its images have the id 1",
+            ),
+        ] {
+            let error = format!("{:#}", read(json).unwrap_err());
+            assert!(
+                error.contains(part) && error.contains("boxes.json"),
+                "{error}"
+            );
+        }
+    }
+}

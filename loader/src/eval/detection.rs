@@ -1,0 +1,277 @@
+//! `lookbook eval detection`: how well the database's detector finds what people annotated.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{CellAlignment, Table, presets};
+use lookbook_vision::{Detection, Detector, decode_side_alone};
+use serde_json::json;
+
+use super::{
+    args::DetectionArgs,
+    average_precision::{Found, Judged, Precision, average_precision, mean},
+    coco::{AnnotatedPhoto, Dataset, Detected},
+    workers::{self, Outcome},
+};
+use crate::{
+    database::{ModelKind, ModelRow, choose_model, connect},
+    detect::photo_of,
+    interrupt,
+    load::engines,
+    messages::{self, Ending},
+    runtime::{self, ModelFiles},
+};
+
+/// Weaker boxes than a search would use matter: precision is measured down to where nothing more is found.
+const MOST_DETECTIONS: usize = 100;
+
+pub fn run(args: &DetectionArgs) -> Result<Ending> {
+    interrupt::listen()?;
+    let beside = args.coco.parent().unwrap_or(Path::new(""));
+    let mut dataset = Dataset::read(&args.coco, args.images.as_deref().unwrap_or(beside))?;
+    dataset.photos.truncate(args.limit.unwrap_or(usize::MAX));
+    if dataset.photos.is_empty() {
+        bail!("{} lists no photos", args.coco.display());
+    }
+    let mut client = connect(args.database.url.as_deref())?;
+    let row = choose_model(
+        &mut client,
+        ModelKind::Detector,
+        args.detect_model.as_deref(),
+    )?;
+    let files = ModelFiles::of_row(&mut client, &row)?;
+    drop(client);
+    let runtime = runtime::load(&args.runtime)?;
+    let open = |options: &_| {
+        let mut detector = files.open_detector(&runtime, options)?;
+        detector.limit(args.score_threshold, MOST_DETECTIONS);
+        Ok(detector)
+    };
+    let threads = runtime::threads(&args.runtime);
+    let is_on_cpu = |detector: &Detector| detector.provider() == engines::CPU;
+    let mut detectors = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
+    let assignment = Assignment::new(&dataset, &detectors[0]);
+    assignment.warn(&row.name);
+
+    let outcomes = workers::run(&dataset.photos, &mut detectors, |detector, photos| {
+        look_at(detector, photos)
+    })?;
+    let mut report = Report::new(&row, &dataset, assignment, outcomes)?;
+    if let Some(file) = &args.out {
+        let json = serde_json::to_string(&report.detected)?;
+        fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    report.judge();
+    report.print(args.json)?;
+    Ok(if report.skipped == 0 {
+        Ending::Complete
+    } else {
+        Ending::Partial
+    })
+}
+
+fn look_at(
+    detector: &mut Detector,
+    photos: &[AnnotatedPhoto],
+) -> Result<Vec<Outcome<Vec<Detection>>>> {
+    let side = decode_side_alone(detector);
+    let one = |photo: &AnnotatedPhoto| {
+        let photo = match photo_of(&photo.file, side) {
+            Ok(photo) => photo,
+            Err(error) => return Ok(Err(messages::render(&error))),
+        };
+        let found = detector.detect(&[photo.whole()])?;
+        Ok(Ok(found.into_iter().next().unwrap_or_default()))
+    };
+    photos.iter().map(one).collect()
+}
+
+/// Which category of the annotations a detection counts for: that of its label's name, else that of its
+/// group's.
+struct Assignment {
+    categories: Vec<String>,
+    /// Names that the detector can give: its labels and their groups.
+    given: Vec<String>,
+}
+
+impl Assignment {
+    fn new(dataset: &Dataset, detector: &Detector) -> Self {
+        let mut given = Vec::new();
+        for (label, group) in detector.labels() {
+            given.push(label.to_owned());
+            given.push(group.as_str().to_owned());
+        }
+        Self {
+            categories: dataset
+                .categories
+                .iter()
+                .map(|(_, name)| name.clone())
+                .collect(),
+            given,
+        }
+    }
+
+    fn category(&self, found: &Detection) -> Option<usize> {
+        let named = |name: &str| self.categories.iter().position(|category| category == name);
+        named(&found.label).or_else(|| named(found.group.as_str()))
+    }
+
+    fn warn(&self, model: &str) {
+        let missing: Vec<&str> = self
+            .categories
+            .iter()
+            .filter(|category| !self.given.contains(category))
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            messages::warn(format_args!(
+                "model {model:?} has no label or group named {}: annotated boxes of that name count as not found",
+                missing.join(", ")
+            ));
+        }
+    }
+}
+
+struct Report<'a> {
+    model: &'a ModelRow,
+    categories: &'a [(i64, String)],
+    judged: Vec<Judged>,
+    detected: Vec<Detected>,
+    skipped: usize,
+    precision: Vec<Option<Precision>>,
+}
+
+impl<'a> Report<'a> {
+    fn new(
+        model: &'a ModelRow,
+        dataset: &'a Dataset,
+        assignment: Assignment,
+        outcomes: Vec<Outcome<Vec<Detection>>>,
+    ) -> Result<Self> {
+        let mut report = Self {
+            model,
+            categories: &dataset.categories,
+            judged: Vec::new(),
+            detected: Vec::new(),
+            skipped: 0,
+            precision: Vec::new(),
+        };
+        for (photo, outcome) in dataset.photos.iter().zip(outcomes) {
+            match outcome {
+                Ok(found) => report.add(photo, &assignment, &found),
+                Err(reason) => {
+                    report.skipped += 1;
+                    if report.skipped == dataset.photos.len() {
+                        bail!(
+                            "none of the {} photos could be used: {reason}",
+                            report.skipped
+                        );
+                    }
+                    messages::warn(reason);
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    fn add(&mut self, photo: &AnnotatedPhoto, assignment: &Assignment, found: &[Detection]) {
+        let mut judged = Judged {
+            truth: photo.truth.clone(),
+            found: Vec::new(),
+        };
+        for detection in found {
+            let Some(category) = assignment.category(detection) else {
+                continue;
+            };
+            let [x1, y1, x2, y2] = [
+                detection.bbox.x1,
+                detection.bbox.y1,
+                detection.bbox.x2,
+                detection.bbox.y2,
+            ]
+            .map(f64::from);
+            let (bbox, score) = ([x1, y1, x2 - x1, y2 - y1], f64::from(detection.score));
+            judged.found.push(Found {
+                category,
+                bbox,
+                score,
+            });
+            self.detected.push(Detected {
+                image_id: photo.id,
+                category_id: self.categories[category].0,
+                bbox,
+                score,
+            });
+        }
+        self.judged.push(judged);
+    }
+
+    fn judge(&mut self) {
+        self.precision = average_precision(&self.judged, self.categories.len());
+    }
+
+    fn print(&self, as_json: bool) -> Result<()> {
+        let defined = || self.precision.iter().flatten();
+        let map50 = mean(defined().map(|precision| precision.at_50));
+        let map50_95 = mean(defined().map(|precision| precision.at_50_95));
+        let named = || {
+            self.categories
+                .iter()
+                .map(|(_, name)| name)
+                .zip(&self.precision)
+        };
+        if as_json {
+            let of = |value: fn(&Precision) -> f64| -> serde_json::Map<String, serde_json::Value> {
+                named()
+                    .map(|(name, precision)| (name.clone(), json!(precision.as_ref().map(value))))
+                    .collect()
+            };
+            return messages::print(json!({
+                "map50": map50,
+                "map50_95": map50_95,
+                "ap50": of(|precision| precision.at_50),
+                "ap50_95": of(|precision| precision.at_50_95),
+                "photos": self.judged.len(),
+                "skipped": self.skipped,
+                "model": self.model.name,
+                "sha256": self.model.sha256,
+            }));
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["category", "annotated", "AP@0.5", "AP@0.5:0.95"]);
+        let shown =
+            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        for (category, (name, precision)) in named().enumerate() {
+            let of = |judged: &Judged| {
+                let truth = judged.truth.iter();
+                truth
+                    .filter(|truth| truth.category == category && !truth.is_crowd)
+                    .count()
+            };
+            table.add_row([
+                name.clone(),
+                self.judged.iter().map(of).sum::<usize>().to_string(),
+                shown(precision.map(|precision| precision.at_50)),
+                shown(precision.map(|precision| precision.at_50_95)),
+            ]);
+        }
+        table.add_row([
+            "mean".to_owned(),
+            String::new(),
+            shown(map50),
+            shown(map50_95),
+        ]);
+        for column in 1..4 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        messages::print(format_args!(
+            "model {}, {} photos\n{}",
+            self.model.name,
+            self.judged.len(),
+            table.trim_fmt()
+        ))
+    }
+}
