@@ -50,25 +50,38 @@ pub(crate) struct CoarsePoint {
 }
 
 impl CoarsePoint {
+    /// `point` has a multiple of 16 elements.
     pub fn new(point: &[f32]) -> CoarsePoint {
-        let largest = point.iter().fold(0f32, |most, x| most.max(x.abs()));
+        /// Added to a number between −2²² and 2²², it leaves the nearest integer in the lowest bits.
+        const ROUNDING: f32 = (3 << 22) as f32;
+        let (chunks, _) = point.as_chunks::<LANES>();
+        // In lanes, so that no addition waits for another.
+        let mut most = [0f32; LANES];
+        for chunk in chunks {
+            for (most, x) in most.iter_mut().zip(chunk) {
+                *most = if x.abs() > *most { x.abs() } else { *most };
+            }
+        }
+        let largest = most.into_iter().fold(0f32, f32::max);
         let step = (largest / 127.0).max(f32::MIN_POSITIVE);
         let inverse = 1.0 / step;
-        let mut lost = 0f32;
-        let bytes: Vec<i8> = point
-            .iter()
-            .map(|x| {
-                let byte = (x * inverse).round().clamp(-127.0, 127.0);
-                let difference = x - byte * step;
-                lost += difference * difference;
-                byte as i8
-            })
-            .collect();
+        let (mut lost, mut sums) = ([0f32; LANES], [0i32; LANES]);
+        let mut bytes = vec![0; point.len()];
+        let (out, _) = bytes.as_chunks_mut::<LANES>();
+        for (chunk, out) in chunks.iter().zip(out) {
+            for (lane, (&x, byte)) in chunk.iter().zip(out).enumerate() {
+                let rounded = x * inverse + ROUNDING;
+                let difference = x - (rounded - ROUNDING) * step;
+                lost[lane] += difference * difference;
+                *byte = rounded.to_bits() as i8;
+                sums[lane] += i32::from(*byte);
+            }
+        }
         CoarsePoint {
-            sum: bytes.iter().map(|&byte| i32::from(byte)).sum(),
             bytes,
             step,
-            lost: lost.sqrt() * 1.001,
+            sum: sums.iter().sum(),
+            lost: lost.iter().sum::<f32>().sqrt() * 1.001,
         }
     }
 }

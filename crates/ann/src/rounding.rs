@@ -48,12 +48,18 @@ pub(crate) fn sum_error(dims: usize) -> f64 {
     (dims as f64 / 8.0 + 40.0) * U
 }
 
-/// Euclidean norm.
+/// Euclidean norm. Summed in lanes, so that one addition need not wait for another.
 pub(crate) fn norm(x: &[f32]) -> f64 {
-    x.iter()
-        .map(|&x| f64::from(x) * f64::from(x))
-        .sum::<f64>()
-        .sqrt()
+    const LANES: usize = 8;
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0f64; LANES];
+    for chunk in chunks {
+        for (sum, &x) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+    let rest = rest.iter().map(|&x| f64::from(x) * f64::from(x));
+    sums.into_iter().chain(rest).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]

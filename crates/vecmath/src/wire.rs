@@ -45,12 +45,14 @@ pub fn decode(message: &[u8]) -> Result<(Vec<f32>, usize), Error> {
     }
     let (elements, _) = elements.as_chunks();
     let elements = elements.get(..dimensions).ok_or(Error::Truncated)?;
-    let values = elements
+    let values: Vec<f32> = elements
         .iter()
-        .map(|bytes| {
-            let value = f32::from_be_bytes(*bytes);
-            check_finite(value).map(|()| value)
-        })
-        .collect::<Result<_, _>>()?;
+        .map(|bytes| f32::from_be_bytes(*bytes))
+        .collect();
+    // First all together, without a branch for each.
+    let all_are_finite = values.iter().fold(true, |all, x| all & x.is_finite());
+    if !all_are_finite {
+        values.iter().try_for_each(|&value| check_finite(value))?;
+    }
     Ok((values, encoded_bytes(dimensions)))
 }

@@ -8,7 +8,7 @@
 mod bounds;
 mod tables;
 
-use lookbook_vecmath::kernel::codes::Tables;
+use lookbook_vecmath::kernel::codes::{Tables, kernels};
 
 use crate::calibration::Slack;
 use crate::catalogue::CoarsePoint;
@@ -64,7 +64,7 @@ pub(crate) struct Query {
     length: f32,
     /// Of the query as the user gave it (or normalised).
     true_length: f64,
-    /// `⟨q, m⟩`, inner products only.
+    /// `⟨q, m⟩` and `‖m‖`, inner products only.
     along_frame: f64,
     frame_length: f64,
     /// How far `point` can be from the exact one.
@@ -101,9 +101,11 @@ impl Query {
             },
         };
         let mut query = Query::bare(metric, trust, point);
-        let along = |(p, m): (&f32, &f32)| f64::from(*p) * f64::from(*m);
-        query.along_frame = query.point.iter().zip(&space.frame).map(along).sum();
-        query.frame_length = norm(&space.frame);
+        if metric == Metric::InnerProduct {
+            let along = |(p, m): (&f32, &f32)| f64::from(*p) * f64::from(*m);
+            query.along_frame = query.point.iter().zip(&space.frame).map(along).sum();
+            query.frame_length = norm(&space.frame);
+        }
         (query.nature, query.slop, query.true_length) = (nature, slop, true_length);
         Ok(query)
     }
@@ -149,7 +151,7 @@ impl Query {
             along_frame: 0.0,
             frame_length: 0.0,
             slop: 0.0,
-            tables: SignTables::new(&point, length as f32),
+            tables: SignTables::new(kernels(), &point, length as f32),
             coarse: CoarsePoint::new(&point),
             point,
         }

@@ -97,6 +97,7 @@ type DotPanel = fn(&[f32], &[f32], usize, &mut [[f32; LANES]]);
 pub struct Kernels {
     level: Level,
     hadamard: fn(&mut [f32]),
+    sign_tables: fn(&[f32], f32, &mut [u8], &mut [u8]),
     sign_bounds: SignBounds,
     matching: fn(&[u8], &[u32], &mut [u16]),
     quad_products: fn(&[u8], &[i8], &mut [[i32; LANES]]),
@@ -108,6 +109,7 @@ pub struct Kernels {
 static SCALAR: Kernels = Kernels {
     level: Level::Scalar,
     hadamard: scalar::hadamard,
+    sign_tables: scalar::sign_tables,
     sign_bounds: scalar::sign_bounds,
     matching: scalar::matching,
     quad_products: scalar::quad_products,
@@ -145,13 +147,26 @@ impl Kernels {
     }
 
     /// The Walsh–Hadamard transform in place, not normalised: norms grow by √n. The length is a power
-    /// of two.
+    /// of two. The same numbers at every level.
     pub fn hadamard(&self, x: &mut [f32]) {
         assert!(
             x.len().is_power_of_two(),
             "a Hadamard transform has a power of two elements"
         );
         (self.hadamard)(x);
+    }
+
+    /// For every four elements of `point` a table of 16 bytes: for each subset of them (bit `i` of its number: element
+    /// `i`) the sum, times `scale`, counted from the smallest subset's and rounded; more than [`TABLE_MAX`] is that. The
+    /// tables of the first four of every eight go to `low`, the others to `high`. `point` has a multiple of 16 elements.
+    pub fn sign_tables(&self, point: &[f32], scale: f32, low: &mut [u8], high: &mut [u8]) {
+        assert!(
+            point.len().is_multiple_of(LANES)
+                && low.len() == 2 * point.len()
+                && high.len() == 2 * point.len(),
+            "vector and tables disagree"
+        );
+        (self.sign_tables)(point, scale, low, high);
     }
 
     /// The bounds ([`BoundTerms`]) of the codes that `chosen` selects, one bit for each of a group's 16, into `bounds`;

@@ -5,9 +5,13 @@
 
 use super::{BoundTerms, LANES, SignGroups, Tables, quad};
 
-#[inline(always)]
 pub(super) fn hadamard(x: &mut [f32]) {
-    let mut half = 1;
+    hadamard_from(1, x);
+}
+
+/// The stages of the transform from that which pairs elements `half` apart.
+#[inline(always)]
+pub(super) fn hadamard_from(mut half: usize, x: &mut [f32]) {
     while half < x.len() {
         for pair in x.chunks_exact_mut(2 * half) {
             let (low, high) = pair.split_at_mut(half);
@@ -16,6 +20,30 @@ pub(super) fn hadamard(x: &mut [f32]) {
             }
         }
         half *= 2;
+    }
+}
+
+/// Added to a number from 0 to 2²², it leaves the nearest integer in the lowest bits.
+const ROUNDING: f32 = (1 << 23) as f32;
+
+pub(super) fn sign_tables(point: &[f32], scale: f32, low: &mut [u8], high: &mut [u8]) {
+    let (low, _) = low.as_chunks_mut::<LANES>();
+    let (high, _) = high.as_chunks_mut::<LANES>();
+    let (fours, _) = point.as_chunks::<4>();
+    let (pairs, _) = fours.as_chunks::<2>();
+    for (pair, (low, high)) in pairs.iter().zip(low.iter_mut().zip(high)) {
+        for (four, table) in pair.iter().zip([low, high]) {
+            let four = four.map(|x| x * scale);
+            let [a, b, c, d] = four.map(|x| x.min(0.0));
+            let mut sums = [0.0 - ((a + b) + (c + d)); LANES];
+            for (bit, x) in four.into_iter().enumerate() {
+                for (subset, sum) in sums.iter_mut().enumerate() {
+                    *sum += if subset >> bit & 1 == 1 { x } else { 0.0 };
+                }
+            }
+            let most = f32::from(super::TABLE_MAX);
+            *table = sums.map(|sum| (sum.clamp(0.0, most) + ROUNDING).to_bits() as u8);
+        }
     }
 }
 

@@ -82,6 +82,41 @@ fn hadamard_twice_is_the_length_times_the_vector_at_every_level() {
     }
 }
 
+#[test]
+fn hadamard_gives_the_same_numbers_at_every_level() {
+    let mut numbers = Numbers(10);
+    let scalar = Kernels::at(Level::Scalar).expect("always there");
+    for kernels in levels() {
+        for power in 0..=12 {
+            let x = numbers.floats(1 << power);
+            let (mut found, mut expected) = (x.clone(), x);
+            kernels.hadamard(&mut found);
+            scalar.hadamard(&mut expected);
+            assert_eq!(found, expected, "{:?} {power}", kernels.level());
+        }
+    }
+}
+
+#[test]
+fn sign_tables_are_the_same_bytes_at_every_level() {
+    let mut numbers = Numbers(11);
+    let scalar = Kernels::at(Level::Scalar).expect("always there");
+    for kernels in levels() {
+        for dims in (16..400).step_by(16) {
+            let point = numbers.floats(dims);
+            for scale in [1.0, 31.0, 60.0] {
+                let tables = |kernels: &Kernels| {
+                    let (mut low, mut high) = (vec![1; 2 * dims], vec![2; 2 * dims]);
+                    kernels.sign_tables(&point, scale, &mut low, &mut high);
+                    (low, high)
+                };
+                let what = format!("{:?} {dims} {scale}", kernels.level());
+                assert_eq!(tables(kernels), tables(scalar), "{what}");
+            }
+        }
+    }
+}
+
 /// Some groups of `columns` bytes a code with room behind each, and tables; every eighth constant is NaN.
 struct Signs {
     bytes: Vec<u8>,

@@ -16,6 +16,10 @@ macro_rules! table {
             // of `Kernels` checked the lengths.
             hadamard: |x| unsafe { $module::hadamard(x) },
             // SAFETY: as above.
+            sign_tables: |point, scale, low, high| unsafe {
+                $module::sign_tables(point, scale, low, high)
+            },
+            // SAFETY: as above.
             sign_bounds: |groups, tables, terms, threshold, chosen, bounds| unsafe {
                 $module::sign_bounds(groups, tables, terms, threshold, chosen, bounds)
             },

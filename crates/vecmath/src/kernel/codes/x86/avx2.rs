@@ -5,14 +5,107 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{BoundTerms, LANES, SignGroups, Tables, scalar};
+use super::super::{BoundTerms, LANES, SignGroups, TABLE_MAX, Tables, scalar};
 
 /// Table sums of two bytes are at most 254: 257 of them fit 16 bits. A step adds two to each word.
 const CHUNK: usize = 128 * 64;
 
+/// The stages of the scalar transform in their order, the first of them in registers.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn hadamard(x: &mut [f32]) {
-    scalar::hadamard(x);
+    // SAFETY: blocks have eight elements for each register.
+    let block = unsafe {
+        match x.len() {
+            ..8 => return scalar::hadamard(x),
+            8 => hadamard_blocks::<1>(x),
+            16 => hadamard_blocks::<2>(x),
+            32 => hadamard_blocks::<4>(x),
+            _ => hadamard_blocks::<8>(x),
+        }
+    };
+    scalar::hadamard_from(block, x);
+}
+
+/// Transforms blocks of `8·N` elements; gives their length.
+#[target_feature(enable = "avx2")]
+unsafe fn hadamard_blocks<const N: usize>(x: &mut [f32]) -> usize {
+    let minus = |lanes: u8| {
+        let bits = |lane: i32| (i32::from(lanes) >> lane & 1) << 31;
+        let [a, b, c, d, e, f, g, h] = std::array::from_fn(|lane| bits(lane as i32));
+        _mm256_castsi256_ps(_mm256_setr_epi32(a, b, c, d, e, f, g, h))
+    };
+    // Sums of pairs, and differences in the lanes where the partner comes first.
+    let butterfly = |x, swapped, minus| _mm256_add_ps(swapped, _mm256_xor_ps(x, minus));
+    for block in x.chunks_exact_mut(8 * N) {
+        let mut rows = [_mm256_setzero_ps(); N];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: a block has `8·N` elements.
+            let loaded = unsafe { _mm256_loadu_ps(block.as_ptr().add(8 * i)) };
+            let swapped = _mm256_permute_ps::<0b10_11_00_01>(loaded);
+            let ones = butterfly(loaded, swapped, minus(0b1010_1010));
+            let swapped = _mm256_permute_ps::<0b01_00_11_10>(ones);
+            let twos = butterfly(ones, swapped, minus(0b1100_1100));
+            let swapped = _mm256_permute2f128_ps::<0x01>(twos, twos);
+            *row = butterfly(twos, swapped, minus(0b1111_0000));
+        }
+        let mut half = 1;
+        while half < N {
+            for i in 0..N {
+                if i & half == 0 {
+                    let (a, b) = (rows[i], rows[i + half]);
+                    (rows[i], rows[i + half]) = (_mm256_add_ps(a, b), _mm256_sub_ps(a, b));
+                }
+            }
+            half *= 2;
+        }
+        for (i, row) in rows.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_ps(block.as_mut_ptr().add(8 * i), *row) };
+        }
+    }
+    8 * N
+}
+
+/// See [`Kernels::sign_tables`](super::super::Kernels::sign_tables).
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn sign_tables(point: &[f32], scale: f32, low: &mut [u8], high: &mut [u8]) {
+    // For both halves of the 16 subsets, and each of four elements: which subsets have it.
+    let halves = [0, 8].map(|from| {
+        let subsets = _mm256_add_epi32(
+            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+            _mm256_set1_epi32(from),
+        );
+        [1, 2, 4, 8].map(|element| {
+            let element = _mm256_set1_epi32(element);
+            let has = _mm256_cmpeq_epi32(_mm256_and_si256(subsets, element), element);
+            _mm256_castsi256_ps(has)
+        })
+    });
+    let (zero, most) = (_mm256_setzero_ps(), _mm256_set1_ps(f32::from(TABLE_MAX)));
+    let (fours, _) = point.as_chunks::<4>();
+    let (pairs, _) = fours.as_chunks::<2>();
+    let tables = low
+        .chunks_exact_mut(LANES)
+        .zip(high.chunks_exact_mut(LANES));
+    for (pair, (low, high)) in pairs.iter().zip(tables) {
+        for (four, table) in pair.iter().zip([low, high]) {
+            let four = four.map(|x| x * scale);
+            let [a, b, c, d] = four.map(|x| x.min(0.0));
+            let base = _mm256_set1_ps(0.0 - ((a + b) + (c + d)));
+            let [first, last] = halves.map(|masks| {
+                let sums = four.into_iter().zip(masks).fold(base, |sums, (x, mask)| {
+                    _mm256_add_ps(sums, _mm256_and_ps(_mm256_set1_ps(x), mask))
+                });
+                _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(sums, zero), most))
+            });
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(first, last));
+            let bytes = _mm256_permute4x64_epi64::<0b10_00>(_mm256_packus_epi16(words, words));
+            // SAFETY: a table has 16 bytes.
+            unsafe {
+                _mm_storeu_si128(table.as_mut_ptr().cast(), _mm256_castsi256_si128(bytes));
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]

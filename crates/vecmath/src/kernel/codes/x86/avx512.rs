@@ -5,11 +5,98 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{BoundTerms, LANES, SignGroups, Tables, scalar};
+use super::super::{BoundTerms, LANES, SignGroups, TABLE_MAX, Tables, scalar};
 
-#[target_feature(enable = "avx512f,avx512vl")]
+/// The stages of the scalar transform in their order, the first of them in registers.
+#[target_feature(enable = "avx512f")]
 pub(super) unsafe fn hadamard(x: &mut [f32]) {
-    scalar::hadamard(x);
+    // SAFETY: blocks have 16 elements for each register.
+    let block = unsafe {
+        match x.len() {
+            ..16 => return scalar::hadamard(x),
+            16 => hadamard_blocks::<1>(x),
+            32 => hadamard_blocks::<2>(x),
+            64 => hadamard_blocks::<4>(x),
+            128 => hadamard_blocks::<8>(x),
+            _ => hadamard_blocks::<16>(x),
+        }
+    };
+    scalar::hadamard_from(block, x);
+}
+
+/// Transforms blocks of `16·N` elements; gives their length.
+#[target_feature(enable = "avx512f")]
+unsafe fn hadamard_blocks<const N: usize>(x: &mut [f32]) -> usize {
+    for block in x.chunks_exact_mut(LANES * N) {
+        let mut rows = [_mm512_setzero_ps(); N];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: a block has `16·N` elements.
+            let loaded = unsafe { _mm512_loadu_ps(block.as_ptr().add(LANES * i)) };
+            let swapped = _mm512_permute_ps::<0b10_11_00_01>(loaded);
+            let ones = butterfly(loaded, swapped, 0xaaaa);
+            let swapped = _mm512_permute_ps::<0b01_00_11_10>(ones);
+            let twos = butterfly(ones, swapped, 0xcccc);
+            let swapped = _mm512_shuffle_f32x4::<0b10_11_00_01>(twos, twos);
+            let fours = butterfly(twos, swapped, 0xf0f0);
+            let swapped = _mm512_shuffle_f32x4::<0b01_00_11_10>(fours, fours);
+            *row = butterfly(fours, swapped, 0xff00);
+        }
+        let mut half = 1;
+        while half < N {
+            for i in 0..N {
+                if i & half == 0 {
+                    let (a, b) = (rows[i], rows[i + half]);
+                    (rows[i], rows[i + half]) = (_mm512_add_ps(a, b), _mm512_sub_ps(a, b));
+                }
+            }
+            half *= 2;
+        }
+        for (i, row) in rows.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(block.as_mut_ptr().add(LANES * i), *row) };
+        }
+    }
+    LANES * N
+}
+
+/// Sums of pairs, and in the lanes of `upper` differences: `swapped` has each element at the place of its partner.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn butterfly(x: __m512, swapped: __m512, upper: u16) -> __m512 {
+    _mm512_mask_sub_ps(_mm512_add_ps(x, swapped), upper, swapped, x)
+}
+
+/// See [`Kernels::sign_tables`](super::super::Kernels::sign_tables): four tables a step, a register for each.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn sign_tables(point: &[f32], scale: f32, low: &mut [u8], high: &mut [u8]) {
+    let tables = low
+        .chunks_exact_mut(2 * LANES)
+        .zip(high.chunks_exact_mut(2 * LANES));
+    let (zero, most) = (_mm512_setzero_ps(), _mm512_set1_ps(f32::from(TABLE_MAX)));
+    for (x, (low, high)) in point.chunks_exact(LANES).zip(tables) {
+        // SAFETY: `chunks_exact` gives 16 elements.
+        let scaled = unsafe { _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), _mm512_set1_ps(scale)) };
+        let least = _mm512_min_ps(scaled, zero);
+        let pairs = _mm512_add_ps(least, _mm512_permute_ps::<0b10_11_00_01>(least));
+        let fours = _mm512_add_ps(pairs, _mm512_permute_ps::<0b01_00_11_10>(pairs));
+        let bases = _mm512_sub_ps(zero, fours);
+        let (first, second) = low.split_at_mut(LANES);
+        let (third, fourth) = high.split_at_mut(LANES);
+        for (four, table) in [first, third, second, fourth].into_iter().enumerate() {
+            let element = |i| _mm512_set1_epi32(4 * four as i32 + i);
+            let mut sums = _mm512_permutexvar_ps(element(0), bases);
+            for (i, subsets) in [0xaaaa, 0xcccc, 0xf0f0, 0xff00].into_iter().enumerate() {
+                let x = _mm512_permutexvar_ps(element(i as i32), scaled);
+                sums = _mm512_mask_add_ps(sums, subsets, sums, x);
+            }
+            let sums = _mm512_min_ps(_mm512_max_ps(sums, zero), most);
+            // SAFETY: a table has 16 bytes.
+            unsafe {
+                let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(sums));
+                _mm_storeu_si128(table.as_mut_ptr().cast(), bytes);
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
