@@ -62,11 +62,20 @@ fn embeddings(rows: usize, queries: usize) -> Result<Data, Failure> {
     })
 }
 
-/// What the executor does for LIMIT 10: rows wait until their distance is not above the last bound.
+/// Does a row pass a condition that this share of the rows pass, drawn at random?
+pub fn passes(row: u64, share: f64) -> bool {
+    let mixed = (row ^ (row >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    share >= 1.0 || ((mixed >> 11) as f64) < share * (1u64 << 53) as f64
+}
+
+/// What the executor does for LIMIT 10 behind a condition of its own: rows wait until their distance is not above the last
+/// bound, and then they pass or not.
 pub fn limit(
     search: &mut Search<'_, MemoryStore>,
     data: &Data,
     query: &[f32],
+    share: f64,
 ) -> Result<Vec<u64>, Failure> {
     let kernels = kernel::active();
     let mut waiting: Vec<(f64, u64)> = Vec::new();
@@ -84,7 +93,8 @@ pub fn limit(
         let place = waiting.partition_point(|other| other.0 > exact);
         waiting.insert(place, (exact, found.tid.0));
         while waiting.last().is_some_and(|last| last.0 <= bound) {
-            out.extend(waiting.pop().map(|row| row.1));
+            let row = waiting.pop().map(|row| row.1);
+            out.extend(row.filter(|&row| passes(row, share)));
             if out.len() == NEIGHBOURS {
                 return Ok(out);
             }
@@ -166,14 +176,15 @@ pub fn grow(store: &MemoryStore, options: &Options, data: &Data) -> Result<Index
     Ok(index)
 }
 
-/// The true neighbours of every query.
-pub fn truth(data: &Data) -> Vec<Vec<u64>> {
+/// The true neighbours of every query among the rows that pass.
+pub fn truth(data: &Data, share: f64) -> Vec<Vec<u64>> {
     let kernels = kernel::active();
     data.queries
         .chunks_exact(data.dims)
         .map(|query| {
             let mut best: Vec<(f32, u64)> = vec![(f32::INFINITY, 0); NEIGHBOURS];
-            for (row, x) in data.rows.chunks_exact(data.dims).enumerate() {
+            let rows = data.rows.chunks_exact(data.dims).enumerate();
+            for (row, x) in rows.filter(|row| passes(row.0 as u64, share)) {
                 let distance = kernels.l2_squared(query, x);
                 if distance < best[NEIGHBOURS - 1].0 {
                     let at = best.partition_point(|other| other.0 <= distance);
