@@ -65,7 +65,7 @@ pub(crate) fn walk<S: PageStore>(
         let after = with_leaf(store, name, chain, |leaf, page| {
             let next = page::next(page);
             if let Some(next) = next {
-                store.prefetch(next.block, PAGE_BYTES);
+                store.prefetch(next.block, 0..PAGE_BYTES);
             }
             read(name, leaf, page)?;
             Ok((next, page::is_retired(page)))

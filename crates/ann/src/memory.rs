@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::error::{Error, Result};
 use crate::store::{
@@ -241,9 +241,11 @@ impl PageStore for MemoryStore {
         })
     }
 
-    fn prefetch(&self, block: BlockId, bytes: usize) {
-        if let Some(page) = self.pages.borrow().get(block.0 as usize) {
-            lookbook_vecmath::kernel::prefetch(page.as_ptr(), bytes.min(PAGE_BYTES));
+    fn prefetch(&self, block: BlockId, bytes: Range<usize>) {
+        let pages = self.pages.borrow();
+        let page = pages.get(block.0 as usize);
+        if let Some(bytes) = page.and_then(|page| page.get(bytes)) {
+            lookbook_vecmath::kernel::prefetch(bytes.as_ptr(), bytes.len());
         }
     }
 

@@ -70,6 +70,13 @@ impl Queue {
         Some(Item::unpack(entry as u32))
     }
 
+    /// The item with the smallest key.
+    pub fn peek(&self) -> Option<Item> {
+        self.0
+            .peek()
+            .map(|Reverse(entry)| Item::unpack(*entry as u32))
+    }
+
     /// Drops what lists have yet to give.
     pub fn forget_lists(&mut self) {
         self.0.retain(|Reverse(entry)| {

@@ -10,7 +10,7 @@
 //!   locked.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::error::Result;
 
@@ -55,8 +55,8 @@ pub trait PageStore {
     /// Share-locks a page. A block past the end is an error.
     fn read(&self, block: BlockId) -> Result<Self::Page<'_>>;
 
-    /// Says that a page is going to be read soon, so that its first `bytes` may be brought near: a hint.
-    fn prefetch(&self, _block: BlockId, _bytes: usize) {}
+    /// Says that these bytes of a page are going to be read soon, so that they may be brought near: a hint.
+    fn prefetch(&self, _block: BlockId, _bytes: Range<usize>) {}
 
     /// Begins a change.
     fn begin(&self) -> Self::Txn<'_>;

@@ -8,6 +8,7 @@ use super::store::{BLOCK_BYTES, HEADER_BYTES};
 use lookbook_vecmath::kernel;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 /// One read of so many goes through the hash table.
 const USUAL_SHARE: u32 = 32;
@@ -22,9 +23,9 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    /// Brings the first bytes of a page's body near, if it was seen before. What lies there now may be another page: then it
+    /// Brings bytes of a page's body near, if it was seen before. What lies there now may be another page: then it
     /// was for nothing.
-    pub(super) fn prefetch(&self, block: pg_sys::BlockNumber, bytes: usize) {
+    pub(super) fn prefetch(&self, block: pg_sys::BlockNumber, bytes: Range<usize>) {
         let hint = self.buffers.borrow().get(block as usize).copied();
         // Local buffers are negative, and few.
         if let Some(hint) = hint.filter(|hint| *hint > 0) {
@@ -35,7 +36,7 @@ impl Hints {
                     .cast::<u8>()
                     .wrapping_add((hint as usize - 1) * BLOCK_BYTES)
             };
-            kernel::prefetch(page.wrapping_add(HEADER_BYTES), bytes);
+            kernel::prefetch(page.wrapping_add(HEADER_BYTES + bytes.start), bytes.len());
         }
     }
 

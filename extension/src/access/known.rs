@@ -3,6 +3,7 @@
 //! The state of an index is refreshed from its first page before every use. It belongs to a file: a new
 //! file (REINDEX, TRUNCATE) starts anew. Hints are checked by themselves.
 
+use super::ahead::Ahead;
 use super::errors::or_raise;
 use super::hints::Hints;
 use super::store::BufferStore;
@@ -24,6 +25,8 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) hints: Hints,
+    /// The pages of its table.
+    pub(super) ahead: Ahead,
     /// With the number of its file.
     opened: RefCell<Option<(u32, Index)>>,
 }

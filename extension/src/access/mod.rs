@@ -4,6 +4,7 @@
 //! `lookbook-ann`, which does not know PostgreSQL; locking and WAL are told in
 //! `docs/locking-and-wal.md`. Callbacks keep PostgreSQL's names (`indexam.sgml`).
 
+mod ahead;
 mod build;
 mod columns;
 mod conditions;

@@ -7,7 +7,7 @@
 use super::columns::{self, EMBEDDING_COLUMN, hash_word, item_pointer};
 use super::errors::or_raise;
 use super::store::BufferStore;
-use super::{HASH_PROC, known, limit, options};
+use super::{HASH_PROC, ahead, known, limit, options};
 use crate::embedding::Embedding;
 use lookbook_ann::{Bound, Filter, Search, SearchOptions};
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
@@ -82,6 +82,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
         let Some(found) = or_raise(search.next_row(), index) else {
             return false;
         };
+        bring_near(scan, search, &state.store);
         (*scan).xs_heaptid = item_pointer(found.tid);
         (*scan).xs_recheck = (*scan).numberOfKeys > 0;
         (*scan).xs_recheckorderby = (*scan).numberOfOrderBys > 0;
@@ -97,6 +98,34 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
             *(*scan).xs_orderbynulls.add(at) = is_null;
         }
         true
+    }
+}
+
+/// Brings rows near that the executor is going to ask for.
+///
+/// # Safety
+/// `scan` is one of an executor; `search` and `store` are its own.
+unsafe fn bring_near(
+    scan: pg_sys::IndexScanDesc,
+    search: &Search<'_, BufferStore>,
+    store: &BufferStore,
+) {
+    // SAFETY: the caller's promise; the table of a scan is open until its end.
+    unsafe {
+        let table = (*scan).heapRelation;
+        let Some(next) = search.next_tid().filter(|_| !table.is_null()) else {
+            return;
+        };
+        if !ahead::is_plain(table) {
+            return;
+        }
+        let ahead = &store.known().ahead;
+        if search.stats().rows == 1 {
+            search
+                .coming_tids()
+                .for_each(|tid| ahead.approach(item_pointer(tid)));
+        }
+        ahead.bring(table, item_pointer(next));
     }
 }
 

@@ -14,7 +14,8 @@ use lookbook_ann::{
 };
 use pgrx::{check_for_interrupts, pg_sys};
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ffi::c_int;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::thread;
@@ -26,6 +27,14 @@ const _: () = assert!(TXN_PAGES == pg_sys::MAX_GENERIC_XLOG_PAGES as usize);
 
 const LATCH_PAGE: pg_sys::BlockNumber = 0;
 const LATCH_MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+
+// pgrx's own declarations set a handler for errors around every call, and a search reads a hundred pages. These two take and
+// give back a lightweight lock and a pin (`bufmgr.c`): they raise no error for a buffer that is pinned by us.
+#[allow(non_snake_case, reason = "PostgreSQL's names")]
+unsafe extern "C-unwind" {
+    fn LockBuffer(buffer: pg_sys::Buffer, mode: c_int);
+    fn UnlockReleaseBuffer(buffer: pg_sys::Buffer);
+}
 
 /// The pages of an index that PostgreSQL keeps open for as long as this lives.
 #[derive(Debug)]
@@ -145,7 +154,7 @@ impl Drop for BufferPage {
     fn drop(&mut self) {
         if !thread::panicking() {
             // SAFETY: pinned and locked by `PageStore::read`.
-            unsafe { pg_sys::UnlockReleaseBuffer(self.buffer) };
+            unsafe { UnlockReleaseBuffer(self.buffer) };
         }
     }
 }
@@ -183,13 +192,13 @@ impl PageStore for BufferStore {
         let buffer = self.read_buffer(block)?;
         // SAFETY: just pinned; the lock lives as long as the guard.
         unsafe {
-            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as c_int);
             let body = body_of(pg_sys::BufferGetPage(buffer));
             Ok(BufferPage { buffer, body })
         }
     }
 
-    fn prefetch(&self, block: BlockId, bytes: usize) {
+    fn prefetch(&self, block: BlockId, bytes: Range<usize>) {
         self.known.hints.prefetch(block.0, bytes);
     }
 

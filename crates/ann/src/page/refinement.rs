@@ -47,7 +47,8 @@ pub(crate) fn put_record(
     page[at..at + length].copy_from_slice(&record[layout.span(span)]);
 }
 
-fn place(layout: &Layout, slot: usize, span: usize) -> (usize, usize) {
+/// Where a record (or its share) lies on its page, and its bytes.
+pub(crate) fn place(layout: &Layout, slot: usize, span: usize) -> (usize, usize) {
     let length = layout.span(span).len();
     (HEADER_BYTES + slot % layout.per_refinement * length, length)
 }

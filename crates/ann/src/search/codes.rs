@@ -144,6 +144,18 @@ impl<S: PageStore> Search<'_, S> {
         Ok(rest)
     }
 
+    /// Brings the refinement code near that is likely to be read next.
+    pub(super) fn prefetch_next(&self) {
+        let Some(Item::Code(code)) = self.queue.peek() else {
+            return;
+        };
+        let layout = &self.index.space.layout;
+        let (slot, leaf) = self.codes.place(code);
+        let (at, length) = refinement::place(layout, slot, 0);
+        let block = leaf.links[slot / layout.per_refinement * layout.spans];
+        self.store.prefetch(block, at..at + length);
+    }
+
     /// Reads the refinement code of a row and queues the row by its certain bound.
     pub(super) fn refine(&mut self, code: usize) -> Result<()> {
         let layout = &self.index.space.layout;

@@ -248,7 +248,7 @@ impl<S: PageStore> Search<'_, S> {
             return Ok(());
         };
         if let Some(block) = ahead {
-            self.store.prefetch(block, AHEAD_BYTES);
+            self.store.prefetch(block, 0..AHEAD_BYTES);
         }
         let Some(catalogue) = &self.lists.catalogue else {
             return Ok(());

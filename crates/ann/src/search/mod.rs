@@ -232,6 +232,16 @@ impl<'s, S: PageStore> Search<'s, S> {
         self.stats
     }
 
+    /// The row that is likely to be given out next: a hint for whoever looks rows up.
+    pub fn next_tid(&self) -> Option<HeapTid> {
+        self.order.peek().map(|row| self.rows[row].tid)
+    }
+
+    /// Rows that are likely to be given out soon, in no order.
+    pub fn coming_tids(&self) -> impl Iterator<Item = HeapTid> {
+        self.order.waiting().map(|row| self.rows[row].tid)
+    }
+
     /// The next row; `None`: there are no more.
     ///
     /// # Errors
@@ -264,7 +274,10 @@ impl<'s, S: PageStore> Search<'s, S> {
                             return Ok(Some(self.give_out(row)));
                         }
                     }
-                    Some(Item::Code(code)) => self.refine(code)?,
+                    Some(Item::Code(code)) => {
+                        self.prefetch_next();
+                        self.refine(code)?;
+                    }
                     Some(Item::List) => self.open_next()?,
                     Some(Item::Rest(list)) => self.read_on(list)?,
                     None => self.phase = Phase::Rest,

@@ -93,6 +93,16 @@ impl Order {
         self.next_waiting()
     }
 
+    /// The row that is given out next, unless a nearer one settles.
+    pub fn peek(&self) -> Option<usize> {
+        self.waiting.peek().map(|Reverse(settled)| settled.row)
+    }
+
+    /// The rows that settled and were not given out, in no order.
+    pub fn waiting(&self) -> impl Iterator<Item = usize> {
+        self.waiting.iter().map(|Reverse(settled)| settled.row)
+    }
+
     fn next_waiting(&mut self) -> Option<usize> {
         let Reverse(next) = self.waiting.pop()?;
         self.given += 1;
