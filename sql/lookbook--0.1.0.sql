@@ -879,3 +879,343 @@ CREATE FUNCTION lookbook_index_check(index regclass) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'lookbook_index_check_wrapper'
 	LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION lookbook_index_check(regclass) IS 'verify every page of a lookbook index; the number of its rows';
+
+-- ---------------------------------------------------------------------------------------------
+-- Recommendations
+-- ---------------------------------------------------------------------------------------------
+-- All of them read lookbook_catalogue(): here the tables that the loader writes into this schema, and with
+-- lookbook_map_catalogue() copies of these functions in another schema read any table. They are single
+-- statements that the planner inlines, so that EXPLAIN shows their index scan and a LIMIT outside ends it:
+-- LANGUAGE sql, STABLE, invoker's rights, no SET, and therefore every name in them is qualified.
+-- Bodies are bound when they run: the tables need not exist yet, and may be replaced.
+--
+-- A category is an equality wherever it cannot be NULL, so that it becomes a condition inside of the index. And the
+-- LIMIT of more rows than there can be: below an ORDER BY or a join the planner keeps a path that begins cheaply, as
+-- an index scan does, only where a LIMIT says that not all rows may be wanted (RelOptInfo.consider_startup).
+
+SET LOCAL check_function_bodies = off;
+CREATE FUNCTION lookbook_catalogue()
+RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box, embedding embedding)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000 AS $$
+  SELECT g.id, g.photo_id, g.sku, g.category, g.label, g.score, g.box, g.embedding FROM @extschema@.garment AS g
+$$;
+SET LOCAL check_function_bodies = on;
+COMMENT ON FUNCTION lookbook_catalogue() IS 'The garments that recommendations are made from';
+
+-- Which rows of an ordered scan are the first of their product, and no near-duplicate of one before. A state
+-- of a window aggregate, so that the scan goes no further than its reader.
+CREATE TYPE lookbook_seen AS (products text[], looks embedding[], distances double precision[], is_new boolean);
+COMMENT ON TYPE lookbook_seen IS 'State of lookbook_is_new';
+
+CREATE FUNCTION lookbook_see(seen lookbook_seen, product text, look embedding, distance double precision, fold real)
+RETURNS lookbook_seen
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+  kept @extschema@.embedding;
+BEGIN
+  IF seen.products IS NULL THEN
+    seen := ROW ('{}', '{}', '{}', false);
+  END IF;
+  seen.is_new := false;
+  IF product IS NULL OR product OPERATOR(pg_catalog.=) ANY (seen.products) THEN
+    RETURN seen;
+  END IF;
+  seen.products := pg_catalog.array_append(seen.products, product);
+  IF fold IS NOT NULL THEN
+    -- Triangle inequality: what is more than fold nearer to the query than this row is no duplicate of it,
+    -- nor of any row behind it.
+    WHILE seen.distances[1] OPERATOR(pg_catalog.<) (distance OPERATOR(pg_catalog.-) fold) LOOP
+      seen.distances := seen.distances[2:];
+      seen.looks := seen.looks[2:];
+    END LOOP;
+    FOREACH kept IN ARRAY seen.looks LOOP
+      IF @extschema@.l2_distance(kept, look) OPERATOR(pg_catalog.<=) fold THEN
+        RETURN seen;
+      END IF;
+    END LOOP;
+    seen.looks := pg_catalog.array_append(seen.looks, look);
+    seen.distances := pg_catalog.array_append(seen.distances, distance);
+  END IF;
+  seen.is_new := true;
+  RETURN seen;
+END $$;
+
+CREATE FUNCTION lookbook_seen_is_new(seen lookbook_seen) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$ BEGIN RETURN seen.is_new; END $$;
+
+CREATE AGGREGATE lookbook_is_new(product text, look embedding, distance double precision, fold real) (
+  SFUNC = lookbook_see, STYPE = lookbook_seen, FINALFUNC = lookbook_seen_is_new
+);
+COMMENT ON AGGREGATE lookbook_is_new(text, embedding, double precision, real) IS
+  'OVER (ORDER BY distance ROWS UNBOUNDED PRECEDING): whether the row brings a new product, not within fold of one before';
+
+CREATE FUNCTION nearest_garments(query embedding, k integer DEFAULT 5, category text DEFAULT NULL)
+RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box,
+               distance double precision)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
+  SELECT c.garment_id, c.photo_id, c.product, c.category, c.label, c.score, c.box,
+         c.embedding OPERATOR(@extschema@.<->) nearest_garments.query
+  FROM @extschema@.lookbook_catalogue() AS c
+  WHERE nearest_garments.query IS NOT NULL AND c.embedding IS NOT NULL
+    AND (nearest_garments.category IS NULL OR c.category OPERATOR(pg_catalog.=) nearest_garments.category)
+  ORDER BY c.embedding OPERATOR(@extschema@.<->) nearest_garments.query
+  LIMIT coalesce(nearest_garments.k, 9223372036854775807)
+$$;
+COMMENT ON FUNCTION nearest_garments(embedding, integer, text) IS 'The k garments nearest to a vector; k NULL: all, nearest first';
+
+CREATE FUNCTION similar_garments(image bytea, k integer DEFAULT 5, category text DEFAULT NULL)
+RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box,
+               distance double precision)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
+  SELECT n.* FROM @extschema@.nearest_garments(@extschema@.embed_image(similar_garments.image), similar_garments.k,
+                                               similar_garments.category) AS n
+$$;
+COMMENT ON FUNCTION similar_garments(bytea, integer, text) IS
+  'The k garments that look most like a picture as a whole; k NULL: all, nearest first';
+
+CREATE FUNCTION nearest_products(query embedding, k integer DEFAULT 5, category text DEFAULT NULL, fold real DEFAULT 0.05)
+RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
+  SELECT n.product, n.distance, n.garment_id, n.photo_id, n.category, n.label, n.box
+  FROM (
+    SELECT c.product, c.embedding OPERATOR(@extschema@.<->) nearest_products.query AS distance,
+           c.garment_id, c.photo_id, c.category, c.label, c.box,
+           @extschema@.lookbook_is_new(c.product::text, c.embedding,
+               c.embedding OPERATOR(@extschema@.<->) nearest_products.query, nearest_products.fold)
+             OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) nearest_products.query ROWS UNBOUNDED PRECEDING) AS is_new
+    FROM @extschema@.lookbook_catalogue() AS c
+    WHERE nearest_products.query IS NOT NULL AND c.embedding IS NOT NULL
+      AND (nearest_products.category IS NULL OR c.category OPERATOR(pg_catalog.=) nearest_products.category)
+    LIMIT 9223372036854775807) AS n
+  WHERE n.is_new
+  ORDER BY n.distance
+  LIMIT coalesce(nearest_products.k, 9223372036854775807)
+$$;
+COMMENT ON FUNCTION nearest_products(embedding, integer, text, real) IS
+  'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all';
+
+-- nearest_products of one category and without one product, with the vectors: what the functions below share.
+CREATE FUNCTION lookbook_products_like(query embedding, category text, k integer, other_than text, fold real)
+RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box,
+               embedding embedding)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
+  SELECT n.product, n.distance, n.garment_id, n.photo_id, n.category, n.label, n.box, n.embedding
+  FROM (
+    SELECT c.product, c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query AS distance,
+           c.garment_id, c.photo_id, c.category, c.label, c.box, c.embedding,
+           @extschema@.lookbook_is_new(c.product::text, c.embedding,
+               c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query, lookbook_products_like.fold)
+             OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query ROWS UNBOUNDED PRECEDING) AS is_new
+    FROM @extschema@.lookbook_catalogue() AS c
+    WHERE c.category OPERATOR(pg_catalog.=) lookbook_products_like.category AND c.embedding IS NOT NULL
+      AND (lookbook_products_like.other_than IS NULL
+           OR c.product OPERATOR(pg_catalog.<>) lookbook_products_like.other_than)
+    LIMIT 9223372036854775807) AS n
+  WHERE n.is_new
+  ORDER BY n.distance
+  LIMIT coalesce(lookbook_products_like.k, 9223372036854775807)
+$$;
+
+-- What a product looks like: its best garment of the category that most of its garments have.
+CREATE FUNCTION lookbook_look_of(product text)
+RETURNS TABLE (embedding embedding, category text)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
+  SELECT o.embedding, o.category
+  FROM (SELECT c.embedding, c.category, c.score, c.garment_id, pg_catalog.count(*) OVER (PARTITION BY c.category) AS garments
+        FROM @extschema@.lookbook_catalogue() AS c
+        WHERE c.product OPERATOR(pg_catalog.=) lookbook_look_of.product AND c.embedding IS NOT NULL) AS o
+  ORDER BY o.garments DESC, o.score DESC NULLS LAST, o.garment_id
+  LIMIT 1
+$$;
+COMMENT ON FUNCTION lookbook_look_of(text) IS 'The vector and category that stand for a product';
+
+CREATE FUNCTION similar_products(product text, k integer DEFAULT 5)
+RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
+  WITH look AS MATERIALIZED (SELECT l.embedding, l.category FROM @extschema@.lookbook_look_of(similar_products.product) AS l)
+  SELECT n.product, n.distance, n.garment_id, n.photo_id, n.category, n.label, n.box
+  FROM (
+    SELECT c.product, c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) AS distance,
+           c.garment_id, c.photo_id, c.category, c.label, c.box,
+           @extschema@.lookbook_is_new(c.product::text, c.embedding,
+               c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look), 0.05)
+             OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) ROWS UNBOUNDED PRECEDING) AS is_new
+    FROM @extschema@.lookbook_catalogue() AS c
+    WHERE c.category OPERATOR(pg_catalog.=) (SELECT look.category FROM look) AND c.embedding IS NOT NULL
+      AND c.product OPERATOR(pg_catalog.<>) similar_products.product
+    LIMIT 9223372036854775807) AS n
+  WHERE n.is_new
+  ORDER BY n.distance
+  LIMIT coalesce(similar_products.k, 9223372036854775807)
+$$;
+COMMENT ON FUNCTION similar_products(text, integer) IS
+  'The k other products of its category that look most like a product, each by its best photo; k NULL: all';
+
+-- The candidates that are weighed against each other for diversity: ten for each place.
+CREATE FUNCTION lookbook_diversity_pool(k integer, diversity real) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+  IF k IS NULL OR diversity IS NULL THEN
+    RAISE EXCEPTION 'diversity needs a number of products, and k or diversity is NULL'
+      USING ERRCODE = 'null_value_not_allowed', HINT = 'similar_products(product, NULL) gives all, nearest first.';
+  ELSIF NOT (diversity OPERATOR(pg_catalog.>=) 0 AND diversity OPERATOR(pg_catalog.<=) 1) THEN
+    RAISE EXCEPTION 'diversity must be between 0 and 1, and it is %', diversity
+      USING ERRCODE = 'invalid_parameter_value', HINT = '0 gives the nearest products, 1 those that differ most; 0.3 is a good start.';
+  END IF;
+  RETURN LEAST(GREATEST(10::bigint OPERATOR(pg_catalog.*) k, 100), 2147483647);
+END $$;
+
+-- Maximal marginal relevance (Carbonell and Goldstein 1998): the next one is near the product and far from
+-- those already taken. For vectors of length 1 half of the squared distance is 1 - cosine similarity, theirs.
+CREATE FUNCTION similar_products(product text, k integer, diversity real, fold real DEFAULT 0.05)
+RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
+  WITH RECURSIVE pool AS MATERIALIZED (
+    SELECT p.*, pg_catalog.row_number() OVER (ORDER BY p.distance) AS place
+    FROM @extschema@.lookbook_look_of(similar_products.product) AS look
+    CROSS JOIN LATERAL @extschema@.lookbook_products_like(look.embedding, look.category,
+        @extschema@.lookbook_diversity_pool(similar_products.k, similar_products.diversity),
+        similar_products.product, similar_products.fold) AS p),
+  taken AS (
+    SELECT 1 AS turn, p.place, ARRAY[p.place] AS places, ARRAY[p.embedding] AS looks
+    FROM pool AS p WHERE p.place OPERATOR(pg_catalog.=) 1 AND similar_products.k OPERATOR(pg_catalog.>) 0
+    UNION ALL
+    SELECT t.turn OPERATOR(pg_catalog.+) 1, next.place, pg_catalog.array_append(t.places, next.place),
+           pg_catalog.array_append(t.looks, next.embedding)
+    FROM taken AS t
+    CROSS JOIN LATERAL (
+      SELECT p.place, p.embedding
+      FROM pool AS p
+      WHERE p.place OPERATOR(pg_catalog.<>) ALL (t.places)
+      ORDER BY ((1 OPERATOR(pg_catalog.-) similar_products.diversity) OPERATOR(pg_catalog.*) p.distance OPERATOR(pg_catalog.*) p.distance)
+               OPERATOR(pg_catalog.-) (similar_products.diversity OPERATOR(pg_catalog.*)
+                 (SELECT pg_catalog.min(@extschema@.l2_squared_distance(p.embedding, l.look)) FROM pg_catalog.unnest(t.looks) AS l(look))),
+               p.place
+      LIMIT 1) AS next
+    WHERE t.turn OPERATOR(pg_catalog.<) similar_products.k)
+  SELECT p.product, p.distance, p.garment_id, p.photo_id, p.category, p.label, p.box
+  FROM taken AS t JOIN pool AS p ON p.place OPERATOR(pg_catalog.=) t.place
+  ORDER BY t.turn
+$$;
+COMMENT ON FUNCTION similar_products(text, integer, real, real) IS
+  'k products like a product that differ among each other: diversity 0 (nearest) to 1; those within fold of a nearer one are left out';
+
+CREATE FUNCTION shop_the_look(image bytea, k integer DEFAULT 5)
+RETURNS TABLE (garment integer, category text, label text, score real, box box,
+               product text, distance double precision, garment_id bigint, photo_id bigint)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
+  SELECT look.garment, look.category, look.label, look.score, look.box, look.product, look.distance, look.garment_id, look.photo_id
+  FROM (
+    SELECT g.garment::integer AS garment, g.category, g.label, g.score, g.box, n.product, n.distance, n.garment_id, n.photo_id
+    FROM @extschema@.detect_garments(shop_the_look.image)
+      WITH ORDINALITY AS g(category, label, score, box, embedding, garment)
+    CROSS JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.05) AS n
+    UNION ALL
+    SELECT 1, 'photo', 'photo', NULL, NULL, n.product, n.distance, n.garment_id, n.photo_id
+    FROM @extschema@.nearest_products(@extschema@.embed_image(shop_the_look.image), shop_the_look.k) AS n
+    WHERE NOT EXISTS (SELECT FROM @extschema@.detect_garments(shop_the_look.image))) AS look
+  ORDER BY look.garment, look.distance
+$$;
+COMMENT ON FUNCTION shop_the_look(bytea, integer) IS
+  'Every garment in a photo with its box, and for each the k nearest products of its category; the photo as a whole where none is found';
+
+CREATE FUNCTION complete_the_look(garment_id bigint, k integer DEFAULT 5)
+RETURNS TABLE (worn_with bigint, category text, label text, box box,
+               product text, distance double precision, garment_id bigint, photo_id bigint)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
+  SELECT w.garment_id, w.category, w.label, w.box, n.product, n.distance, n.garment_id, n.photo_id
+  FROM @extschema@.lookbook_catalogue() AS c
+  JOIN @extschema@.lookbook_catalogue() AS w
+    ON w.photo_id OPERATOR(pg_catalog.=) c.photo_id AND w.garment_id OPERATOR(pg_catalog.<>) c.garment_id
+  CROSS JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k, c.product, 0.05) AS n
+  WHERE c.garment_id OPERATOR(pg_catalog.=) complete_the_look.garment_id
+  ORDER BY w.garment_id, n.distance
+$$;
+COMMENT ON FUNCTION complete_the_look(bigint, integer) IS
+  'The other garments of a garment''s photo, and for each the k nearest products of its category';
+
+-- The same functions for another table, in a schema of their own. They are the caller's objects: dumped, granted
+-- and dropped like any function, and dropped with the extension.
+CREATE FUNCTION lookbook_map_catalogue(schema name, relation regclass, product name DEFAULT 'sku', embedding name DEFAULT 'embedding',
+  category name DEFAULT 'category', garment_id name DEFAULT 'id', photo_id name DEFAULT 'photo_id', label name DEFAULT 'label',
+  score name DEFAULT 'score', box name DEFAULT 'box') RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off AS $$
+DECLARE
+  copied CONSTANT name[] := ARRAY['nearest_garments', 'similar_garments', 'nearest_products', 'lookbook_products_like',
+    'lookbook_look_of', 'similar_products', 'shop_the_look', 'complete_the_look'];
+  -- In the order of lookbook_catalogue(); what has a stand-in may be missing.
+  fields CONSTANT text[] := ARRAY['garment_id', 'photo_id', 'product', 'category', 'label', 'score', 'box', 'embedding'];
+  columns CONSTANT name[] := ARRAY[$6, $7, $3, $5, $8, $9, $10, $4];
+  types CONSTANT text[] := ARRAY[NULL, NULL, NULL, 'text', 'text', 'real', 'box', '@extschema@.embedding'];
+  stand_ins CONSTANT text[] := ARRAY[NULL, 'bigint', NULL, NULL, 'text', 'real', 'box', NULL];
+  own_types text[] := '{}';
+  source text[] := '{}';
+  target text := quote_ident($1);
+  lookbook CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'lookbook');
+  entry record;
+  made regprocedure;
+  definition text;
+  header_length int;
+  called name;
+BEGIN
+  IF $1 IS NULL OR $2 IS NULL THEN
+    RAISE EXCEPTION 'a mapping needs a schema and a relation, and one of them is NULL' USING ERRCODE = 'null_value_not_allowed';
+  ELSIF to_regnamespace(target) = '@extschema@'::regnamespace THEN
+    RAISE EXCEPTION 'schema "%" holds the functions of lookbook itself', $1
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another schema for the functions that read your table; it is made if it is missing.';
+  END IF;
+  FOR i IN 1 .. cardinality(fields) LOOP
+    SELECT a.atttypid, t.typcategory INTO entry FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+      WHERE a.attrelid = $2 AND a.attname = columns[i] AND a.attnum > 0 AND NOT a.attisdropped;
+    IF NOT FOUND AND (stand_ins[i] IS NULL OR columns[i] <> fields[i]) THEN
+      RAISE EXCEPTION 'relation "%" has no column "%" to be the %', $2, columns[i], fields[i]
+        USING ERRCODE = 'undefined_column', HINT = format('Name the column: lookbook_map_catalogue(%L, %L, %s => ...).', $1, $2, fields[i]);
+    ELSIF FOUND AND fields[i] = 'embedding' AND entry.atttypid <> '@extschema@.embedding'::regtype THEN
+      RAISE EXCEPTION 'column "%" of relation "%" is of type %, not embedding', columns[i], $2, format_type(entry.atttypid, NULL)
+        USING ERRCODE = 'datatype_mismatch', HINT = 'Name a column that embed_image(), detect_garments() or the loader filled.';
+    END IF;
+    -- A key keeps its type, so that its indexes and joins are of use; the rest becomes what the functions return.
+    own_types[i] := coalesce(types[i], CASE WHEN NOT FOUND THEN stand_ins[i] WHEN entry.typcategory = 'S' THEN 'text'
+                                            ELSE format_type(entry.atttypid, NULL) END);
+    source[i] := CASE WHEN NOT FOUND THEN format('NULL::%s', own_types[i])
+                      WHEN entry.atttypid = own_types[i]::regtype THEN format('t.%I', columns[i])
+                      ELSE format('t.%I::%s', columns[i], own_types[i]) END;
+  END LOOP;
+
+  IF to_regnamespace(target) IS NULL THEN
+    EXECUTE format('CREATE SCHEMA %s', target);
+  END IF;
+  FOR entry IN SELECT p.oid::regprocedure AS function,
+      EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'x'
+              AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = lookbook) AS is_mapping
+    FROM pg_proc AS p
+    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (copied || name 'lookbook_catalogue') LOOP
+    IF NOT entry.is_mapping THEN
+      RAISE EXCEPTION 'function % exists, and lookbook_map_catalogue() did not make it', entry.function
+        USING ERRCODE = 'duplicate_function', HINT = 'Map into another schema, or rename the function.';
+    END IF;
+    EXECUTE format('DROP FUNCTION %s', entry.function);
+  END LOOP;
+
+  EXECUTE format('CREATE FUNCTION %s.lookbook_catalogue() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000 AS %L', target,
+    (SELECT string_agg(f.field || ' ' || f.type, ', ' ORDER BY f.place)
+     FROM unnest(fields, own_types) WITH ORDINALITY AS f(field, type, place)),
+    format(' SELECT %s FROM %s AS t ', array_to_string(source, ', '), $2));
+  FOR entry IN SELECT p.oid, pg_get_functiondef(p.oid) AS definition FROM pg_proc AS p
+    WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
+    definition := entry.definition;
+    FOREACH called IN ARRAY copied || name 'lookbook_catalogue' LOOP
+      definition := replace(definition, format('@extschema@.%s(', called), format('%s.%s(', target, called));
+    END LOOP;
+    header_length := strpos(definition, 'AS $function$');
+    EXECUTE regexp_replace(regexp_replace(regexp_replace(left(definition, header_length - 1),
+        '\m(garment_id|worn_with) bigint', '\1 ' || own_types[1], 'g'), '\mphoto_id bigint', 'photo_id ' || own_types[2], 'g'),
+        '\m(product|other_than) text', '\1 ' || own_types[3], 'g') || substr(definition, header_length);
+  END LOOP;
+  FOR made IN SELECT p.oid FROM pg_proc AS p
+    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (copied || name 'lookbook_catalogue') LOOP
+    EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION lookbook', made);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION lookbook_map_catalogue(name, regclass, name, name, name, name, name, name, name, name) IS
+  'Makes shop_the_look() and the other recommendations for any table, as functions in a schema of their own';
