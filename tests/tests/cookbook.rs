@@ -1,0 +1,139 @@
+//! Every query of `docs/cookbook.md` runs on a small shop and finds something; those that promise it, by the index.
+
+mod index_support;
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use index_support::database;
+use lookbook_tests::{Cluster, workspace};
+use postgres::types::ToSql;
+
+const SHOP: &str = include_str!("cookbook_shop.sql");
+const FENCE: &str = "```";
+
+struct Recipe {
+    line: usize,
+    sql: String,
+    by_index: bool,
+}
+
+/// The blocks marked `sql`, each with whether the paragraph before it says *by the index*.
+fn recipes(page: &str) -> Vec<Recipe> {
+    let (mut found, mut before) = (Vec::new(), String::new());
+    let mut lines = page.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        if let Some(language) = line.strip_prefix(FENCE) {
+            let block: Vec<&str> = lines
+                .by_ref()
+                .map(|(_, line)| line)
+                .take_while(|line| !line.starts_with(FENCE))
+                .collect();
+            if language == "sql" {
+                found.push(Recipe {
+                    line: number + 1,
+                    sql: block.join("\n"),
+                    by_index: before.contains("*by the index*"),
+                });
+            }
+            before.clear();
+        } else {
+            before = line.to_owned();
+        }
+    }
+    found
+}
+
+#[test]
+fn every_recipe_of_the_cookbook_finds_something_and_by_the_index_where_it_says_so() -> Result<()> {
+    let page = fs::read_to_string(workspace().join("docs/cookbook.md"))?;
+    let recipes = recipes(&page);
+    let marked = recipes.iter().filter(|recipe| recipe.by_index).count();
+    ensure!(
+        recipes.len() >= 20 && marked >= 12,
+        "{} recipes, {marked} by the index",
+        recipes.len()
+    );
+
+    let (_database, mut client) = database(Cluster::shared()?, "cookbook")?;
+    client.batch_execute(SHOP)?;
+    let photo = fs::read(workspace().join("tests/catalogue/queries/red-tartan-shirt.jpg"))?;
+    let mut wrong = Vec::new();
+    for recipe in &recipes {
+        let sql = recipe.sql.trim_end().trim_end_matches(';');
+        let outcome = (|| -> Result<()> {
+            let statement = client.prepare(sql)?;
+            let parameters: Vec<&(dyn ToSql + Sync)> = statement
+                .params()
+                .iter()
+                .map(|_| &photo as &(dyn ToSql + Sync))
+                .collect();
+            let rows = client.query(&statement, &parameters)?;
+            ensure!(!rows.is_empty(), "no rows");
+            if recipe.by_index {
+                let plan = client.query(&format!("EXPLAIN (COSTS OFF) {sql}"), &parameters)?;
+                let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+                let plan = plan.join("\n");
+                ensure!(
+                    plan.contains("Index Scan using looks")
+                        || plan.contains("Index Scan using rival_looks"),
+                    "another plan:\n{plan}"
+                );
+            }
+            Ok(())
+        })();
+        if let Err(error) = outcome.context("") {
+            wrong.push(format!("line {}: {error:#}\n{sql}", recipe.line));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    Ok(())
+}
+
+#[test]
+fn the_recipes_answer_what_they_say() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "cookbook_answers")?;
+    client.batch_execute(SHOP)?;
+    let page = fs::read_to_string(workspace().join("docs/cookbook.md"))?;
+    let recipes = recipes(&page);
+    let mut answer = |part: &str| -> Result<Vec<postgres::Row>> {
+        let recipe = recipes
+            .iter()
+            .find(|recipe| recipe.sql.contains(part))
+            .with_context(|| format!("a recipe with {part}"))?;
+        client
+            .query(recipe.sql.trim_end_matches(';'), &[])
+            .context("")
+    };
+    // The copies that the shop was given, and nothing else.
+    let copies = answer("AS same_as")?;
+    ensure!(!copies.is_empty());
+    for row in &copies {
+        let (sku, same_as): (String, String) = (row.get(0), row.get(1));
+        ensure!(
+            same_as == format!("{sku}-again") || sku == format!("{same_as}-again"),
+            "{sku} {same_as}"
+        );
+    }
+    let unseen = answer("NOT EXISTS (SELECT FROM garment")?;
+    ensure!(unseen.len() == 1 && unseen[0].get::<_, String>(0) == "unseen");
+    for row in answer("p.price BETWEEN 30 AND 90")? {
+        let price: i32 = row.get(2);
+        ensure!((30..=90).contains(&price), "{price}");
+    }
+    ensure!(answer("p.price BETWEEN 30 AND 90")?.len() == 5);
+    let clusters = answer("AS cluster")?;
+    let sum: i64 = clusters.iter().map(|row| row.get::<_, i64>(1)).sum();
+    ensure!(
+        clusters.len() == 8 && sum == 801,
+        "{} groups of {sum}",
+        clusters.len()
+    );
+    for row in answer("HAVING count(*) >= 2")? {
+        ensure!(row.get::<_, i64>(1) == 2 && row.get::<_, String>(2).contains("lower"));
+    }
+    Ok(())
+}
