@@ -63,7 +63,7 @@ def foreground(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int
 
 
 def closet_cutouts() -> dict:
-    """For the closet part of the garment cache: `group` [n] (−1 for hats), `box` f32 [n, 4] in 0..1 (NaN: unclear), `mask` u8."""
+    """For the closet part of the garment cache: `group` [n] (a position in CLASSES), `box` f32 [n, 4] in 0..1 (NaN: unclear), `mask` u8."""
     path = data.CACHE / "cutouts.npz"
     cache = data.garments()
     count = len(data.closet("train"))
@@ -79,7 +79,7 @@ def closet_cutouts() -> dict:
         np.savez(path.with_suffix(".part.npz"), mask=masks, box=boxes)
         path.with_suffix(".part.npz").rename(path)
     stored = np.load(path)
-    groups = [data.GROUPS.index(i["group"]) if i["group"] in data.GROUPS else -1 for i in cache["items"][:count]]
+    groups = [data.CLASSES.index(i["group"]) for i in cache["items"][:count]]
     return {"pixels": cache["pixels"], "group": np.array(groups), "box": stored["box"], "mask": stored["mask"]}
 
 

@@ -22,8 +22,10 @@ RUNS = MODELS / "runs"
 CACHE = RUNS / "cache"
 SHIPPED = MODELS / "shipped"
 GROUPS = ["upper", "lower", "full_body", "footwear"]
+EXTRAS = ["bag", "headwear"]  # accessories that the detector knows beside the four groups
+CLASSES = GROUPS + EXTRAS
 GARMENT_SIZE = (160, 208)  # width, height of a cached garment
-PHOTO_SIDE = 320  # longest side of a cached street photo, on a square canvas
+PHOTO_SIDE = 416  # longest side of a cached street photo, on a square canvas
 VIEWS = 3  # whole garment, then random crops, each with the teacher's feature
 CROP_MARGIN = 0.12
 PAD = 114
@@ -45,8 +47,9 @@ def closet(split: str | None = None) -> list[dict]:
     return [row for row in rows if split in (None, row["split"])]
 
 
-def street(split: str) -> list[dict]:
-    """Street photos: `path`, `width`, `height`, `boxes` [n, 4] as x1, y1, x2, y2 in pixels, `groups` [n]."""
+def street(split: str, extras: bool = False) -> list[dict]:
+    """Street photos: `path`, `width`, `height`, `boxes` [n, 4] as x1, y1, x2, y2 in pixels, `groups` [n] (positions in CLASSES;
+    bags and headwear with `extras` only)."""
     coco = json.loads((root() / "detection" / f"groups_{split}.json").read_text())
     names = {category["id"]: GROUPS.index(category["name"]) for category in coco["categories"]}
     photos = {
@@ -63,10 +66,24 @@ def street(split: str) -> list[dict]:
         x, y, w, h = annotation["bbox"]
         photos[annotation["image_id"]]["boxes"].append([x, y, x + w, y + h])
         photos[annotation["image_id"]]["groups"].append(names[annotation["category_id"]])
+    if extras:
+        _add_extras(photos, split)
     for photo in photos.values():
         photo["boxes"] = np.asarray(photo["boxes"], np.float32).reshape(-1, 4)
         photo["groups"] = np.asarray(photo["groups"], np.int64)
     return [photos[key] for key in sorted(photos)]
+
+
+def _add_extras(photos: dict[int, dict], split: str) -> None:
+    coco = json.loads((root() / "detection" / f"instances_{split}.json").read_text())
+    by_path = {photo["path"].name: photo for photo in photos.values()}
+    names = {image["id"]: Path(image["file_name"]).name for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        if annotation["group"] in EXTRAS:
+            x, y, w, h = annotation["bbox"]
+            photo = by_path[names[annotation["image_id"]]]
+            photo["boxes"].append([x, y, x + w, y + h])
+            photo["groups"].append(CLASSES.index(annotation["group"]))
 
 
 def labels() -> list[str]:
@@ -161,11 +178,11 @@ def garments() -> dict:
 
 
 def street_pixels() -> tuple[np.ndarray, list[dict]]:
-    """Street train photos u8 [n, 320, 320, 3], top left on a grey canvas; their rows gain `scale` (canvas pixels per pixel)."""
-    photos = street("train")
+    """Street train photos u8 [n, 416, 416, 3], top left on a grey canvas; their rows gain `scale` (canvas pixels per pixel)."""
+    photos = street("train", extras=True)
     for photo in photos:
         photo["scale"] = PHOTO_SIDE / max(photo["width"], photo["height"])
-    path = CACHE / "street.npy"
+    path = CACHE / f"street_{PHOTO_SIDE}.npy"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         pixels = np.full((len(photos), PHOTO_SIDE, PHOTO_SIDE, 3), PAD, np.uint8)

@@ -7,10 +7,10 @@
 Owns: the data, losses and stages of this model. Must not know: the detector. Invariant: no myntra photo and no validation photo
 is trained on.
 
-Losses, on one random window of every garment: cross-entropy over the 17 closet labels by cosine to learned class vectors (a street
-crop knows its group only: the sum over the group's labels); cosine to the teacher's centred feature of the nearest cached window
-through one linear layer; and the teacher's similarities within the batch, as in similarity-preserving and relational distillation
-(Tung and Mori 2019, Park et al. 2019).
+Losses, on two random windows of every garment, some cut out onto white: cross-entropy over the 17 closet labels (a street crop knows
+its group only: the sum over the group's labels); telling the garment's other window from all others by the look; cosine to the
+teacher's centred feature of the nearest cached window through one linear layer; and the teacher's similarities within the batch, as
+in similarity-preserving and relational distillation (Tung and Mori 2019, Park et al. 2019). Export fits `look` anew, in closed form.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import sys
 from pathlib import Path
 
 import augment
+import cutouts
 import data
 import export
 import loop
 import metrics
 import numpy as np
+import shipped
 import torch
 import torch.nn.functional as F
 from nets import Embedder
@@ -35,32 +37,45 @@ from torch import Tensor, nn
 NAME = "garment-embedder"
 DIMENSIONS = 256
 SEED = 7
-STAGES = [  # height, width, batch, steps, rate
-    (128, 96, 64, 700, 3e-3),
-    (160, 128, 64, 1500, 2e-3),
+STAGES = [  # height, width, garments (each is seen twice), steps, rate
+    (128, 96, 48, 900, 3e-3),
+    (160, 128, 48, 2000, 2e-3),
 ]
+CONTINUED = (160, 128, 40, 1500, 5e-4)  # the stage of `--from shipped`
+FROZEN = 2  # stages of the backbone that it leaves as they are
 INPUT = (160, 128)
+ALIKE = 8  # garments of one label that a batch holds at least
+SHARE = (1.0, 1.2, 1.0)  # weight of kind, weight of look, temperature of the label chances
+LOOK_WEIGHTS = (0.6, 0.3, 0.5, 0.7, 0.5, 0.7, 0.7, 0.6)  # of the blocks that `look` reads
+WHITEN = 0.6  # a component is divided by its deviation to this power
 
 
 class Learner(nn.Module):
-    """The embedder with what only training needs: class vectors and the layer that predicts the teacher."""
+    """The embedder with what only training needs: the layer that predicts the teacher."""
 
-    def __init__(self, classes: int, teacher: int):
+    def __init__(self, labels: int, teacher: int, still: bool):
         super().__init__()
-        self.embedder = Embedder(DIMENSIONS)
-        self.classes = nn.Parameter(torch.randn(classes, DIMENSIONS))
-        self.teach = nn.Linear(DIMENSIONS, teacher)
+        self.embedder = Embedder(labels, DIMENSIONS)
+        self.teach = nn.Linear(self.embedder.look.out_features, teacher)
+        self.still = still
+
+    def train(self, mode: bool = True) -> Learner:
+        """With `still`, norms keep their statistics: batches of few labels would pull them."""
+        super().train(mode)
+        for layer in self.modules():
+            if self.still and isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                layer.eval()
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with loop.autocast():
-            features = self.embedder.features(images)
-        vectors = self.embedder.norm(self.embedder.project(features.float()))
-        vectors = F.normalize(vectors, dim=1)
-        return vectors, 14.0 * vectors @ F.normalize(self.classes, dim=1).T, self.teach(vectors * 4.0)
+            logits, look = self.embedder.parts(images)
+        logits, look = logits.float(), look.float()
+        return logits, look, self.teach(look * 4.0)
 
 
 class Batches:
-    """Garments, their windows and targets, drawn by seed and step."""
+    """Garments, two windows of each and their targets, drawn by seed and step."""
 
     def __init__(self, height: int, width: int, count: int):
         cache = data.garments()
@@ -77,44 +92,143 @@ class Batches:
                 for item in cache["items"]
             ]
         )
-        known = np.array([item["label"] is not None for item in cache["items"]])
-        frequency = self.allowed[known].sum(0)
-        weight = (self.allowed / np.sqrt(frequency)).max(1) * np.where(known, 1.0, 0.5)
+        self.known = np.array([item["label"] is not None for item in cache["items"]])
+        frequency = self.allowed[self.known].sum(0)
+        weight = (self.allowed / np.sqrt(frequency)).max(1) * np.where(self.known, 1.0, 0.5)
         self.weight = weight / weight.sum()
+        names = np.array([item["label"] or item["group"] for item in cache["items"]])
+        self.alike = {name: np.flatnonzero(names == name) for name in set(names)}
+        self.names = names
+        self.cutouts = cutouts.closet_cutouts()
+        self.clear = np.isfinite(self.cutouts["box"][:, 0])
         self.size, self.count = (height, width), count
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        rng = np.random.default_rng([SEED, step])
-        chosen = rng.choice(len(self.weight), self.count, replace=False, p=self.weight)
-        view = np.where(rng.random(self.count) < 0.5, 0, rng.integers(1, data.VIEWS, self.count))
+    def _choose(self, rng: np.random.Generator) -> np.ndarray:
+        """Some garments, and of each some others of its label: telling those apart needs their look."""
+        chosen: list[int] = []
+        while len(chosen) < self.count:
+            first = self.names[rng.choice(len(self.weight), p=self.weight)]
+            some = rng.permutation(self.alike[first])[:ALIKE]
+            chosen += [index for index in some if index not in chosen]
+        return np.array(chosen[: self.count])
+
+    def _studio(self, rng: np.random.Generator, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A closet garment cut out onto a studio's white, framed as a product photo: pixels and window."""
+        mask = self.cutouts["mask"][index][..., None].astype(np.float32) / 255
+        ground = rng.uniform(225, 255) if rng.random() < 0.4 else 255.0
+        pixels = self.pixels[index] * mask + ground * (1 - mask)
+        box = self.cutouts["box"][index]
+        side = np.tile(box[2:] - box[:2], 2)
+        return pixels.astype(np.uint8), box + side * rng.uniform(0.03, 0.18, 4) * [-1, -1, 1, 1]
+
+    def _view(self, rng: np.random.Generator, chosen: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """One window of every garment, and which cached view it is nearest to."""
+        count = len(chosen)
+        view = np.where(rng.random(count) < 0.6, 0, rng.integers(1, data.VIEWS, count))
         boxes = self.views[chosen, view]
         side = boxes[:, 2:] - boxes[:, :2]
-        boxes = boxes + rng.uniform(-0.1, 0.1, (self.count, 4)) * np.concatenate([side, side], 1)
+        boxes = boxes + rng.uniform(-0.1, 0.1, (count, 4)) * np.concatenate([side, side], 1)
+        pixels = [self.pixels[index] for index in chosen]
+        studio = rng.random(count) < 0.4
+        for place, index in enumerate(chosen):
+            if studio[place] and index < len(self.clear) and self.clear[index]:
+                pixels[place], boxes[place] = self._studio(rng, index)
+                view[place] = 0
+            else:
+                studio[place] = False
+        fill = np.where(studio, 1.0, rng.uniform(0.2, 1.0, count)).reshape(-1, 1, 1, 1)
         images = augment.windows(
-            np.stack([self.pixels[i] for i in chosen]),
+            np.stack(pixels),
             boxes,
-            rng.random(self.count) < 0.5,
-            rng.uniform(-0.2, 0.2, self.count),
+            rng.random(count) < 0.5,
+            rng.uniform(-0.12, 0.12, count),
             self.size,
-            torch.from_numpy(rng.uniform(0.2, 1.0, (self.count, 1, 1, 1))).float().expand(-1, 3, 1, 1),
+            torch.from_numpy(fill).float().expand(-1, 3, 1, 1),
         )
-        images = augment.erase(augment.colours(images, rng, 0.8), rng, 0.25, (0.03, 0.2))
-        teacher = torch.from_numpy(self.teacher[chosen, view].astype(np.float32))
-        return augment.whiten(images), torch.from_numpy(self.allowed[chosen]), teacher
+        return augment.erase(augment.colours(images, rng, 0.4), rng, 0.15, (0.03, 0.15)), view
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (the first windows, then the second ones), allowed labels, the teacher's features."""
+        rng = np.random.default_rng([SEED, step])
+        chosen = self._choose(rng)
+        pair = [self._view(rng, chosen) for _ in range(2)]
+        teacher = np.concatenate([self.teacher[chosen, view] for _, view in pair]).astype(np.float32)
+        allowed = np.concatenate([self.allowed[chosen]] * 2)
+        return augment.whiten(torch.cat([images for images, _ in pair])), torch.from_numpy(allowed), torch.from_numpy(teacher)
 
 
 def losses(learner: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
     images, allowed, teacher = (part.to(loop.device()) for part in batch)
-    vectors, logits, taught = learner(images)
+    logits, look, taught = learner(images)
     logs = logits.log_softmax(1)
-    label = -(logs.masked_fill(~allowed, -torch.inf).logsumexp(1) * 0.9 + logs.mean(1) * 0.1).mean()
+    label = -(logs.masked_fill(~allowed, -torch.inf).logsumexp(1) * 0.95 + logs.mean(1) * 0.05).mean()
     taught = 1 - F.cosine_similarity(taught, teacher).mean()
-    own = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-    near = (teacher @ teacher.T / 0.1)[own].view(len(vectors), -1)
-    ours = (vectors @ vectors.T / 0.1)[own].view(len(vectors), -1)
-    relation = F.kl_div(ours.log_softmax(1), near.log_softmax(1), reduction="batchmean", log_target=True)
+    itself = torch.eye(len(look), dtype=torch.bool, device=look.device)
+    similar = look @ look.T / 0.1
+    pair = torch.arange(len(look), device=look.device).roll(len(look) // 2)
+    instance = F.cross_entropy(similar.masked_fill(itself, -1e4), pair)
+    near = (teacher @ teacher.T / 0.1)[~itself].view(len(look), -1)
+    relation = F.kl_div(similar[~itself].view(len(look), -1).log_softmax(1), near.log_softmax(1), reduction="batchmean", log_target=True)
     hit = allowed.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-    return {"loss": label + 4.0 * taught + relation, "label": label, "teacher": taught, "relation": relation, "hit": hit}
+    loss = label + instance + 2.0 * taught + 0.5 * relation
+    return {"loss": loss, "label": label, "instance": instance, "teacher": taught, "relation": relation, "hit": hit}
+
+
+@torch.no_grad()
+def _pooled(embedder: Embedder, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Over the closet train photos as inference sees them: what `kind` and `look` read, and the label's position."""
+    rows, names = data.closet(), data.labels()
+    known = np.flatnonzero([row["split"] == "train" for row in rows])
+    pixels, pooled = closet_pixels(*size), []
+    for start in range(0, len(known), 64):
+        batch = torch.from_numpy(pixels[known[start : start + 64]]).permute(0, 3, 1, 2).float() / 255
+        pooled.append(embedder.eval().pooled(augment.whiten(batch)))
+    labels = torch.tensor([names.index(rows[index]["label"]) for index in known])
+    return torch.cat([row[0] for row in pooled]), torch.cat([row[1] for row in pooled]), labels
+
+
+@torch.no_grad()
+def prime(embedder: Embedder, size: tuple[int, int]) -> None:
+    """Where training starts over a backbone that is trained already: statistics of the norms, `kind` by logistic regression on the
+    closet labels, `look` as `settle` leaves it."""
+    semantic, everything, labels = _pooled(embedder, size)
+    embedder.kind_norm.running_mean.copy_(semantic.mean(0))
+    embedder.kind_norm.running_var.copy_(semantic.var(0))
+    _regress(embedder.kind, embedder.kind_norm(semantic), labels)
+    _components(embedder, everything)
+
+
+@torch.no_grad()
+def settle(embedder: Embedder, size: tuple[int, int]) -> None:
+    """`look` in closed form over the final backbone: principal components of the weighted blocks, half whitened. On the studio
+    photos it is better than the layer that the instance loss trains (the card's table)."""
+    _components(embedder, _pooled(embedder, size)[1])
+
+
+@torch.no_grad()
+def _components(embedder: Embedder, everything: Tensor) -> None:
+    embedder.look_norm.running_mean.copy_(everything.mean(0))
+    embedder.look_norm.running_var.copy_(everything.var(0))
+    scale = torch.cat([torch.full((width,), w / width**0.5) for width, w in zip(embedder.blocks, LOOK_WEIGHTS)])
+    torch.manual_seed(SEED)
+    _, spread, axes = torch.pca_lowrank(embedder.look_norm(everything) * scale, embedder.look.out_features, niter=4)
+    embedder.look.weight.copy_((axes * (spread.clamp_min(1e-3) / spread[0]) ** -WHITEN).T * scale)
+    embedder.look.bias.zero_()
+
+
+@torch.enable_grad()
+def _regress(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=150)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(layer(rows), labels, label_smoothing=0.05) + 0.06 * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
 
 
 def closet_pixels(height: int, width: int) -> np.ndarray:
@@ -149,29 +263,40 @@ def closet_precision(rows: np.ndarray) -> float:
     return metrics.precision_at(5, queries, metrics.normalized(rows), np.array([row["label"] for row in closet]))
 
 
+def _run(name: str, stage: tuple, start: Path | None, options: argparse.Namespace) -> Path:
+    height, width, count, steps, rate = stage
+    torch.manual_seed(SEED)
+    batches = Batches(height, width, count)
+    learner = Learner(len(batches.labels), batches.teacher.shape[2], still=options.start == "shipped")
+    learner.embedder.share.copy_(torch.tensor(SHARE))
+    fresh = options.start == "shipped" and not (data.RUNS / name / "last.pt").exists()
+    if fresh:
+        shipped.adopt(learner.embedder, NAME, batches.draw(0)[0])
+        prime(learner.embedder, (height, width))
+    if options.start == "shipped":
+        learner.embedder.backbone.freeze(FROZEN)
+    plan = loop.Plan(name, round(steps * options.schedule), rate, evaluate_every=250, threads=options.threads, start=start)
+    closet_pixels(height, width)
+    if fresh:
+        print(f"{name}: before training {evaluate(learner, (height, width))}", flush=True)
+    return loop.fit(plan, learner, lambda model, step: losses(model, batches.draw(step)), lambda model: evaluate(model, (height, width)))
+
+
 def train(options: argparse.Namespace) -> None:
+    if options.start == "shipped":
+        _run("embedder-continued", CONTINUED, None, options)
+        return
     start = None
-    for number, (height, width, count, steps, rate) in enumerate(STAGES[: options.stages], 1):
-        torch.manual_seed(SEED)
-        batches = Batches(height, width, count)
-        learner = Learner(len(batches.labels), batches.teacher.shape[2])
-        plan = loop.Plan(
-            f"embedder-{number}",
-            round(steps * options.schedule),
-            rate,
-            evaluate_every=500,
-            threads=options.threads,
-            start=start,
-        )
-        closet_pixels(height, width)
-        start = loop.fit(
-            plan, learner, lambda model, step: losses(model, batches.draw(step)), lambda model: evaluate(model, (height, width))
-        )
+    for number, stage in enumerate(STAGES[: options.stages], 1):
+        start = _run(f"embedder-{number}", stage, start, options)
 
 
 def write(options: argparse.Namespace) -> None:
-    learner = Learner(len(data.labels()), 1280)
-    loop.adopt(learner, options.weights or data.RUNS / f"embedder-{len(STAGES)}" / "best.pt")
+    learner = Learner(len(data.labels()), 1280, still=True)
+    continued = data.RUNS / "embedder-continued" / "best.pt"
+    loop.adopt(learner, options.weights or (continued if continued.exists() else data.RUNS / f"embedder-{len(STAGES)}" / "best.pt"))
+    learner.embedder.share.copy_(torch.tensor(SHARE))
+    settle(learner.embedder, INPUT)
     export.write(
         NAME,
         learner.embedder.eval(),

@@ -35,10 +35,13 @@ class Residual(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Feature maps at strides 8, 16 and 32. The stem reads overlapping 6×6 patches at stride 4: early layers cost most."""
+    """Feature maps at strides 4, 8, 16 and 32. The stem reads overlapping 6×6 patches at stride 4: early layers cost most.
+
+    `freeze(n)` leaves the stem and the first n stages as they are in training: no gradient, norms in evaluation mode."""
 
     def __init__(self):
         super().__init__()
+        self.frozen: list[nn.Module] = []
         self.stem = nn.Sequential(
             nn.Conv2d(3, WIDTHS[0], 6, 4, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(inplace=True)
         )
@@ -50,13 +53,24 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def freeze(self, stages: int) -> None:
+        self.frozen = [self.stem, *self.stages[:stages]]
+        for part in self.frozen:
+            part.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         maps = []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return maps[1:]
+        return maps
 
 
 class Detector(nn.Module):
@@ -79,7 +93,7 @@ class Detector(nn.Module):
         nn.init.constant_(self.box_head.bias, 3.6)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        fine, middle, coarse = [layer(level) for layer, level in zip(self.lateral, self.backbone(x))]
+        fine, middle, coarse = [layer(level) for layer, level in zip(self.lateral, self.backbone(x)[1:])]
         middle = self.mix[0](middle + F.interpolate(coarse, scale_factor=2.0))
         fine = self.mix[1](fine + F.interpolate(middle, scale_factor=2.0))
         sides = self.box_head(self.box_tower(fine)).clamp(-2.0, 6.2).exp()
@@ -113,18 +127,110 @@ class DetectorExport(nn.Module):
         return torch.cat([boxes, scores], 1)
 
 
-class Embedder(nn.Module):
-    """An L2-normalised vector: the average of the last map through one linear layer."""
+def spots(length: int, count: int) -> Tensor:
+    """[count, length]: rows of weights that average a line around `count` evenly spaced spots, overlapping by half."""
+    place = (torch.arange(length) + 0.5) / length * count
+    weight = (1 - (place[None] - torch.arange(count)[:, None] - 0.5).abs()).clamp_min(0)
+    return weight / weight.sum(1, keepdim=True)
 
-    def __init__(self, dimensions: int = 256):
+
+class Layout(nn.Module):
+    """Where in the picture which channel is strong: averages round `rows` × 2 · `columns` spots; left and right are one."""
+
+    def __init__(self, rows: int, columns: int):
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        across = spots(x.shape[3], 2 * self.columns).to(x.device)
+        across = (across[: self.columns] + across[self.columns :].flip(0)) / 2
+        down = spots(x.shape[2], self.rows).to(x.device)
+        return (down @ x.float() @ across.T).flatten(1)
+
+
+class Embedder(nn.Module):
+    """An L2-normalised vector of two parts. `kind`: the square roots of the label chances (their inner product is the Bhattacharyya
+    coefficient of two label distributions). `look`: one linear layer over pooled maps of every depth and over the colours' layout,
+    so that colour, pattern and proportion are not lost on the way to the label."""
+
+    def __init__(self, labels: int, dimensions: int = 256):
         super().__init__()
         self.backbone = Backbone()
         self.last = conv(WIDTHS[-1], 512, 1)
-        self.project = nn.Linear(512, dimensions, bias=False)
-        self.norm = nn.BatchNorm1d(dimensions)
+        self.kind_norm = nn.BatchNorm1d(1024, affine=False)
+        self.kind = nn.Linear(1024, labels)
+        self.coarse, self.fine = Layout(4, 1), Layout(6, 2)
+        self.blocks = [512, 512, WIDTHS[2], WIDTHS[2], 4 * WIDTHS[1], 4 * WIDTHS[0], WIDTHS[0] * 12, 3 * 12]
+        self.look_norm = nn.BatchNorm1d(sum(self.blocks), affine=False)
+        self.look = nn.Linear(sum(self.blocks), dimensions - labels)
+        self.register_buffer("share", torch.tensor([1.0, 1.0, 1.0]))  # weight of kind, weight of look, temperature of the chances
 
-    def features(self, image: Tensor) -> Tensor:
-        return self.last(self.backbone(image)[-1]).mean((2, 3))
+    def pooled(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What `kind` and `look` read, before their norms."""
+        maps = self.backbone(image)
+        last = self.last(maps[-1]).float()
+        texture = maps[2].float()
+        semantic = [last.mean((2, 3)), _deviation(last)]
+        detail = [texture.mean((2, 3)), _deviation(texture), self.coarse(maps[1]), self.coarse(maps[0]), self.fine(maps[0]), self.fine(image)]
+        return torch.cat(semantic, 1), torch.cat(semantic + detail, 1)
+
+    def parts(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Label logits and the normalised look."""
+        semantic, everything = self.pooled(image)
+        return self.kind(self.kind_norm(semantic)), F.normalize(self.look(self.look_norm(everything)), dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        return F.normalize(self.norm(self.project(self.features(image)).float()), dim=1)
+        logits, look = self.parts(image)
+        kind = (logits / self.share[2]).softmax(1).sqrt()
+        return F.normalize(torch.cat([kind * self.share[0], look * self.share[1]], 1), dim=1)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return ((x - x.mean((2, 3), keepdim=True)) ** 2).mean((2, 3)).add(1e-5).sqrt()
+
+
+class Trunk(nn.Module):
+    """The backbone up to stride 16, its third stage two blocks deep; its convolutions run in the backbone's order."""
+
+    def __init__(self):
+        super().__init__()
+        whole = Backbone()
+        self.early = nn.Sequential(whole.stem, whole.stages[0], whole.stages[1])
+        self.late = whole.stages[2][:3]
+        self.still = False
+
+    def freeze(self) -> None:
+        self.still = True
+        self.early.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Trunk:
+        super().train(mode)
+        if self.still:
+            self.early.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.early(x)
+        return early, self.late(early)
+
+
+class PoseNet(nn.Module):
+    """At stride 8: heat logits [N, points, h, w], and offsets [N, 2 · points, h, w] in input pixels, y first."""
+
+    def __init__(self, points: int, width: int = 96):
+        super().__init__()
+        self.trunk = Trunk()
+        self.context = conv(WIDTHS[2], WIDTHS[2], 5, 1)
+        self.context[0] = nn.Conv2d(WIDTHS[2], WIDTHS[2], 5, 1, 2, groups=WIDTHS[2], bias=False)
+        self.lateral = nn.ModuleList([conv(WIDTHS[1], width, 1), conv(WIDTHS[2], width, 1)])
+        self.mix = nn.Sequential(conv(width, width), conv(width, width))
+        self.heat = nn.Conv2d(width, points, 1)
+        self.offsets = nn.Conv2d(width, 2 * points, 1)
+        nn.init.normal_(self.heat.weight, std=0.01)
+        nn.init.constant_(self.heat.bias, -3.0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        early, late = self.trunk(x)
+        late = late + self.context(late)
+        x = self.mix(self.lateral[0](early) + F.interpolate(self.lateral[1](late), scale_factor=2.0))
+        return self.heat(x), self.offsets(x)
