@@ -59,6 +59,7 @@ def test_the_detector_gives_boxes_and_chances():
     labels = manifest("garment-detector")["output"]["labels"]
     (raw,) = session("garment-detector").run(None, {"image": batch_for("garment-detector", 1)})
     assert raw.shape[:2] == (1, 4 + len(labels))
+    assert [entry["name"] for entry in labels if entry["group"] == "accessory"] == ["bag", "headwear"]
     assert (raw[:, 2:4] > 0).all() and (raw[:, 4:] >= 0).all() and (raw[:, 4:] <= 1).all()
 
 
