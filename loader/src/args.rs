@@ -2,6 +2,7 @@
 //! variables are `cli`'s: every flag has one.
 
 mod ops;
+mod source;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub use ops::{
     CompletionsArgs, DoctorArgs, InferenceArgs, ManArgs, ReembedArgs, RunArgs, Shell, SyncArgs,
 };
+pub use source::{Role, SourceArgs};
 
 use crate::devices::Devices;
 
@@ -61,7 +63,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Load the photos of a folder or a CSV manifest into the tables photo and garment
+    /// Load the photos of folders, manifests, archives, stores or a query into the tables photo and garment
     Load(LoadArgs),
     /// Load what is new or changed in a source, and remove what is gone from it
     Sync(SyncArgs),
@@ -119,9 +121,8 @@ pub struct ModelChoice {
 
 #[derive(Debug, ClapArgs)]
 pub struct LoadArgs {
-    /// A folder (photos at any depth), or a CSV or TSV file with the columns path and, if wanted, sku
-    #[arg(value_name = "FOLDER|MANIFEST")]
-    pub source: PathBuf,
+    #[command(flatten)]
+    pub source: SourceArgs,
     #[command(flatten)]
     pub database: DatabaseArgs,
     /// Schema of the tables photo and garment; created when missing

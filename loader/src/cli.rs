@@ -62,7 +62,7 @@ fn with_variable(arg: Arg) -> Arg {
         return arg;
     }
     // A URL may hold a password, and help is shown to others.
-    let is_secret = arg.get_long() == Some("database");
+    let is_secret = matches!(arg.get_long(), Some("database" | "from-database"));
     arg.env(variable).hide_env_values(is_secret)
 }
 

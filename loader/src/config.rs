@@ -232,7 +232,7 @@ mod tests {
         let Verb::Load(load) = args.verb else {
             panic!()
         };
-        assert_eq!(load.source, Path::new("photos"));
+        assert_eq!(load.source.sources, [Path::new("photos")]);
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub fn connect(url: Option<&str>) -> Result<Client> {
     Ok(client)
 }
 
+/// Connects to a database that may know nothing of us.
+pub fn connect_anywhere(url: Option<&str>) -> Result<Client> {
+    Ok(connect_to_server(url)?.0)
+}
+
 /// Connects, whether or not the extension is there; says where to, without a password.
 pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     let url = match url {

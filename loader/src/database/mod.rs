@@ -14,7 +14,7 @@ mod types;
 mod writer;
 
 pub use column::{check_embedding_column, claim_embedding_column, embedding_column_model};
-pub use connect::{connect, connect_to_server};
+pub use connect::{connect, connect_anywhere, connect_to_server};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
 pub use known::{About, Known, Models};

@@ -10,7 +10,6 @@ mod metrics;
 mod pipeline;
 mod progress;
 mod prune;
-mod read;
 mod rejects;
 mod setup;
 mod split;
@@ -19,9 +18,13 @@ mod summary;
 mod tally;
 mod workers;
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 pub use batch::BatchSize;
 pub use books::Books;
 use index::IndexReport;
@@ -31,7 +34,6 @@ use pipeline::{Load, Meters, Shape};
 pub use progress::Reporter;
 use prune::Gone;
 pub use prune::Prune;
-pub use read::read as read_photo;
 use rejects::RejectsFile;
 use setup::Setup;
 use split::Split;
@@ -44,7 +46,7 @@ use crate::{
     database::{IndexBuilder, Journal, RunEnd, RunStart},
     interrupt,
     messages::{self, Ending},
-    source::{self, Catalogue},
+    source::Source,
 };
 
 pub fn run(args: &LoadArgs) -> Result<Ending> {
@@ -73,7 +75,7 @@ impl Job<'_> {
     /// Loads everything; listen to interrupts before.
     pub fn run(&self) -> Result<Ending> {
         let start = Instant::now();
-        let catalogue = self.catalogue()?;
+        let source = self.source()?;
         let setup = Setup::new(self.args)?;
         let metrics = Metrics::new(
             self.args.run.metrics_file.as_deref(),
@@ -81,28 +83,29 @@ impl Job<'_> {
             &self.args.schema,
         )?;
         let books = self.books(&setup);
-        self.load(start, catalogue, setup, metrics, books)
+        self.load(start, source, setup, metrics, books)
     }
 
     /// What the source names and this run is about.
-    fn catalogue(&self) -> Result<Catalogue> {
+    fn source(&self) -> Result<Source<'_>> {
         let args = self.args;
-        let mut catalogue = source::open(&args.source)?;
-        let total = catalogue.entries.len() + catalogue.rejects.len();
-        let may_be_empty = self.prune.is_some_and(|prune| prune.is_wanted);
-        if total == 0 && !may_be_empty {
-            bail!(
-                "{} has no photos ({} other files): photos are files whose names end in .jpg, .png, .webp, .gif, .bmp or .tiff",
-                args.source.display(),
-                catalogue.ignored
-            );
+        let database = args.database.url.as_deref();
+        let mut source = Source::open(&args.source, database, Limits::default().max_bytes)?;
+        if source.total() == Some(0) && !self.may_be_empty() {
+            bail!(source.nothing());
         }
-        if let Some(shard) = &args.run.shard {
-            catalogue.entries.retain(|entry| shard.holds(&entry.path));
-            catalogue.rejects.retain(|reject| shard.holds(&reject.path));
+        if let Some(shard) = args.run.shard {
+            source = source.filtered(move |path| shard.holds(path));
         }
-        catalogue.entries.truncate(args.limit.unwrap_or(usize::MAX));
-        Ok(catalogue)
+        if let Some(only) = self.only {
+            source = source.filtered(|path| only.contains(path));
+        }
+        Ok(source.limited(args.limit))
+    }
+
+    /// A source that became empty is one to prune by.
+    fn may_be_empty(&self) -> bool {
+        self.prune.is_some_and(|prune| prune.is_wanted)
     }
 
     fn books(&self, setup: &Setup) -> Books {
@@ -111,7 +114,7 @@ impl Job<'_> {
         }
         let model = |row: &'_ crate::database::ModelRow| (row.name.clone(), row.sha256.clone());
         let [detector, embedder] = [&setup.detect_row, &setup.embed_row].map(model);
-        let source = self.args.source.display().to_string();
+        let source = self.args.source.to_string();
         Books::new(Journal::open(
             self.args.database.url.as_deref(),
             &self.args.schema,
@@ -129,22 +132,13 @@ impl Job<'_> {
     fn load(
         &self,
         start: Instant,
-        mut catalogue: Catalogue,
+        source: Source<'_>,
         setup: Setup,
         mut metrics: Metrics,
         mut books: Books,
     ) -> Result<Ending> {
         let args = self.args;
         let is_dry_run = args.run.dry_run;
-        let gone = self
-            .prune
-            .map(|prune| Gone::find(&setup.known, &catalogue, args.run.shard.as_ref(), prune));
-        if let Some(only) = self.only {
-            catalogue.entries.retain(|entry| only.contains(&entry.path));
-            catalogue
-                .rejects
-                .retain(|reject| only.contains(&reject.path));
-        }
         let Setup {
             tables,
             mut writer,
@@ -160,7 +154,7 @@ impl Job<'_> {
             first_embedder.provider().to_owned(),
         ];
         let shape = Shape {
-            readers: 2,
+            readers: source.readers(),
             decoders: threads,
             croppers: threads.div_ceil(2),
             batch: args.batch,
@@ -171,15 +165,13 @@ impl Job<'_> {
             true => None,
             false => Some(RejectsFile::new(&args.rejects)?),
         };
-        let total = catalogue.entries.len() + catalogue.rejects.len();
+        let total = source.total();
         let tally = Tally::new(total, rejects_file, args.max_error_rate);
-        for reject in &catalogue.rejects {
-            tally.reject(reject, &stop);
-        }
         let meters = Meters::new(&shape, &engines);
         let split = Split::new(threads);
         let load = Load {
-            entries: &catalogue.entries,
+            fetcher: source.fetcher(),
+            source: Mutex::new(source),
             known: &known,
             limits: Limits::default(),
             shape,
@@ -205,12 +197,20 @@ impl Job<'_> {
         let processor = summary::processor_time().saturating_sub(processor);
         let wall = start.elapsed();
         let counts = tally.counts();
+        let source = load.source.into_inner();
+        let source = source.unwrap_or_else(PoisonError::into_inner);
         let mut error = stop.take_error().map(|error| {
             error.context(format!(
                 "the load did not finish; the {} photos it committed stay, run the same command again to go on",
                 counts.loaded
             ))
         });
+        if error.is_none() && source.was_empty() && !self.may_be_empty() {
+            error = Some(anyhow!(source.nothing()));
+        }
+        let gone = self
+            .prune
+            .map(|prune| Gone::find(&known, &source, args.run.shard.as_ref(), prune));
         let mut pruned = None;
         if let Some(gone) = &gone
             && error.is_none()
@@ -257,7 +257,7 @@ impl Job<'_> {
             meters: &meters,
             providers,
             models: [&detect_row.name, &embed_row.name],
-            ignored: catalogue.ignored,
+            ignored: source.ignored(),
             rejects_file: &args.rejects,
             index,
             pruned,

@@ -5,11 +5,11 @@
 //! ```
 //!
 //! All run at once, each on its own threads; only the slowest limits. Invariants: queues are
-//! bounded and decoded pixels stay under [`PIXEL_BYTES`] (one larger photo excepted), whatever the
+//! bounded, files and decoded pixels stay under [`FILE_BYTES`] and [`PIXEL_BYTES`] (one larger photo excepted), whatever the
 //! catalogue; a photo is counted exactly once, as loaded, skipped or rejected, or was not reached.
 
 use std::{
-    sync::atomic::AtomicUsize,
+    sync::{Arc, Mutex},
     thread::{self, ScopedJoinHandle},
     time::Duration,
 };
@@ -27,9 +27,11 @@ use super::{
 };
 use crate::{
     database::{Known, Writer},
-    source::Entry,
+    source::{Fetcher, Source},
 };
 
+/// Files that wait to be decoded.
+const FILE_BYTES: u64 = 256 << 20;
 /// Decoded pixels in flight.
 const PIXEL_BYTES: u64 = 512 << 20;
 
@@ -85,7 +87,8 @@ impl Meters {
 
 /// Everything the stages share.
 pub struct Load<'a> {
-    pub entries: &'a [Entry],
+    pub source: Mutex<Source<'a>>,
+    pub fetcher: Arc<Fetcher>,
     pub known: &'a Known,
     pub limits: Limits,
     pub shape: Shape,
@@ -109,7 +112,7 @@ impl<'a> Load<'a> {
         let shape = self.shape;
         let detect_most = self.meters.detect_batch.most();
         let embed_most = self.meters.embed_batch.most();
-        let next = AtomicUsize::new(0);
+        let files = Budget::new(FILE_BYTES);
         let budget = Budget::new(PIXEL_BYTES);
         let (read_out, decode_in) = bounded(2 * shape.decoders);
         let (decode_out, detect_in) = bounded(2 * detect_most);
@@ -120,7 +123,7 @@ impl<'a> Load<'a> {
             let mut workers: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
             for _ in 0..shape.readers {
                 let output = read_out.clone();
-                workers.push(scope.spawn(|| self.read(&next, output)));
+                workers.push(scope.spawn(|| self.read(&files, output)));
             }
             for _ in 0..shape.decoders {
                 let (input, output) = (decode_in.clone(), decode_out.clone());

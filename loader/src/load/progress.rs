@@ -29,8 +29,16 @@ impl<'a> Reporter<'a> {
             false => Progress::None,
         });
         let bar = (progress == Progress::Bar).then(|| {
-            let bar = ProgressBar::new(tally.total);
-            let template = "{bar:32} {pos}/{len} photos  {msg}  {elapsed}, {eta} left";
+            let (bar, template) = match tally.total {
+                Some(total) => (
+                    ProgressBar::new(total),
+                    "{bar:32} {pos}/{len} photos  {msg}  {elapsed}, {eta} left",
+                ),
+                None => (
+                    ProgressBar::no_length(),
+                    "{spinner} {pos} photos  {msg}  {elapsed}",
+                ),
+            };
             // The template is a constant that the tests parse.
             bar.set_style(
                 ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()),

@@ -3,8 +3,6 @@
 //! Invariant: nothing is deleted on the word of a source that could not be listed whole, and never more
 //! than the share that was allowed.
 
-use std::collections::HashSet;
-
 use anyhow::{Result, bail};
 use serde_json::json;
 
@@ -12,7 +10,7 @@ use crate::{
     database::{Known, Writer},
     interrupt,
     shard::Shard,
-    source::{Catalogue, code},
+    source::Source,
 };
 
 /// Photos per transaction.
@@ -44,11 +42,8 @@ pub struct Pruned {
 }
 
 impl Gone {
-    pub fn find(known: &Known, catalogue: &Catalogue, shard: Option<&Shard>, prune: Prune) -> Self {
-        let entries = catalogue.entries.iter().map(|entry| entry.path.as_str());
-        // What is there and cannot be read is not gone.
-        let rejects = catalogue.rejects.iter().map(|reject| reject.path.as_str());
-        let named: HashSet<&str> = entries.chain(rejects).collect();
+    /// `source` has been read.
+    pub fn find(known: &Known, source: &Source<'_>, shard: Option<&Shard>, prune: Prune) -> Self {
         let mine = known
             .photos()
             .filter(|(path, _)| shard.is_none_or(|shard| shard.holds(path)));
@@ -56,7 +51,7 @@ impl Gone {
         let mut of = 0;
         for (path, id) in mine {
             of += 1;
-            if !named.contains(path) {
+            if !source.named(path) {
                 ids.push(id);
             }
         }
@@ -65,10 +60,7 @@ impl Gone {
             ids,
             of,
             prune,
-            is_whole: !catalogue
-                .rejects
-                .iter()
-                .any(|reject| reject.code == code::UNREADABLE),
+            is_whole: source.was_whole(),
         }
     }
 

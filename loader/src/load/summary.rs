@@ -232,10 +232,12 @@ impl Summary<'_> {
             ));
         }
         if self.is_interrupted {
-            let left = total - self.counts.done();
+            let left = match total - self.counts.done() {
+                0 => "more photos".to_owned(),
+                left => count(left, "photo"),
+            };
             add(format_args!(
-                "interrupted with {} to go: run the same command again to go on\n",
-                count(left, "photo")
+                "interrupted with {left} to go: run the same command again to go on\n"
             ));
         }
         text.trim_end().to_owned()

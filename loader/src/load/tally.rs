@@ -22,8 +22,8 @@ const ENOUGH: u64 = 100;
 /// Counters of one load.
 #[derive(Debug)]
 pub struct Tally {
-    /// Photos of the source.
-    pub total: u64,
+    /// Photos of the source, where that is known before they are read.
+    pub total: Option<u64>,
     /// Committed, of which [`Tally::replaced`] took the place of an earlier load.
     loaded: AtomicU64,
     replaced: AtomicU64,
@@ -47,6 +47,7 @@ struct Rejects {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
+    /// Of the source; as long as that is not known, those that are done.
     pub total: u64,
     pub loaded: u64,
     pub replaced: u64,
@@ -77,9 +78,9 @@ impl From<Counts> for RunCounts {
 }
 
 impl Tally {
-    pub fn new(total: usize, file: Option<RejectsFile>, max_error_rate: f64) -> Self {
+    pub fn new(total: Option<usize>, file: Option<RejectsFile>, max_error_rate: f64) -> Self {
         Self {
-            total: total as u64,
+            total: total.map(|total| total as u64),
             loaded: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             garments: AtomicU64::new(0),
@@ -96,21 +97,23 @@ impl Tally {
 
     /// For work whose rejects are listed in the database only, and end nothing.
     pub fn recorded(total: u64) -> Self {
-        let tally = Self::new(usize::try_from(total).unwrap_or(usize::MAX), None, 1.0);
+        let tally = Self::new(usize::try_from(total).ok(), None, 1.0);
         tally.rejects().unrecorded = Some(Vec::new());
         tally
     }
 
     pub fn counts(&self) -> Counts {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            total: self.total,
+        let mut counts = Counts {
+            total: 0,
             loaded: of(&self.loaded),
             replaced: of(&self.replaced),
             garments: of(&self.garments),
             skipped: of(&self.skipped),
             rejected: of(&self.rejected),
-        }
+        };
+        counts.total = self.total.unwrap_or(counts.done());
+        counts
     }
 
     pub fn skip(&self) {
@@ -163,7 +166,10 @@ impl Tally {
         } else if rejected == SHOWN + 1 {
             messages::warn("more rejected photos: they are in the list of rejects only");
         }
-        let judged = self.counts().done().max(self.total.min(ENOUGH));
+        let judged = self
+            .counts()
+            .done()
+            .max(self.total.map_or(ENOUGH, |total| total.min(ENOUGH)));
         if rejected as f64 > self.max_error_rate * judged as f64 {
             stop.fail(anyhow!(
                 "stopped: {rejected} of {judged} photos were rejected, more than --max-error-rate {} allows",
@@ -194,7 +200,7 @@ mod tests {
     fn stops_after(rejects: usize, total: usize, rate: f64) -> bool {
         let folder = tempfile::tempdir().unwrap();
         let file = RejectsFile::new(&folder.path().join("rejects.csv")).unwrap();
-        let (tally, stop) = (Tally::new(total, Some(file), rate), Stop::default());
+        let (tally, stop) = (Tally::new(Some(total), Some(file), rate), Stop::default());
         (0..rejects).for_each(|n| tally.reject(&Reject::new(n.to_string(), "x", "y"), &stop));
         stop.is_requested()
     }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -13,16 +13,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lookbook_vision::{
     BoundingBox, Detection, Detector, Embedder, Error, Photo, Preprocessor, Tensor, decode,
 };
+use sha2::{Digest, Sha256};
 
 use super::{
     pipeline::Load,
-    read,
     stage::{Budget, Share, each, in_batches},
 };
 use crate::{
     database::{About, Box2, GarmentRow, PhotoRow, Writer},
     messages,
-    source::{Entry, Refusal, Reject, code},
+    source::{Entry, Item, Refusal, Reject, code},
 };
 
 /// Photos per transaction at most, and how long a finished photo waits at most.
@@ -30,43 +30,64 @@ const COMMIT_PHOTOS: usize = 512;
 const COMMIT_PERIOD: Duration = Duration::from_secs(2);
 
 /// A photo on its way.
-pub struct Identity<'a> {
-    entry: &'a Entry,
+pub struct Identity {
+    entry: Entry,
     sha256: [u8; 32],
     replaces: Option<i64>,
 }
 
+/// Its file, which counts towards the budget until it is decoded.
+pub struct Fetched {
+    identity: Identity,
+    bytes: Vec<u8>,
+    _share: Share,
+}
+
 /// Its pixels, which count towards the budget until they are dropped.
-pub struct Decoded<'a> {
-    identity: Identity<'a>,
+pub struct Decoded {
+    identity: Identity,
     photo: Photo,
     share: Share,
 }
 
 /// Its rows, and the inputs of the vectors they lack.
-pub struct Cropped<'a> {
-    identity: Identity<'a>,
+pub struct Cropped {
+    identity: Identity,
     width: u32,
     height: u32,
     garments: Vec<GarmentRow>,
     tensors: Vec<Tensor>,
 }
 
-impl<'a> Load<'a> {
-    pub fn read(&self, next: &AtomicUsize, output: Sender<(Identity<'a>, Vec<u8>)>) {
-        while let Some(entry) = self.entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if self.stop.is_requested() {
-                return;
-            }
-            let read = self
-                .meters
-                .read
-                .run(1, || read::read(&entry.file, self.limits.max_bytes));
+impl Load<'_> {
+    /// Several of these share one source: each takes the next item and gets its bytes while the others
+    /// take theirs.
+    pub fn read(&self, budget: &Budget, output: Sender<Fetched>) {
+        while !self.stop.is_requested() {
+            let next = self
+                .source
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next();
+            let Item { entry, place } = match next {
+                None => return,
+                Some(Ok(Ok(item))) => item,
+                Some(Ok(Err(reject))) => {
+                    self.tally.reject(&reject, self.stop);
+                    continue;
+                }
+                Some(Err(error)) => return self.stop.fail(error),
+            };
+            let read = self.meters.read.run(1, || {
+                let bytes = self.fetcher.fetch(place)?;
+                let sha256 = Sha256::digest(&bytes).into();
+                Ok((bytes, sha256))
+            });
             let (bytes, sha256) = match read {
                 Ok(read) => read,
                 Err((code, reason)) => {
                     self.tally
-                        .reject(&Reject::new(&entry.path, code, reason), self.stop);
+                        .reject(&Reject::new(&entry.path, &code, reason), self.stop);
                     continue;
                 }
             };
@@ -81,7 +102,13 @@ impl<'a> Load<'a> {
                 sha256,
                 replaces: loaded.map(|loaded| loaded.id),
             };
-            if output.send((identity, bytes)).is_err() {
+            let share = budget.take(bytes.len() as u64);
+            let fetched = Fetched {
+                identity,
+                bytes,
+                _share: share,
+            };
+            if output.send(fetched).is_err() {
                 return;
             }
         }
@@ -91,13 +118,18 @@ impl<'a> Load<'a> {
         &self,
         prepare: &Preprocessor,
         budget: &Budget,
-        input: &Receiver<(Identity<'a>, Vec<u8>)>,
-        output: &Sender<(Decoded<'a>, Tensor)>,
+        input: &Receiver<Fetched>,
+        output: &Sender<(Decoded, Tensor)>,
     ) {
-        for (identity, bytes) in input {
+        for fetched in input {
             if self.stop.is_requested() {
                 return;
             }
+            let Fetched {
+                identity,
+                bytes,
+                _share,
+            } = fetched;
             let turn = self.split.turn(self.meters, || output.is_empty());
             let decoded = self
                 .meters
@@ -123,7 +155,7 @@ impl<'a> Load<'a> {
                 }
                 Err((code, reason)) => {
                     self.tally
-                        .reject(&Reject::new(&identity.entry.path, code, reason), self.stop);
+                        .reject(&Reject::new(&identity.entry.path, &code, reason), self.stop);
                 }
             }
         }
@@ -137,20 +169,22 @@ impl<'a> Load<'a> {
             Ok((photo, tensor))
         });
         match decoded {
-            Ok(decoded) => {
-                decoded.map_err(|error: Error| (error.code().as_str(), error.to_string()))
-            }
-            Err(panic) => Err((code::DECODER_PANIC, format!("the decoder failed: {panic}"))),
+            Ok(decoded) => decoded
+                .map_err(|error: Error| (error.code().as_str().to_owned(), error.to_string())),
+            Err(panic) => Err((
+                code::DECODER_PANIC.to_owned(),
+                format!("the decoder failed: {panic}"),
+            )),
         }
     }
 
     pub fn detect(
         &self,
         mut detector: Detector,
-        input: &Receiver<(Decoded<'a>, Tensor)>,
-        output: &Sender<(Decoded<'a>, Vec<Detection>)>,
+        input: &Receiver<(Decoded, Tensor)>,
+        output: &Sender<(Decoded, Vec<Detection>)>,
     ) {
-        let size = (&self.meters.detect_batch, |_: &(Decoded<'a>, Tensor)| 1);
+        let size = (&self.meters.detect_batch, |_: &(Decoded, Tensor)| 1);
         in_batches(
             self.stop,
             &self.meters.detect,
@@ -159,7 +193,7 @@ impl<'a> Load<'a> {
             |batch, _| {
                 let (photos, tensors): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
                 let found = batch_or_singly(&tensors, |tensors| detector.detect_prepared(tensors));
-                self.keep_good(photos, found, |decoded| decoded.identity.entry)
+                self.keep_good(photos, found, |decoded| &decoded.identity.entry)
             },
         );
     }
@@ -167,8 +201,8 @@ impl<'a> Load<'a> {
     pub fn crop(
         &self,
         prepare: &Preprocessor,
-        input: &Receiver<(Decoded<'a>, Vec<Detection>)>,
-        output: &Sender<Cropped<'a>>,
+        input: &Receiver<(Decoded, Vec<Detection>)>,
+        output: &Sender<Cropped>,
     ) {
         each(
             self.stop,
@@ -207,10 +241,10 @@ impl<'a> Load<'a> {
     pub fn embed(
         &self,
         mut embedder: Embedder,
-        input: &Receiver<Cropped<'a>>,
+        input: &Receiver<Cropped>,
         output: &Sender<PhotoRow>,
     ) {
-        let size = (&self.meters.embed_batch, |cropped: &Cropped<'a>| {
+        let size = (&self.meters.embed_batch, |cropped: &Cropped| {
             cropped.tensors.len()
         });
         in_batches(
@@ -239,7 +273,7 @@ impl<'a> Load<'a> {
                         Ok(())
                     })
                     .collect();
-                let good = self.keep_good(batch, embedded, |cropped| cropped.identity.entry);
+                let good = self.keep_good(batch, embedded, |cropped| &cropped.identity.entry);
                 good.into_iter()
                     .map(|(cropped, ())| row_of(cropped))
                     .collect()
@@ -293,7 +327,7 @@ impl<'a> Load<'a> {
         &self,
         items: Vec<T>,
         results: Vec<Result<R, Error>>,
-        entry: impl Fn(&T) -> &'a Entry,
+        entry: impl Fn(&T) -> &Entry,
     ) -> Vec<(T, R)> {
         if results.len() > 1
             && let Some(Err(error)) = results.first()
@@ -363,16 +397,20 @@ fn garments_of(photo: &Photo, found: Vec<Detection>) -> Vec<GarmentRow> {
     found.into_iter().map(row).collect()
 }
 
-fn row_of(cropped: Cropped<'_>) -> PhotoRow {
-    let entry = cropped.identity.entry;
+fn row_of(cropped: Cropped) -> PhotoRow {
+    let Identity {
+        entry,
+        sha256,
+        replaces,
+    } = cropped.identity;
     PhotoRow {
-        path: entry.path.clone(),
-        sku: entry.sku.clone(),
-        sha256: cropped.identity.sha256,
+        path: entry.path,
+        sku: entry.sku,
+        sha256,
         width: cropped.width,
         height: cropped.height,
-        attributes: entry.attributes.clone(),
-        replaces: cropped.identity.replaces,
+        attributes: entry.attributes,
+        replaces,
         garments: cropped.garments,
     }
 }

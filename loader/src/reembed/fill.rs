@@ -15,9 +15,9 @@ use postgres::Client;
 
 use crate::{
     database::{Shadow, Stale},
-    load::{BatchSize, Meter, Stop, Tally, in_batches, read_photo},
+    load::{BatchSize, Meter, Stop, Tally, in_batches},
     messages,
-    source::{Refusal, Reject, code},
+    source::{Refusal, Reject, code, read_file},
 };
 
 /// Photos per transaction at most, and how long a vector waits at most.
@@ -177,7 +177,7 @@ impl Reader<'_> {
                     }
                 }
                 Err((code, reason)) => {
-                    tally.reject(&Reject::new(&photo.path, code, reason), stop);
+                    tally.reject(&Reject::new(&photo.path, &code, reason), stop);
                     let is_gone = code == code::NOT_FOUND;
                     if missing.send((is_gone, photo.id, photo.path)).is_err() {
                         return;
@@ -190,10 +190,10 @@ impl Reader<'_> {
     /// The inputs of the photo's garments, cropped as a load does.
     fn prepare(&self, stale: &Stale) -> Result<Vec<Tensor>, Refusal> {
         let file = self.root.join(&stale.path);
-        let (bytes, sha256) = read_photo(&file, self.limits.max_bytes)?;
+        let (bytes, sha256) = read_file(&file, self.limits.max_bytes)?;
         if stale.sha256 != sha256 {
             let reason = "the file has changed since it was loaded".to_owned();
-            return Err((code::CHANGED, reason));
+            return Err((code::CHANGED.to_owned(), reason));
         }
         let prepared = messages::contain(|| {
             let photo = decode(&bytes, &self.limits, Some(self.side))?;
@@ -213,9 +213,12 @@ impl Reader<'_> {
         });
         match prepared {
             Ok(prepared) => prepared.map_err(|error: lookbook_vision::Error| {
-                (error.code().as_str(), error.to_string())
+                (error.code().as_str().to_owned(), error.to_string())
             }),
-            Err(panic) => Err((code::DECODER_PANIC, format!("the decoder failed: {panic}"))),
+            Err(panic) => Err((
+                code::DECODER_PANIC.to_owned(),
+                format!("the decoder failed: {panic}"),
+            )),
         }
     }
 }

@@ -5,51 +5,122 @@
 
 use std::{
     ffi::OsStr,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use walkdir::{DirEntry, WalkDir};
 
-use super::{Catalogue, Entry, Reject, code, sku_of};
+use super::{
+    Entry, Item, Part, Place, Reject, code,
+    names::{is_hidden, is_photo_name, sku_of},
+    patterns::Filter,
+};
 
-/// Extensions of photos, also of kinds that cannot be decoded, so that those are reported and not
-/// silently missing.
-const PHOTO_EXTENSIONS: &[&str] = &[
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", // decoded
-    "heic", "heif", "avif", "jp2", "jxl", "psd", "raw", "cr2", "nef", "dng", // reported
-];
-
-pub fn scan(root: &Path) -> Result<Catalogue> {
-    std::fs::read_dir(root).with_context(|| format!("cannot list {}", root.display()))?;
-    let mut catalogue = Catalogue::default();
-    let walk = WalkDir::new(root).follow_links(true).into_iter();
-    for item in walk.filter_entry(|item| item.depth() == 0 || !is_hidden(item.file_name())) {
-        match item {
-            Ok(item) if item.file_type().is_dir() => {}
-            Ok(item) if is_photo_name(item.file_name()) => add(&mut catalogue, root, &item),
-            Ok(_) => catalogue.ignored += 1,
-            Err(error) => catalogue.rejects.push(reject_of(root, &error)),
-        }
-    }
-    catalogue.entries.sort_by(|a, b| a.path.cmp(&b.path));
-    catalogue.rejects.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(catalogue)
+/// What is in a folder.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Path and file.
+    photos: Vec<(String, PathBuf)>,
+    rejects: Vec<Reject>,
+    /// Files that are not photos by their name.
+    others: usize,
 }
 
-fn add(catalogue: &mut Catalogue, root: &Path, item: &DirEntry) {
-    match relative(root, item.path()) {
-        Ok(path) => catalogue.entries.push(Entry {
+pub fn part(root: &Path, filter: &Filter, ignored: &Arc<AtomicUsize>) -> Result<Part> {
+    let scan = scan(root, filter)?;
+    ignored.fetch_add(scan.others, Ordering::Relaxed);
+    let total = scan.photos.len() + scan.rejects.len();
+    let items = scan.photos.into_iter().map(|(path, file)| item(path, file));
+    let rejects = scan.rejects.into_iter().map(Err);
+    Ok(Part {
+        items: Box::new(rejects.chain(items.map(Ok)).map(Ok)),
+        total: Some(total),
+        is_remote: false,
+    })
+}
+
+/// A photo that was named itself; its path is as it was written.
+pub fn single(file: &Path) -> Result<Part> {
+    let Ok(path) = relative(Path::new(""), file) else {
+        bail!(
+            "the name {} is not UTF-8, so it cannot be stored as text: rename the file",
+            file.display()
+        );
+    };
+    let item = item(path, file.to_owned());
+    Ok(Part {
+        items: Box::new(std::iter::once(Ok(Ok(item)))),
+        total: Some(1),
+        is_remote: false,
+    })
+}
+
+/// All files of a folder that the filter wants, whatever they are, in order.
+pub fn files(root: &Path, filter: &Filter) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for item in walk(root)? {
+        let item = item.with_context(|| format!("cannot list {}", root.display()))?;
+        let is_wanted = relative(root, item.path()).is_ok_and(|path| filter.wants(&path));
+        if !item.file_type().is_dir() && is_wanted {
+            files.push(item.into_path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn item(path: String, file: PathBuf) -> Item {
+    Item {
+        entry: Entry {
             sku: sku_of(&path),
             path,
-            file: item.path().to_owned(),
             attributes: None,
-        }),
-        Err(lossy) => catalogue.rejects.push(Reject::new(
-            lossy,
-            code::PATH_NOT_UTF8,
-            "the name is not UTF-8, so it cannot be stored as text: rename the file",
-        )),
+        },
+        place: Place::File(file),
+    }
+}
+
+fn walk(root: &Path) -> Result<impl Iterator<Item = walkdir::Result<DirEntry>>> {
+    std::fs::read_dir(root).with_context(|| format!("cannot list {}", root.display()))?;
+    let walk = WalkDir::new(root).follow_links(true).into_iter();
+    let is_hidden = |name: &OsStr| is_hidden(&name.to_string_lossy());
+    Ok(walk.filter_entry(move |item| item.depth() == 0 || !is_hidden(item.file_name())))
+}
+
+fn scan(root: &Path, filter: &Filter) -> Result<Scan> {
+    let mut scan = Scan::default();
+    for item in walk(root)? {
+        match item {
+            Ok(item) if item.file_type().is_dir() => {}
+            Ok(item) => scan.add(root, item, filter),
+            Err(error) => scan.rejects.push(reject_of(root, &error)),
+        }
+    }
+    scan.photos.sort();
+    scan.rejects.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(scan)
+}
+
+impl Scan {
+    fn add(&mut self, root: &Path, item: DirEntry, filter: &Filter) {
+        if !is_photo_name(&item.file_name().to_string_lossy()) {
+            self.others += 1;
+            return;
+        }
+        match relative(root, item.path()) {
+            Ok(path) if filter.wants(&path) => self.photos.push((path, item.into_path())),
+            Ok(_) => {}
+            Err(lossy) => self.rejects.push(Reject::new(
+                lossy,
+                code::PATH_NOT_UTF8,
+                "the name is not UTF-8, so it cannot be stored as text: rename the file",
+            )),
+        }
     }
 }
 
@@ -82,19 +153,6 @@ fn reject_of(root: &Path, error: &walkdir::Error) -> Reject {
     Reject::new(path, code, reason)
 }
 
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
-}
-
-fn is_photo_name(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    extension.is_some_and(|extension| {
-        PHOTO_EXTENSIONS
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(extension))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -120,15 +178,12 @@ mod tests {
         ] {
             fs::write(root.join(name), b"x").unwrap();
         }
-        let catalogue = scan(root).unwrap();
-        let paths: Vec<&str> = catalogue
-            .entries
-            .iter()
-            .map(|entry| entry.path.as_str())
-            .collect();
+        let scan = scan(root, &Filter::default()).unwrap();
+        let paths: Vec<&str> = scan.photos.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["a.jpeg", "b.heic", "b/a.png", "z.JPG"]);
-        assert_eq!(catalogue.entries[2].sku, "b/a");
-        assert_eq!((catalogue.ignored, catalogue.rejects.len()), (1, 0));
+        assert_eq!((scan.others, scan.rejects.len()), (1, 0));
+        let all = files(root, &Filter::default()).unwrap();
+        assert_eq!(all.len(), 5);
     }
 
     #[test]
@@ -138,9 +193,9 @@ mod tests {
         fs::write(root.join(OsStr::from_bytes(b"caf\xe9.jpg")), b"x").unwrap();
         symlink("nowhere", root.join("dangling.jpg")).unwrap();
         symlink(root, root.join("loop")).unwrap();
-        let catalogue = scan(root).unwrap();
-        assert!(catalogue.entries.is_empty());
-        let codes: Vec<&str> = catalogue
+        let scan = scan(root, &Filter::default()).unwrap();
+        assert!(scan.photos.is_empty());
+        let codes: Vec<&str> = scan
             .rejects
             .iter()
             .map(|reject| reject.code.as_str())

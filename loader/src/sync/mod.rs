@@ -18,10 +18,10 @@ pub fn run(args: &SyncArgs) -> Result<Ending> {
             "--prune and --limit do not go together: photos beyond the limit would seem to be gone"
         );
     }
-    if args.watch && !args.load.source.is_dir() {
+    if args.watch && args.load.source.folder().is_none() {
         bail!(
             "--watch needs a folder, and {} is none: run lookbook sync again when it changes",
-            args.load.source.display()
+            args.load.source
         );
     }
     interrupt::listen()?;

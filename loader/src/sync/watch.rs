@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use walkdir::WalkDir;
 
 use super::inotify::Inotify;
@@ -140,7 +140,9 @@ fn snapshot(root: &Path) -> HashMap<PathBuf, (Option<SystemTime>, u64)> {
 
 /// Passes until the user asks to stop.
 pub fn run(args: &SyncArgs, job: &Job<'_>) -> Result<Ending> {
-    let root = &args.load.source;
+    let Some(root) = args.load.source.folder() else {
+        bail!("--watch needs a folder");
+    };
     let mut teller = Teller::new(root, args.poll);
     let mut ending = job.run()?;
     let mut changes = Changes::under(root);

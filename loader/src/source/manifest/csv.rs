@@ -1,0 +1,199 @@
+//! CSV and TSV: a header row, then one row per photo.
+
+use std::{fs::File, path::Path};
+
+use anyhow::{Context, Result, anyhow, bail};
+use csv::{ByteRecord, Reader, ReaderBuilder};
+use serde_json::{Map, Value};
+
+use super::{Roles, Row};
+
+pub fn rows(file: &Path, delimiter: u8, roles: &Roles) -> Result<Rows> {
+    let mut reader = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_path(file)
+        .context("cannot be opened")?;
+    let header = reader
+        .headers()
+        .map_err(|error| anyhow!(explain(&error)))
+        .context("line 1")?;
+    let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            bail!("line 1: two columns are named {name:?}");
+        }
+    }
+    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = roles.find(&borrowed, true).context("line 1")?;
+    let is_role = |name: &String| found.iter().flatten().any(|role| role == name);
+    Ok(Rows {
+        has_others: !names.iter().all(is_role),
+        reader,
+        roles: roles.clone(),
+        found,
+        names,
+        is_over: false,
+    })
+}
+
+/// The rows of one file.
+pub struct Rows {
+    reader: Reader<File>,
+    roles: Roles,
+    found: [Option<String>; 3],
+    names: Vec<String>,
+    has_others: bool,
+    is_over: bool,
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut record = ByteRecord::new();
+        if self.is_over {
+            return None;
+        }
+        match self.reader.read_byte_record(&mut record) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => {
+                self.is_over = true;
+                return Some(Err(anyhow!(explain(&error))));
+            }
+        }
+        let line = record.position().map_or(0, csv::Position::line);
+        let row = self.row(&record).map(|item| (line, item));
+        Some(row.with_context(|| format!("line {line}")))
+    }
+}
+
+impl Rows {
+    fn row(&self, record: &ByteRecord) -> Result<super::Item> {
+        let mut row = Map::new();
+        for (column, name) in self.names.iter().enumerate() {
+            row.insert(name.clone(), Value::from(text(record, column)?));
+        }
+        self.roles.item(&self.found, row, None, self.has_others)
+    }
+}
+
+/// A cell as PostgreSQL text can hold it.
+fn text(record: &ByteRecord, column: usize) -> Result<&str> {
+    let cell = std::str::from_utf8(&record[column]);
+    let cell = cell.with_context(|| format!("column {} is not UTF-8", column + 1))?;
+    if cell.contains('\0') {
+        bail!("column {} has a zero byte", column + 1);
+    }
+    Ok(cell)
+}
+
+fn explain(error: &csv::Error) -> String {
+    let line = error.position().map_or(0, csv::Position::line);
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => {
+            format!("line {line} has {len} columns, the header has {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => format!("line {} is not UTF-8", line.max(1)),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        args::SourceArgs,
+        source::{Item, Place},
+    };
+
+    fn read(bytes: &[u8], map: &[&str]) -> Result<Vec<Item>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("photos.csv");
+        std::fs::write(&file, bytes).unwrap();
+        let args = SourceArgs {
+            map: map.iter().map(|pair| pair.parse().unwrap()).collect(),
+            ..SourceArgs::default()
+        };
+        let part = super::super::csv(&file, b',', &args)?;
+        part.items.map(|found| Ok(found?.unwrap())).collect()
+    }
+
+    fn message(bytes: &[u8], map: &[&str]) -> String {
+        format!("{:#}", read(bytes, map).unwrap_err())
+    }
+
+    #[test]
+    fn columns_beside_path_and_sku_become_attributes() {
+        let rows = read(
+            b"\xef\xbb\xbfcolour,path,sku\nred,a/b.jpg,S-1\n,c.jpg,\n",
+            &[],
+        )
+        .unwrap();
+        let [first, second] = rows.as_slice() else {
+            panic!("two photos")
+        };
+        let (entry, place) = (&first.entry, &first.place);
+        assert_eq!(
+            (entry.path.as_str(), entry.sku.as_str()),
+            ("a/b.jpg", "S-1")
+        );
+        assert_eq!(entry.attributes, Some(serde_json::json!({"colour": "red"})));
+        assert!(
+            matches!(place, Place::File(file) if file.ends_with("a/b.jpg") && file.is_absolute())
+        );
+        assert_eq!(
+            (second.entry.sku.as_str(), &second.entry.attributes),
+            ("c", &Some(serde_json::json!({})))
+        );
+    }
+
+    #[test]
+    fn columns_of_any_name_are_mapped() {
+        let rows = read(
+            b"product_id,photo,id,path\n7,a.jpg,k1,kept\n",
+            &["image=photo", "sku=product_id", "key=id"],
+        )
+        .unwrap();
+        let entry = &rows[0].entry;
+        assert_eq!((entry.path.as_str(), entry.sku.as_str()), ("k1", "7"));
+        assert_eq!(entry.attributes, Some(serde_json::json!({"path": "kept"})));
+        assert!(matches!(&rows[0].place, Place::File(file) if file.ends_with("a.jpg")));
+        let wrong = message(b"path,sku\na.jpg,1\n", &["sku=product"]);
+        assert!(
+            wrong.contains("line 1: no column named product; the columns are path, sku"),
+            "{wrong}"
+        );
+        let empty = message(b"path,id\na.jpg,\n", &["key=id"]);
+        assert!(empty.contains("line 2: the key is empty"), "{empty}");
+    }
+
+    #[test]
+    fn a_wrong_manifest_is_refused_with_the_line_to_mend() {
+        for (manifest, expected) in [
+            (
+                &b"file,sku\na.jpg,1\n"[..],
+                "line 1: no column named path; the columns are file, sku",
+            ),
+            (b"", "line 1: no column named path"),
+            (b"path,path\n", "line 1: two columns are named \"path\""),
+            (
+                b"path\na.jpg\nb.jpg\n./a.jpg\n",
+                "line 4: path \"./a.jpg\" is already on line 2",
+            ),
+            (
+                b"path,sku\na.jpg,1\nb.jpg\n",
+                "line 3 has 1 columns, the header has 2",
+            ),
+            (b"path,sku\n,1\n", "line 2: the path is empty"),
+            (b"path,sku\na\xff.jpg,1\n", "line 2: column 1 is not UTF-8"),
+            (b"path,sku\na.jpg,1\0\n", "line 2: column 2 has a zero byte"),
+        ] {
+            let message = message(manifest, &[]);
+            assert!(message.contains(expected), "{message}");
+            assert!(message.contains("photos.csv"), "{message}");
+        }
+    }
+}

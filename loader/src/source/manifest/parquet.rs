@@ -1,0 +1,130 @@
+//! Parquet: one row per photo. The photo's column holds a path, a URL or the bytes themselves, alone
+//! or as the pair `{bytes, path}` that data sets of Hugging Face have.
+
+use std::{fs::File, path::Path};
+
+use anyhow::{Context, Result, anyhow, bail};
+use parquet::{
+    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    record::{Field, reader::RowIter},
+};
+use serde_json::{Map, Value};
+
+use super::{super::names::has_zero, Roles, Row};
+use crate::messages;
+
+/// Rows that are decoded at once. Photos are large; the page they lie in is held beside them.
+const BATCH_ROWS: usize = 16;
+/// A text of more than that is no path.
+const MAX_PATH_BYTES: usize = 4096;
+
+pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
+    let opened = File::open(file).context("cannot be opened")?;
+    let reader = messages::contain(|| SerializedFileReader::new(opened));
+    let reader = reader
+        .map_err(|panic| anyhow!(panic))?
+        .context("is no Parquet file")?;
+    let schema = reader.metadata().file_metadata().schema();
+    let names: Vec<&str> = schema
+        .get_fields()
+        .iter()
+        .map(|field| field.name())
+        .collect();
+    let found = roles.find(&names, true)?;
+    let is_role = |name: &&str| found.iter().flatten().any(|role| role == name);
+    let has_others = !names.iter().all(is_role);
+    Ok(Rows {
+        rows: RowIter::from_file_into(Box::new(reader)).with_batch_size(BATCH_ROWS),
+        roles: roles.clone(),
+        found,
+        has_others,
+        row: 0,
+        is_over: false,
+    })
+}
+
+/// The rows of one file.
+pub struct Rows {
+    rows: RowIter<'static>,
+    roles: Roles,
+    found: [Option<String>; 3],
+    has_others: bool,
+    row: u64,
+    is_over: bool,
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        self.row += 1;
+        let number = self.row;
+        // The reader takes some kinds of damage for impossible.
+        let next = match messages::contain(|| self.rows.next()) {
+            Ok(None) => return None,
+            Ok(Some(Ok(row))) => self.item(row.into_columns()),
+            Ok(Some(Err(error))) => Err(error.into()),
+            Err(panic) => Err(anyhow!("the file is damaged: {panic}")),
+        };
+        self.is_over = next.is_err();
+        Some(
+            next.map(|item| (number, item))
+                .with_context(|| format!("row {number}")),
+        )
+    }
+}
+
+impl Rows {
+    fn item(&self, columns: Vec<(String, Field)>) -> Result<super::Item> {
+        let [image, ..] = &self.found;
+        let mut row = Map::new();
+        let mut held = None;
+        for (name, field) in columns {
+            let value = if Some(&name) == image.as_ref() {
+                let (bytes, path) = photo_of(field)?;
+                held = bytes;
+                path.map_or(Value::Null, Value::from)
+            } else {
+                field.to_json_value()
+            };
+            if has_zero(&value) {
+                bail!("column {name} has a zero character, which PostgreSQL cannot store");
+            }
+            row.insert(name, value);
+        }
+        self.roles.item(&self.found, row, held, self.has_others)
+    }
+}
+
+/// The bytes of a photo, and its path.
+fn photo_of(field: Field) -> Result<(Option<Vec<u8>>, Option<String>)> {
+    match field {
+        Field::Null => Ok((None, None)),
+        Field::Str(text) => Ok((None, Some(text))),
+        Field::Bytes(bytes) => Ok(match as_path(bytes.data()) {
+            Some(text) => (None, Some(text.to_owned())),
+            None => (Some(bytes.data().to_vec()), None),
+        }),
+        Field::Group(group) => {
+            let (mut bytes, mut path) = (None, None);
+            for (name, field) in group.into_columns() {
+                match (name.as_str(), field) {
+                    ("bytes", Field::Bytes(found)) => bytes = Some(found.data().to_vec()),
+                    ("path", Field::Str(found)) => path = Some(found),
+                    _ => {}
+                }
+            }
+            Ok((bytes, path))
+        }
+        _ => bail!("the photo's column has neither text nor bytes"),
+    }
+}
+
+/// Some writers do not mark texts as such; no photo is one.
+fn as_path(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (bytes.len() <= MAX_PATH_BYTES && !text.contains(char::is_control)).then_some(text)
+}

@@ -1,0 +1,139 @@
+//! S3-compatible stores, by the object-store crate: credentials, region and endpoint come from the
+//! usual `AWS_*` variables.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use object_store::{
+    BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path,
+};
+
+use super::{
+    super::{Refusal, code::NOT_FOUND, fetch::too_large},
+    Policy,
+    client::{Client, Connector, NoResponse},
+    code, refusal,
+};
+
+/// An object of a listing.
+pub struct Listed {
+    pub key: String,
+    pub bytes: u64,
+}
+
+/// One store per bucket, opened when it is needed.
+#[derive(Debug)]
+pub struct Stores {
+    client: Client,
+    policy: Policy,
+    open: Mutex<HashMap<String, Arc<AmazonS3>>>,
+}
+
+impl Stores {
+    pub fn new(client: Client, policy: &Policy) -> Self {
+        Self {
+            client,
+            policy: policy.clone(),
+            open: Mutex::default(),
+        }
+    }
+
+    fn store(&self, bucket: &str) -> object_store::Result<Arc<AmazonS3>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = open.get(bucket) {
+            return Ok(store.clone());
+        }
+        let retry = RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: usize::try_from(self.policy.retries).unwrap_or(usize::MAX),
+            retry_timeout: self.patience(),
+        };
+        let store = AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_retry(retry)
+            .with_http_connector(Connector(self.client.clone()))
+            .build()?;
+        let store = Arc::new(store);
+        open.insert(bucket.to_owned(), store.clone());
+        Ok(store)
+    }
+
+    /// For all attempts together.
+    fn patience(&self) -> Duration {
+        self.policy.timeout.saturating_mul(self.policy.retries + 1)
+    }
+
+    pub async fn fetch(&self, bucket: &str, key: &str) -> Result<Vec<u8>, Refusal> {
+        match tokio::time::timeout(self.patience(), self.read(bucket, key)).await {
+            Ok(read) => read,
+            Err(_) => Err(refusal(&NoResponse::TimedOut(self.patience()))),
+        }
+    }
+
+    async fn read(&self, bucket: &str, key: &str) -> Result<Vec<u8>, Refusal> {
+        let store = self.store(bucket).map_err(|error| explain(&error))?;
+        let path =
+            Path::parse(key).map_err(|error| (code::URL_INVALID.to_owned(), error.to_string()))?;
+        let object = store.get(&path).await.map_err(|error| explain(&error))?;
+        let (size, max_bytes) = (object.meta.size, self.policy.max_bytes);
+        if size > max_bytes {
+            return Err(too_large(size, max_bytes));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        let mut parts = object.into_stream();
+        while let Some(part) = parts.next().await {
+            bytes.extend_from_slice(&part.map_err(|error| explain(&error))?);
+            if bytes.len() as u64 > max_bytes {
+                return Err(too_large(bytes.len() as u64, max_bytes));
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub async fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        give: &mut impl FnMut(Listed) -> bool,
+    ) -> Result<()> {
+        let wrong = || format!("cannot list s3://{bucket}/{prefix}");
+        let store = self.store(bucket).with_context(wrong)?;
+        let prefix = Path::parse(prefix).with_context(wrong)?;
+        let mut objects = store.list(Some(&prefix));
+        while let Some(object) = objects.next().await {
+            let object = object.with_context(wrong)?;
+            let listed = Listed {
+                key: object.location.as_ref().to_owned(),
+                bytes: object.size,
+            };
+            if !give(listed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn explain(error: &object_store::Error) -> Refusal {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(no_response) = inner.downcast_ref::<NoResponse>() {
+            return refusal(no_response);
+        }
+        cause = inner.source();
+    }
+    let code = match error {
+        object_store::Error::NotFound { .. } => NOT_FOUND,
+        object_store::Error::PermissionDenied { .. } => "http_403",
+        object_store::Error::Unauthenticated { .. } => "http_401",
+        _ => code::STORE_FAILED,
+    };
+    (code.to_owned(), error.to_string())
+}
