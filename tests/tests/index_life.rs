@@ -4,8 +4,8 @@ mod index_support;
 
 use anyhow::{Context, Result, ensure};
 use index_support::{
-    BY_INDEX_EXACTLY, catalogue, check_index, database, expect_exact, expect_plan, info, recall,
-    rows_of, truth_of, wait_until,
+    BY_INDEX_EXACTLY, catalogue, check_index, database, expect_exact, expect_plan, info,
+    own_memory_kb, recall, rows_of, truth_of, wait_until,
 };
 use lookbook_tests::Cluster;
 use postgres::Client;
@@ -774,16 +774,6 @@ fn what_a_session_remembers_of_an_index_is_never_stale() -> Result<()> {
         check_index(&mut client, "looks")?;
     }
     Ok(())
-}
-
-/// Kilobytes of memory of its own that a backend holds.
-fn own_memory_kb(pid: i32) -> Result<i64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kilobytes.context("RssAnon in kB")?.trim().parse()?)
 }
 
 #[test]

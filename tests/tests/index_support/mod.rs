@@ -136,6 +136,16 @@ pub fn info(client: &mut Client, index: &str, key: &str) -> Result<i64> {
         .with_context(|| format!("lookbook_index_info has no {key}"))
 }
 
+/// Kilobytes of memory of its own that a backend holds.
+pub fn own_memory_kb(pid: i32) -> Result<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kilobytes.context("RssAnon in kB")?.trim().parse()?)
+}
+
 /// SQLSTATE and message of a statement that must fail.
 pub fn error_of(client: &mut Client, sql: &str) -> Result<(String, String)> {
     match client.batch_execute(sql) {
@@ -193,6 +203,13 @@ impl TimeBox {
             .map(|text| text.parse().expect("LOOKBOOK_SOAK_MINUTES is a number"));
         let time = minutes.map_or(seconds, |minutes| minutes * 60);
         Self(Instant::now() + Duration::from_secs(time))
+    }
+
+    pub fn seconds_left(&self) -> u64 {
+        self.0
+            .saturating_duration_since(Instant::now())
+            .as_secs()
+            .max(1)
     }
 
     pub fn has_left(&self) -> bool {
