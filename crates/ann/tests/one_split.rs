@@ -15,6 +15,8 @@ use lookbook_ann::{HeapTid, Index, Metric, Options};
 const ROWS: u64 = 240;
 /// From here on rows are counted that are added until a list is one row short of a split.
 const BRINK: u64 = 10_000;
+/// Where the list of [`Brink::of_clumps`] lies that rows move to.
+const BESIDE: [f32; 2] = [0.0, 25.0];
 
 /// An index one row before a list of it is split, with that row.
 struct Brink {
@@ -26,6 +28,30 @@ struct Brink {
 impl Brink {
     /// `dims`: few give each list few neighbours, many give a list several leaves.
     fn of(numbers: &mut Numbers, dims: usize, clouds: u64, rows: u64) -> Brink {
+        Brink::grown(dims, rows, |_| numbers.vector(dims, clouds))
+    }
+
+    /// Clumps, in the order in which they come. The list to be split has one in the middle and one on either side; the
+    /// middle one is nearer to the list at [`BESIDE`] than to either new one, and moves there. Nothing else moves, so no
+    /// other stamp tells of it.
+    fn of_clumps(numbers: &mut Numbers) -> Brink {
+        Brink::grown(4, 48, |number| {
+            let clump = match number {
+                0..16 => [1_000.0, 0.0],
+                16..32 => BESIDE,
+                32..48 => [0.0, 0.0],
+                _ if number % 2 == 0 => [-100.0, 0.0],
+                _ => [100.0, 0.0],
+            };
+            let mut vector: Vec<f32> = (0..4).map(|_| numbers.float()).collect();
+            vector[0] += clump[0];
+            vector[1] += clump[1];
+            vector
+        })
+    }
+
+    /// Grows until one row more splits a list, after so many `rows` at least.
+    fn grown(dims: usize, rows: u64, mut vector: impl FnMut(u64) -> Vec<f32>) -> Brink {
         let options = Options {
             list_rows: 16,
             ..Options::new(dims, Metric::L2)
@@ -37,7 +63,7 @@ impl Brink {
             // Those at the brink are never dead.
             let tid = HeapTid(number + if number < rows { 0 } else { BRINK });
             let row = ModelRow {
-                vector: Some(numbers.vector(dims, clouds)),
+                vector: Some(vector(number)),
                 words: vec![],
             };
             if number >= rows {
@@ -46,6 +72,7 @@ impl Brink {
                 insert(&store, &mut index, tid, &row);
                 if index.info(&store).expect("info").lists > lists {
                     store = before;
+                    index.bulk_delete(&store, &mut |_| false).expect("vacuum");
                     let next = (tid, row);
                     return Brink { store, model, next };
                 }
@@ -53,20 +80,12 @@ impl Brink {
                 insert(&store, &mut index, tid, &row);
             }
             model.insert(tid, row);
+            if number == 0 {
+                // Rows do not move while it grows: then many are nearer to another list, and the split moves many.
+                break_off_a_vacuum(&store);
+            }
         }
         unreachable!("every list is split one day")
-    }
-
-    /// As after a vacuum that was broken off: the next one needs no latch, and rows do not move.
-    fn break_off_a_vacuum(&mut self) {
-        let mut index = Index::open(&self.store).expect("open");
-        let store = &self.store;
-        let interrupted = index.bulk_delete(store, &mut |_| {
-            store.interrupt_after(Some(0));
-            false
-        });
-        store.interrupt_after(None);
-        assert!(interrupted.is_err());
     }
 
     fn split(&self, store: &MemoryStore) {
@@ -79,6 +98,16 @@ impl Brink {
         let tids = self.model.keys().copied().chain([self.next.0]);
         tids.filter(|tid| !dead(*tid)).collect()
     }
+}
+
+/// As after a vacuum that was broken off: the next one needs no latch, and rows do not move.
+fn break_off_a_vacuum(store: &MemoryStore) {
+    let mut index = Index::open(store).expect("open");
+    // At the first list.
+    store.interrupt_after(Some(0));
+    let interrupted = index.bulk_delete(store, &mut |_| false);
+    store.interrupt_after(None);
+    assert!(interrupted.is_err());
 }
 
 /// A third of those before the brink.
@@ -140,7 +169,11 @@ fn between_any_two_pages(
 #[test]
 fn a_vacuum_misses_no_dead_row_around_a_split() {
     for seed in 0..12 {
-        let brink = Rc::new(Brink::of(&mut Numbers(90_000 + seed), 4, 1_000, ROWS));
+        let mut numbers = Numbers(90_000 + seed);
+        let brink = Rc::new(match seed {
+            0..6 => Brink::of_clumps(&mut numbers),
+            _ => Brink::of(&mut numbers, 4, 1_000, ROWS),
+        });
         let (splitter, expected) = (brink.clone(), brink.without(is_dead));
         let mut pace = Numbers(seed);
         between_any_two_pages(
@@ -169,8 +202,8 @@ fn a_split_copies_no_row_that_a_vacuum_takes_out_meanwhile() {
     // codes the rows anew.
     for (dims, rows) in [(4, 200), (2_000, 60), (2_000, 20)] {
         for seed in 0..3 {
-            let mut brink = Brink::of(&mut Numbers(91_000 + seed), dims, 3, rows);
-            brink.break_off_a_vacuum();
+            let brink = Brink::of(&mut Numbers(91_000 + seed), dims, 3, rows);
+            break_off_a_vacuum(&brink.store);
             let expected = brink.without(is_dead);
             let brink = Rc::new(brink);
             let splitter = brink.clone();
@@ -192,8 +225,17 @@ fn a_search_loses_and_doubles_no_row_around_a_split() {
     let mut records = 0;
     for seed in 0..12 {
         let mut numbers = Numbers(92_000 + seed);
-        let brink = Rc::new(Brink::of(&mut numbers, 4, 1_000, ROWS));
-        let query = numbers.vector(4, 1_000);
+        let (brink, query) = match seed {
+            0..6 => (
+                Brink::of_clumps(&mut numbers),
+                vec![BESIDE[0], BESIDE[1], 0.0, 0.0],
+            ),
+            _ => (
+                Brink::of(&mut numbers, 4, 1_000, ROWS),
+                numbers.vector(4, 1_000),
+            ),
+        };
+        let brink = Rc::new(brink);
         let found = RefCell::new(BTreeSet::new());
         let recall = if seed % 2 == 0 { 0.9 } else { 1.0 };
         let work = |store: &MemoryStore| {
