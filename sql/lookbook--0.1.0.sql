@@ -697,6 +697,37 @@ RETURNS TABLE (sessions int, session_loads bigint, inferences bigint, memo_hits 
 AS 'MODULE_PATHNAME', 'lookbook_session_stats_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION lookbook_session_stats() IS 'Models loaded and results remembered by this connection';
 
+-- NULL while there is no worker; looking starts none. Names of models are for members of
+-- pg_read_all_stats.
+CREATE FUNCTION lookbook_worker_stats() RETURNS jsonb
+AS 'MODULE_PATHNAME', 'lookbook_worker_stats_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED;
+
+CREATE VIEW lookbook_worker AS
+SELECT (s ->> 'pid')::int AS pid,
+       (s ->> 'supervisor_pid')::int AS supervisor_pid,
+       pg_catalog.to_timestamp((s ->> 'started_s')::float8) AS started_at,
+       (s ->> 'restarts')::bigint AS restarts,
+       (s ->> 'memory_bytes')::bigint AS memory_bytes,
+       (s ->> 'models')::int AS models,
+       (s ->> 'loads')::bigint AS loads,
+       (s ->> 'requests')::bigint AS requests,
+       (s ->> 'waiting')::int AS waiting,
+       (s ->> 'running')::int AS running,
+       (s ->> 'errors')::bigint AS errors,
+       (s ->> 'refused')::bigint AS refused,
+       (s ->> 'cancelled')::bigint AS cancelled,
+       (s ->> 'batches')::bigint AS batches,
+       (s ->> 'largest_batch')::int AS largest_batch,
+       (s ->> 'batched_requests')::float8 / nullif((s ->> 'batches')::float8, 0) AS mean_batch,
+       (s ->> 'queue_ms')::float8 / nullif((s ->> 'batched_requests')::float8, 0) AS mean_queue_ms,
+       (s ->> 'longest_queue_ms')::float8 AS longest_queue_ms,
+       (s ->> 'inference_ms')::float8 / nullif((s ->> 'batched_requests')::float8, 0) AS mean_inference_ms,
+       s -> 'loaded' AS loaded
+FROM lookbook_worker_stats() AS s
+WHERE s IS NOT NULL;
+COMMENT ON VIEW lookbook_worker IS 'The process that runs models for the whole server; no row while there is none';
+GRANT SELECT ON lookbook_worker TO PUBLIC;
+
 -- The index access method lookbook. An embedding first, filter columns behind it:
 --   CREATE INDEX ON garment USING lookbook (embedding, category);
 

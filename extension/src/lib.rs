@@ -17,6 +17,7 @@ mod inference;
 mod models;
 mod settings;
 mod signals;
+mod worker;
 
 pgrx::pg_module_magic!();
 
@@ -25,6 +26,7 @@ pgrx::pg_module_magic!();
 extern "C-unwind" fn _PG_init() {
     settings::errors::keep_backtraces_from_users();
     access::register();
-    // Last: it reserves the prefix, and drops settings under it that nobody has registered yet.
+    // After all others: it reserves the prefix, and drops settings under it that nobody has registered yet.
     settings::register();
+    worker::register();
 }

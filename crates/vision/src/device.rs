@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::Error;
 
 /// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Device {
     /// CUDA device 0 when it can start, else the CPU; `provider()` says which.
     Auto,
@@ -62,7 +62,7 @@ impl fmt::Display for Device {
 }
 
 /// How to open a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SessionOptions {
     /// Where to run.
     pub device: Device,

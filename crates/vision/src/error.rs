@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Why a photo, a manifest, a model or a run was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -234,6 +235,35 @@ impl ErrorCode {
                 | Self::ImageCorrupt
                 | Self::ImageTooLarge
         )
+    }
+}
+
+impl FromStr for ErrorCode {
+    type Err = ();
+
+    /// The code that [`ErrorCode::as_str`] names so.
+    fn from_str(name: &str) -> Result<Self, ()> {
+        let all = [
+            Self::ImageEmpty,
+            Self::NotAnImage,
+            Self::ImageUnsupported,
+            Self::ImageTruncated,
+            Self::ImageCorrupt,
+            Self::ImageTooLarge,
+            Self::ManifestInvalid,
+            Self::ModelDigestMismatch,
+            Self::ModelInvalid,
+            Self::ModelUnsupported,
+            Self::ModelMismatch,
+            Self::RuntimeMissing,
+            Self::ProviderUnavailable,
+            Self::InferenceFailed,
+            Self::Cancelled,
+            Self::InvalidSetting,
+        ];
+        all.into_iter()
+            .find(|code| code.as_str() == name)
+            .ok_or(())
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariant: the bytes kept never exceed `MEMO_BYTES`; the least recently used go first.
 
-use crate::models::Fingerprint;
 use lookbook_vision::{Garment, Pose};
+use lookbook_worker::Fingerprint;
 use lru::LruCache;
 use std::rc::Rc;
 

@@ -1,13 +1,15 @@
-//! Vision inside a backend: models loaded at first use, results remembered, work that can be cancelled.
+//! Vision inside a backend: results remembered; the rest asked of the worker, or done here.
 //!
 //! Everything here belongs to one backend and dies with it. Nothing of ONNX Runtime exists before
-//! the first inference. No query runs while a model is borrowed, so nothing here is entered twice.
+//! the first inference in this process, and none takes place while there is a worker. No query runs
+//! while a model is borrowed, so nothing here is entered twice.
 
 mod background;
 mod call_site;
 mod functions;
 mod memo;
 mod planner;
+mod remote;
 mod sessions;
 
 use crate::models::{self, Model};
@@ -18,8 +20,10 @@ use lookbook_vision::{
     Limits, Manifest, Opened, Pose, PoseEstimator, PoseOutput, Runtime, SessionOptions,
     check_model_with, decode, decode_side, decode_side_alone,
 };
+use lookbook_worker::protocol::{Call, Refusal, Reply, Run, Task};
 use memo::{Key, Memo, Value};
 use pgrx::pg_sys;
+pub(crate) use remote::ask_worker;
 use sessions::{SessionKey, Sessions};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -68,13 +72,13 @@ thread_local! {
 
 /// Why there is no result: the photo or model at fault, or what a user is told already.
 enum Failure {
-    Vision(Error),
+    Vision(Refusal),
     User(UserError),
 }
 
 impl Failure {
     fn is_image_fault(&self) -> bool {
-        matches!(self, Failure::Vision(error) if error.code().is_image_fault())
+        matches!(self, Failure::Vision(refusal) if refusal.code.is_image_fault())
     }
 }
 
@@ -86,14 +90,14 @@ impl From<UserError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure::Vision(error)
+        Failure::Vision(error.into())
     }
 }
 
 impl From<Failure> for UserError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Vision(error) => errors::from_vision(error),
+            Failure::Vision(refusal) => errors::from_vision(refusal),
             Failure::User(error) => error,
         }
     }
@@ -126,6 +130,19 @@ impl Circumstances {
         }
     }
 
+    /// A request to the worker.
+    fn call(&self, task: Task, models: &[&Model]) -> Call {
+        Call::Run(Run {
+            task,
+            models: models.iter().map(|model| model.fingerprint).collect(),
+            options: self.options,
+            limits: self.limits,
+            library: settings::onnxruntime_library()
+                .to_string_lossy()
+                .into_owned(),
+        })
+    }
+
     fn session(&self, model: &Model) -> SessionKey {
         SessionKey {
             fingerprint: model.fingerprint,
@@ -146,9 +163,26 @@ fn embedding_of(
     if let Some(Value::Embedding(elements)) = remembered(&key, now.options.device) {
         return Ok(elements);
     }
-    load::<EmbedderOutput>(embedder, &now, function)?;
+    let models = [embedder];
+    let elements = match remote::ask(&now.call(Task::Embed, &models), image, &models, function)? {
+        Some(Reply::Embedding(elements)) => elements.into(),
+        Some(_) => return Err(remote::confused().into()),
+        None => embedding_here(image, embedder, &now, function)?,
+    };
+    count_inference();
+    remember(key, Value::Embedding(Rc::clone(&elements)));
+    Ok(elements)
+}
+
+fn embedding_here(
+    image: &[u8],
+    embedder: &Model,
+    now: &Circumstances,
+    function: pg_sys::Oid,
+) -> Result<Elements, Failure> {
+    load::<EmbedderOutput>(embedder, now, function)?;
     let cancel = Cancel::new();
-    let elements: Elements = BACKEND.with_borrow_mut(|backend| {
+    BACKEND.with_borrow_mut(|backend| {
         let session = loaded(backend.embedders.find(&now.session(embedder)))?;
         session.set_cancel(&cancel);
         let work = || {
@@ -156,12 +190,8 @@ fn embedding_of(
             cancel.check()?;
             Ok::<_, Error>(session.embed(&[photo.whole()])?.pop().unwrap_or_default())
         };
-        let elements = background::run(&cancel, work)??;
-        backend.counts.inferences += 1;
-        Ok::<_, Failure>(elements.into())
-    })?;
-    remember(key, Value::Embedding(Rc::clone(&elements)));
-    Ok(elements)
+        Ok(background::run(&cancel, work)??.into())
+    })
 }
 
 /// The garments of an image with the embeddings of their crops.
@@ -177,10 +207,29 @@ fn garments_of(
     if let Some(Value::Garments(garments)) = remembered(&key, now.options.device) {
         return Ok(garments);
     }
-    load::<EmbedderOutput>(embedder, &now, function)?;
-    load::<DetectorOutput>(detector, &now, function)?;
+    let models = [detector, embedder];
+    let call = now.call(Task::Garments, &models);
+    let garments = match remote::ask(&call, image, &models, function)? {
+        Some(Reply::Garments(garments)) => garments.into(),
+        Some(_) => return Err(remote::confused().into()),
+        None => garments_here(image, detector, embedder, &now, function)?,
+    };
+    count_inference();
+    remember(key, Value::Garments(Rc::clone(&garments)));
+    Ok(garments)
+}
+
+fn garments_here(
+    image: &[u8],
+    detector: &Model,
+    embedder: &Model,
+    now: &Circumstances,
+    function: pg_sys::Oid,
+) -> Result<Rc<[Garment]>, Failure> {
+    load::<EmbedderOutput>(embedder, now, function)?;
+    load::<DetectorOutput>(detector, now, function)?;
     let cancel = Cancel::new();
-    let garments: Rc<[Garment]> = BACKEND.with_borrow_mut(|backend| {
+    BACKEND.with_borrow_mut(|backend| {
         let embed = loaded(backend.embedders.find(&now.session(embedder)))?;
         let detect = loaded(backend.detectors.find(&now.session(detector)))?;
         embed.set_cancel(&cancel);
@@ -190,12 +239,8 @@ fn garments_of(
             cancel.check()?;
             lookbook_vision::garments(detect, embed, &photo)
         };
-        let garments = background::run(&cancel, work)??;
-        backend.counts.inferences += 1;
-        Ok::<_, Failure>(garments.into())
-    })?;
-    remember(key, Value::Garments(Rc::clone(&garments)));
-    Ok(garments)
+        Ok(background::run(&cancel, work)??.into())
+    })
 }
 
 /// The pose of the person in an image.
@@ -206,9 +251,26 @@ fn pose_of(image: &[u8], estimator: &Model, function: pg_sys::Oid) -> Result<Pos
     if let Some(Value::Pose(pose)) = remembered(&key, now.options.device) {
         return Ok(*pose);
     }
-    load::<PoseOutput>(estimator, &now, function)?;
+    let models = [estimator];
+    let pose = match remote::ask(&now.call(Task::Pose, &models), image, &models, function)? {
+        Some(Reply::Pose(pose)) => *pose,
+        Some(_) => return Err(remote::confused().into()),
+        None => pose_here(image, estimator, &now, function)?,
+    };
+    count_inference();
+    remember(key, Value::Pose(Box::new(pose)));
+    Ok(pose)
+}
+
+fn pose_here(
+    image: &[u8],
+    estimator: &Model,
+    now: &Circumstances,
+    function: pg_sys::Oid,
+) -> Result<Pose, Failure> {
+    load::<PoseOutput>(estimator, now, function)?;
     let cancel = Cancel::new();
-    let pose = BACKEND.with_borrow_mut(|backend| {
+    BACKEND.with_borrow_mut(|backend| {
         let session = loaded(backend.estimators.find(&now.session(estimator)))?;
         session.set_cancel(&cancel);
         let work = || {
@@ -216,25 +278,34 @@ fn pose_of(image: &[u8], estimator: &Model, function: pg_sys::Oid) -> Result<Pos
             cancel.check()?;
             session.estimate_one(&photo.whole())
         };
-        let pose = background::run(&cancel, work)??;
-        backend.counts.inferences += 1;
-        Ok::<_, Failure>(pose)
-    })?;
-    remember(key, Value::Pose(Box::new(pose)));
-    Ok(pose)
+        Ok(background::run(&cancel, work)??)
+    })
 }
 
 /// Checks a model before its row is stored, also with one run on a generated image.
 pub(crate) fn check_model(
     manifest: &Manifest,
+    json: String,
     onnx: &[u8],
-) -> Result<Result<(), Error>, UserError> {
+) -> Result<Result<(), Refusal>, UserError> {
     let library = settings::onnxruntime_library();
+    let call = Call::Check {
+        manifest: json,
+        library: library.to_string_lossy().into_owned(),
+    };
+    match remote::ask(&call, onnx, &[], pg_sys::InvalidOid) {
+        Ok(Some(Reply::Checked)) => return Ok(Ok(())),
+        Ok(Some(_)) => return Err(remote::confused()),
+        Ok(None) => {}
+        Err(Failure::Vision(refusal)) => return Ok(Err(refusal)),
+        Err(Failure::User(error)) => return Err(error),
+    }
     let cancel = Cancel::new();
-    background::run(&cancel, || {
+    let checked = background::run(&cancel, || {
         let runtime = Runtime::load(&library)?;
         check_model_with(&runtime, manifest, onnx, &cancel).map(|_report| ())
-    })
+    })?;
+    Ok(checked.map_err(Refusal::from))
 }
 
 /// Refuses before the digest is computed what the decoder would refuse after it.
@@ -247,6 +318,11 @@ fn check_size(image: &[u8], limits: &Limits) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// One more result that this backend did not remember.
+fn count_inference() {
+    BACKEND.with_borrow_mut(|backend| backend.counts.inferences += 1);
 }
 
 fn remembered(key: &Key, device: Device) -> Option<Value> {

@@ -1,7 +1,7 @@
 //! Models that this backend has loaded: few, because each holds its weights in memory.
 
-use crate::models::Fingerprint;
 use lookbook_vision::SessionOptions;
+use lookbook_worker::Fingerprint;
 
 /// Of each kind. A fourth model drops the one not used for longest.
 const SESSIONS_KEPT: usize = 3;

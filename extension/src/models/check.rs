@@ -23,10 +23,13 @@ fn lookbook_model_check(
         ));
     };
     let name = name.unwrap_or("NULL");
-    let refused = |reason| errors::refused_model(name, reason);
-    let manifest = Manifest::from_json(&manifest.0.to_string()).map_err(refused)?;
+    let json = manifest.0.to_string();
+    let manifest =
+        Manifest::from_json(&json).map_err(|reason| errors::refused_model(name, reason))?;
     columns_match(&manifest, name, kind.unwrap_or("NULL"))?;
-    manifest.check_digest(onnx).map_err(refused)?;
+    manifest
+        .check_digest(onnx)
+        .map_err(|reason| errors::refused_model(name, reason))?;
     if let Some(stated) = sha256.filter(|stated| *stated != manifest.sha256()) {
         return Err(errors::error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -36,7 +39,8 @@ fn lookbook_model_check(
             ),
         ));
     }
-    inference::check_model(&manifest, onnx)?.map_err(refused)?;
+    inference::check_model(&manifest, json, onnx)?
+        .map_err(|reason| errors::refused_model(name, reason))?;
     Ok(manifest.sha256().to_owned())
 }
 

@@ -10,14 +10,10 @@ mod shipped;
 use crate::settings;
 use crate::settings::errors::{self, UserError};
 use lookbook_vision::Kind;
+use lookbook_worker::Fingerprint;
 use pgrx::{PgSqlErrorCode, pg_sys};
-use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
-
-/// What identifies the behaviour of a model: its ONNX bytes and its manifest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Fingerprint([u8; 32]);
 
 /// A model that the current role may use.
 #[derive(Clone, Debug)]
@@ -125,6 +121,39 @@ pub(crate) fn onnx(model: &Model, function: pg_sys::Oid) -> Result<Vec<u8>, User
         .ok_or_else(|| missing(&model.name))
 }
 
+/// Bytes of a part of an ONNX file: what a backend holds of a model that it sends to the worker.
+const PART_BYTES: u64 = 1 << 20;
+
+/// The length of a model's ONNX file, as the current role sees it.
+pub(crate) fn onnx_length(model: &Model, function: pg_sys::Oid) -> Result<u64, UserError> {
+    // SAFETY: as in `resolve`.
+    let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
+    let sql = statement(format!(
+        "SELECT pg_catalog.octet_length(onnx) FROM {schema}.lookbook_model WHERE name = $1"
+    ));
+    query::first_row(&sql, &[&model.name], |row| row.value::<i32>(1))
+        .flatten()
+        .and_then(|length| u64::try_from(length).ok())
+        .ok_or_else(|| missing(&model.name))
+}
+
+/// Up to [`PART_BYTES`] of it from `offset` on. It is stored uncompressed, so that only these are read.
+pub(crate) fn onnx_part(
+    model: &Model,
+    offset: u64,
+    function: pg_sys::Oid,
+) -> Result<Vec<u8>, UserError> {
+    // SAFETY: as in `resolve`.
+    let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
+    let sql = statement(format!(
+        "SELECT pg_catalog.substring(onnx, {}, {PART_BYTES}) FROM {schema}.lookbook_model WHERE name = $1",
+        offset + 1
+    ));
+    query::first_row(&sql, &[&model.name], |row| row.value::<Vec<u8>>(1))
+        .flatten()
+        .ok_or_else(|| missing(&model.name))
+}
+
 fn look_up(kind: Kind, asked: Option<&str>, schema: &str) -> Result<Model, UserError> {
     let name = match asked.map(str::to_owned).or_else(|| settings::model(kind)) {
         Some(name) => name,
@@ -146,13 +175,9 @@ fn look_up(kind: Kind, asked: Option<&str>, schema: &str) -> Result<Model, UserE
     if found_kind != kind.as_str() {
         return Err(wrong_kind(&name, &found_kind, kind));
     }
-    let digest = Sha256::new()
-        .chain_update(&sha256)
-        .chain_update(&manifest)
-        .finalize();
     Ok(Model {
         name,
-        fingerprint: Fingerprint(digest.into()),
+        fingerprint: Fingerprint::new(&sha256, &manifest),
         manifest,
     })
 }

@@ -1,6 +1,7 @@
 //! What users are told: the one table from the vision crate's error codes to SQLSTATEs and hints.
 
-use lookbook_vision::{Error, ErrorCode};
+use lookbook_vision::ErrorCode;
+use lookbook_worker::protocol::Refusal;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use std::backtrace::Backtrace;
@@ -74,10 +75,11 @@ fn table(code: ErrorCode) -> (PgSqlErrorCode, Option<&'static str>) {
     }
 }
 
-/// What a user is told of an error of the vision crate.
-pub(crate) fn from_vision(failure: Error) -> UserError {
-    let (state, hint) = table(failure.code());
-    let told = error(state, failure.to_string());
+/// What a user is told of an error of the vision crate, here or in the worker.
+pub(crate) fn from_vision(failure: impl Into<Refusal>) -> UserError {
+    let failure = failure.into();
+    let (state, hint) = table(failure.code);
+    let told = error(state, failure.text);
     match hint {
         Some(hint) => told.set_hint(hint),
         None => told,
@@ -85,9 +87,10 @@ pub(crate) fn from_vision(failure: Error) -> UserError {
 }
 
 /// A row of `lookbook_model` that was not stored, and why.
-pub(crate) fn refused_model(name: &str, reason: Error) -> UserError {
-    let (state, hint) = table(reason.code());
-    let reason = reason.to_string();
+pub(crate) fn refused_model(name: &str, reason: impl Into<Refusal>) -> UserError {
+    let reason = reason.into();
+    let (state, hint) = table(reason.code);
+    let reason = reason.text;
     let told = if reason.starts_with("model \"") {
         error(state, reason)
     } else {

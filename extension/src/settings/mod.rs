@@ -4,6 +4,7 @@
 //! number instead of reading strings.
 
 pub(crate) mod errors;
+pub(crate) mod worker;
 
 use crate::settings::errors::{self as report, UserError};
 use lookbook_vision::{Device, Kind, Limits};
@@ -101,6 +102,7 @@ pub(crate) fn register() {
     register_models();
     register_runtime();
     register_limits();
+    worker::register();
     reserve_prefix();
 }
 
