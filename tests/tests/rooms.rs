@@ -9,10 +9,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use lookbook_tests::{check_output, workspace};
 
-const ROOMS: [&str; 6] = [
+const ROOMS: [&str; 7] = [
     "lookbook-vecmath",
     "lookbook-ann",
     "lookbook-vision",
+    "lookbook-worker",
     "lookbook-extension",
     "lookbook-loader",
     "lookbook-tests",
@@ -70,13 +71,19 @@ fn a_postgresql_client_is_known_to_loader_and_tests_only() -> Result<()> {
 
 #[test]
 fn rooms_depend_along_the_arrows_only() -> Result<()> {
-    let arrows: [(&str, &[&str]); 6] = [
+    let arrows: [(&str, &[&str]); 7] = [
         ("lookbook-vecmath", &[]),
         ("lookbook-ann", &["lookbook-vecmath"]),
         ("lookbook-vision", &[]),
+        ("lookbook-worker", &["lookbook-vision"]),
         (
             "lookbook-extension",
-            &["lookbook-vecmath", "lookbook-ann", "lookbook-vision"],
+            &[
+                "lookbook-vecmath",
+                "lookbook-ann",
+                "lookbook-vision",
+                "lookbook-worker",
+            ],
         ),
         ("lookbook-loader", &["lookbook-vecmath", "lookbook-vision"]),
         ("lookbook-tests", &[]),

@@ -243,6 +243,8 @@ fn garments_have_boxes_in_photo_pixels_and_embeddings_of_their_crops() -> Result
 fn one_statement_runs_the_model_once_per_image() -> Result<()> {
     let database = tiny("once")?;
     let mut client = database.connect()?;
+    // What a connection holds where there is no worker.
+    client.batch_execute("SET lookbook.worker = off")?;
     client.batch_execute(
         "CREATE TABLE garment AS SELECT n AS id, ARRAY[n, n % 7, 1]::real[]::embedding AS embedding FROM generate_series(1, 2000) n;
          CREATE TABLE photo (id int, image bytea)",
@@ -551,6 +553,8 @@ fn a_device_that_was_asked_for_is_used_or_is_an_error() -> Result<()> {
 fn many_models_in_one_connection_stay_bounded() -> Result<()> {
     let database = tiny("many_models")?;
     let mut client = database.connect()?;
+    // What a connection holds where there is no worker.
+    client.batch_execute("SET lookbook.worker = off")?;
     let image = bmp(4, 4, [1, 2, 3]);
     for number in 0..8 {
         let name = format!("m{number}");
