@@ -266,8 +266,13 @@ impl Server {
     fn timeout(&self) -> PollTimeout {
         let state = self.shared.lock();
         let idle = state.settings.idle_timeout;
-        let unload = (!idle.is_zero() && state.is_idle())
-            .then(|| state.models.oldest_use().unwrap_or(self.last_used) + idle);
+        let oldest = match state.models.oldest_use() {
+            None if self.connections.is_empty() => Some(self.last_used),
+            oldest => oldest,
+        };
+        let unload = oldest
+            .filter(|_| !idle.is_zero() && state.is_idle())
+            .map(|moment| moment + idle);
         let drained = self.draining.map(|since| since + DRAIN_TIME);
         let Some(next) = [unload, drained, self.accept_again]
             .into_iter()
@@ -339,7 +344,8 @@ impl Server {
         {
             self.accept_again = None;
         }
-        if !self.connections.is_empty() {
+        // Looking at the statistics is no use of it.
+        if self.connections.values().any(Connection::is_waiting) {
             self.last_used = Instant::now();
         }
         let wanted: Vec<Fingerprint> = self
