@@ -135,6 +135,12 @@ pub struct LoadArgs {
     /// Photos or garments per inference; 0: by the device
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub batch: usize,
+    /// Reject photos that do not show a person from the front, from head to foot
+    #[arg(long)]
+    pub require_full_front_pose: bool,
+    /// Pose model by its name in the database; else its default one, else poses are not looked for
+    #[arg(long, value_name = "NAME")]
+    pub pose_model: Option<String>,
     /// Where rejected photos are listed (CSV: path, code, reason)
     #[arg(long, value_name = "FILE", default_value = "lookbook-rejects.csv")]
     pub rejects: PathBuf,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lookbook_vision::{Detector, Embedder, Manifest, Runtime, SessionOptions};
+use lookbook_vision::{Detector, Embedder, Manifest, PoseEstimator, Runtime, SessionOptions};
 use postgres::Client;
 
 use crate::{
@@ -53,6 +53,15 @@ impl ModelFiles {
     pub fn open_detector(&self, runtime: &Runtime, options: &SessionOptions) -> Result<Detector> {
         Detector::open(runtime, self.manifest.clone(), &self.onnx, options)
             .with_context(|| format!("cannot open detector {:?}", self.manifest.name()))
+    }
+
+    pub fn open_estimator(
+        &self,
+        runtime: &Runtime,
+        options: &SessionOptions,
+    ) -> Result<PoseEstimator> {
+        PoseEstimator::open(runtime, self.manifest.clone(), &self.onnx, options)
+            .with_context(|| format!("cannot open pose model {:?}", self.manifest.name()))
     }
 
     pub fn open_embedder(&self, runtime: &Runtime, options: &SessionOptions) -> Result<Embedder> {

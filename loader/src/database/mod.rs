@@ -18,7 +18,10 @@ pub use connect::{connect, connect_anywhere, connect_to_server};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
 pub use known::{About, Known, Models};
-pub use models::{ModelKind, ModelRow, choose_model, fetch_onnx, model_by_sha256, model_of_name};
+pub use models::{
+    ModelKind, ModelRow, choose_model, choose_model_if_any, fetch_onnx, model_by_sha256,
+    model_of_name,
+};
 pub use shadow::{Shadow, Stale, Swap};
 pub use tables::Tables;
 pub use types::{Box2, EmbeddingRef};

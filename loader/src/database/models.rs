@@ -10,6 +10,7 @@ use postgres::{Client, Row};
 pub enum ModelKind {
     Detector,
     Embedder,
+    Pose,
 }
 
 impl ModelKind {
@@ -17,6 +18,7 @@ impl ModelKind {
         match self {
             Self::Detector => "lookbook.detect_model",
             Self::Embedder => "lookbook.embed_model",
+            Self::Pose => "lookbook.pose_model",
         }
     }
 }
@@ -26,6 +28,7 @@ impl fmt::Display for ModelKind {
         f.write_str(match self {
             Self::Detector => "detector",
             Self::Embedder => "embedder",
+            Self::Pose => "pose",
         })
     }
 }
@@ -69,6 +72,18 @@ pub fn choose_model(client: &mut Client, kind: ModelKind, named: Option<&str>) -
     Ok(model)
 }
 
+/// As [`choose_model`], but `None` where none is named and there is no default.
+pub fn choose_model_if_any(
+    client: &mut Client,
+    kind: ModelKind,
+    named: Option<&str>,
+) -> Result<Option<ModelRow>> {
+    if named.is_none() && any_default_name(client, kind)?.is_none() {
+        return Ok(None);
+    }
+    choose_model(client, kind, named).map(Some)
+}
+
 /// The model of that name, if the user may use it.
 pub fn model_of_name(client: &mut Client, name: &str) -> Result<ModelRow> {
     if let Some(row) = client.query_opt(&format!("{COLUMNS} WHERE name = $1"), &[&name])? {
@@ -97,13 +112,17 @@ pub fn fetch_onnx(client: &mut Client, name: &str) -> Result<Vec<u8>> {
     Ok(row.get(0))
 }
 
-fn default_name(client: &mut Client, kind: ModelKind) -> Result<String> {
+fn any_default_name(client: &mut Client, kind: ModelKind) -> Result<Option<String>> {
     let row = client.query_one(
         "SELECT coalesce(nullif(pg_catalog.current_setting($1, true), ''), \
          (SELECT name::text FROM lookbook_default_model WHERE kind = $2 ORDER BY shipped LIMIT 1))",
         &[&kind.setting(), &kind.to_string()],
     )?;
-    match row.get(0) {
+    Ok(row.get(0))
+}
+
+fn default_name(client: &mut Client, kind: ModelKind) -> Result<String> {
+    match any_default_name(client, kind)? {
         Some(name) => Ok(name),
         None => bail!(
             "this database has no default {kind}: choose one with lookbook model default NAME (lookbook model list shows them), or store one with lookbook model add"

@@ -27,6 +27,7 @@ const PHOTO_COLUMNS: &[(&str, &str)] = &[
     ("detect_model", "text"),
     ("embed_model", "text"),
     ("attributes", "jsonb"),
+    ("full_front_pose", "bool"),
 ];
 const GARMENT_COLUMNS: &[(&str, &str)] = &[
     ("photo_id", "int8"),
@@ -115,6 +116,7 @@ impl Tables {
             "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))",
             &[&LOCK_CLASS, &format!("{} tables", self.schema)],
         )?;
+        self.add_pose_column(&mut change)?;
         self.check(&mut change, dimensions)?;
         self.create_missing(&mut change, dimensions)
             .with_context(|| format!("cannot create the tables in schema {:?}", self.schema))?;
@@ -153,6 +155,27 @@ impl Tables {
         Ok(client.batch_execute(&format!("ANALYZE {}", self.garment))?)
     }
 
+    /// Tables of earlier releases lack it.
+    fn add_pose_column(&self, change: &mut Transaction<'_>) -> Result<()> {
+        if !exists(change, &self.photo)? {
+            return Ok(());
+        }
+        let columns = columns_of(change, &self.photo)?;
+        if columns
+            .iter()
+            .any(|column| column.name == "full_front_pose")
+        {
+            return Ok(());
+        }
+        let add = format!(
+            "ALTER TABLE {} ADD COLUMN full_front_pose boolean",
+            self.photo
+        );
+        change.batch_execute(&add).with_context(|| {
+            format!("the table is of an earlier release; its owner may run: {add}")
+        })
+    }
+
     fn create_missing(&self, change: &mut Transaction<'_>, dimensions: usize) -> Result<()> {
         let has_schema = change
             .query_opt(
@@ -176,6 +199,7 @@ impl Tables {
                    detect_model text NOT NULL,
                    embed_model text NOT NULL,
                    attributes jsonb,
+                   full_front_pose boolean,
                    loaded_at timestamptz NOT NULL DEFAULT now())",
                 self.photo
             ))?;

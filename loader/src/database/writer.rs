@@ -24,6 +24,8 @@ pub struct PhotoRow {
     pub attributes: Option<serde_json::Value>,
     /// The id it keeps when it takes the place of an earlier load.
     pub replaces: Option<i64>,
+    /// `None` where there is no pose model.
+    pub full_front_pose: Option<bool>,
     pub garments: Vec<GarmentRow>,
 }
 
@@ -139,7 +141,7 @@ impl Target<'_> {
         ids: &[i64],
     ) -> Result<(), postgres::Error> {
         let copy = format!(
-            "COPY {} (id, path, sku, sha256, width, height, detect_model, embed_model, attributes) \
+            "COPY {} (id, path, sku, sha256, width, height, detect_model, embed_model, attributes, full_front_pose) \
              FROM STDIN (FORMAT binary)",
             self.tables.photo
         );
@@ -153,13 +155,14 @@ impl Target<'_> {
             Type::TEXT,
             Type::TEXT,
             Type::JSONB,
+            Type::BOOL,
         ];
         let mut out = BinaryCopyInWriter::new(change.copy_in(&copy)?, &types);
         for (photo, id) in photos.iter().zip(ids) {
             let sha256 = photo.sha256.as_slice();
             // Limits on pixels keep both far below 2^31.
             let (width, height) = (photo.width.cast_signed(), photo.height.cast_signed());
-            let row: [&(dyn ToSql + Sync); 9] = [
+            let row: [&(dyn ToSql + Sync); 10] = [
                 id,
                 &photo.path,
                 &photo.sku,
@@ -169,6 +172,7 @@ impl Target<'_> {
                 self.detect_model,
                 self.embed_model,
                 &photo.attributes,
+                &photo.full_front_pose,
             ];
             out.write(&row)?;
         }

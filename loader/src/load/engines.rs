@@ -3,7 +3,7 @@
 use std::thread;
 
 use anyhow::{Result, bail};
-use lookbook_vision::{Detector, Embedder, Runtime, SessionOptions};
+use lookbook_vision::{Detector, Embedder, PoseEstimator, Runtime, SessionOptions};
 
 use crate::{args::RuntimeArgs, runtime::ModelFiles};
 
@@ -17,6 +17,8 @@ pub const CPU: &str = "CPU";
 pub struct Engines {
     pub detectors: Vec<Detector>,
     pub embedders: Vec<Embedder>,
+    /// One for each detector, where there is a pose model.
+    pub estimators: Vec<PoseEstimator>,
 }
 
 impl Engines {
@@ -58,10 +60,22 @@ pub fn open(
             Ok(embedders) => Ok(Engines {
                 detectors,
                 embedders: embedders?,
+                estimators: Vec::new(),
             }),
             Err(_) => bail!("the embedder could not be opened because of an internal error"),
         }
     })
+}
+
+/// The pose model.
+pub fn open_estimators(
+    runtime: &Runtime,
+    args: &RuntimeArgs,
+    estimator: &ModelFiles,
+    threads: usize,
+) -> Result<Vec<PoseEstimator>> {
+    let open = |options: &_| estimator.open_estimator(runtime, options);
+    on_each(args, threads, open, |first| first.provider() == CPU)
 }
 
 /// The embedder alone.

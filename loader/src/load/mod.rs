@@ -28,7 +28,7 @@ use anyhow::{Context, Result, anyhow, bail};
 pub use batch::BatchSize;
 pub use books::Books;
 use index::IndexReport;
-use lookbook_vision::{Limits, decode_side};
+use lookbook_vision::{Limits, decode_side, decode_side_alone};
 use metrics::Metrics;
 use pipeline::{Load, Meters, Shape};
 pub use progress::Reporter;
@@ -158,7 +158,12 @@ impl Job<'_> {
             decoders: threads,
             croppers: threads.div_ceil(2),
             batch: args.batch,
-            decode_side: decode_side(Some(first_detector), first_embedder),
+            decode_side: engines
+                .estimators
+                .first()
+                .map_or(0, decode_side_alone)
+                .max(decode_side(Some(first_detector), first_embedder)),
+            require_full_front_pose: args.require_full_front_pose,
         };
         let stop = Stop::default();
         let rejects_file = match is_dry_run {

@@ -45,6 +45,7 @@ pub struct Shape {
     pub batch: usize,
     /// Longest side to decode for.
     pub decode_side: u32,
+    pub require_full_front_pose: bool,
 }
 
 /// How long each stage was busy.
@@ -130,9 +131,11 @@ impl<'a> Load<'a> {
                 let (prepare, budget) = (&detect_prepare, &budget);
                 workers.push(scope.spawn(move || self.decode(prepare, budget, &input, &output)));
             }
+            let mut estimators = engines.estimators.into_iter();
             for detector in engines.detectors {
                 let (input, output) = (detect_in.clone(), detect_out.clone());
-                workers.push(scope.spawn(move || self.detect(detector, &input, &output)));
+                let models = (detector, estimators.next());
+                workers.push(scope.spawn(move || self.detect(models, &input, &output)));
             }
             for _ in 0..shape.croppers {
                 let (input, output) = (crop_in.clone(), crop_out.clone());

@@ -2,14 +2,14 @@
 //!
 //! Invariant: a dry run takes no lock and writes nothing, and is refused where the load would be.
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 
 use super::engines::{self, Engines};
 use crate::{
     args::LoadArgs,
     database::{
         Known, ModelKind, ModelRow, Models, Tables, Writer, check_embedding_column, choose_model,
-        claim_embedding_column, connect,
+        choose_model_if_any, claim_embedding_column, connect,
     },
     runtime::{self, ModelFiles},
 };
@@ -48,7 +48,25 @@ impl Setup {
         let embedder = ModelFiles::of_row(&mut client, &embed_row)?;
         let threads = runtime::threads(&args.runtime);
         let runtime = runtime::load(&args.runtime)?;
-        let engines = engines::open(&runtime, &args.runtime, [&detector, &embedder], threads)?;
+        let mut engines = engines::open(&runtime, &args.runtime, [&detector, &embedder], threads)?;
+        let pose_row =
+            choose_model_if_any(&mut client, ModelKind::Pose, args.pose_model.as_deref())?;
+        match &pose_row {
+            Some(row) => {
+                let estimator = ModelFiles::of_row(&mut client, row)?;
+                engines.estimators =
+                    engines::open_estimators(&runtime, &args.runtime, &estimator, threads)?;
+                ensure!(
+                    engines.estimators.len() >= engines.detectors.len(),
+                    "pose model {:?} runs on another device than the detector: name one with --device",
+                    row.name
+                );
+            }
+            None if args.require_full_front_pose => bail!(
+                "--require-full-front-pose needs a pose model, and this database has no default one: store one with lookbook model add and choose it with lookbook model default, or name one with --pose-model"
+            ),
+            None => {}
+        }
         let (_, first_embedder) = engines.first()?;
         let is_shared = args.run.shard.is_some();
         let is_there = if is_dry_run {

@@ -11,7 +11,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lookbook_vision::{
-    BoundingBox, Detection, Detector, Embedder, Error, Photo, Preprocessor, Tensor, decode,
+    BoundingBox, Detection, Detector, Embedder, Error, Photo, PoseEstimator, Preprocessor, Tensor,
+    decode,
 };
 use sha2::{Digest, Sha256};
 
@@ -34,6 +35,8 @@ pub struct Identity {
     entry: Entry,
     sha256: [u8; 32],
     replaces: Option<i64>,
+    /// Known after detection, where there is a pose model.
+    full_front_pose: Option<bool>,
 }
 
 /// Its file, which counts towards the budget until it is decoded.
@@ -101,6 +104,7 @@ impl Load<'_> {
                 entry,
                 sha256,
                 replaces: loaded.map(|loaded| loaded.id),
+                full_front_pose: None,
             };
             let share = budget.take(bytes.len() as u64);
             let fetched = Fetched {
@@ -180,7 +184,7 @@ impl Load<'_> {
 
     pub fn detect(
         &self,
-        mut detector: Detector,
+        (mut detector, mut estimator): (Detector, Option<PoseEstimator>),
         input: &Receiver<(Decoded, Tensor)>,
         output: &Sender<(Decoded, Vec<Detection>)>,
     ) {
@@ -193,9 +197,42 @@ impl Load<'_> {
             |batch, _| {
                 let (photos, tensors): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
                 let found = batch_or_singly(&tensors, |tensors| detector.detect_prepared(tensors));
-                self.keep_good(photos, found, |decoded| &decoded.identity.entry)
+                let good = self.keep_good(photos, found, |decoded| &decoded.identity.entry);
+                match &mut estimator {
+                    Some(estimator) => self.with_pose(estimator, good),
+                    None => good,
+                }
             },
         );
+    }
+
+    /// Looks for the pose in each photo; rejects what is not a full front view where one is required.
+    fn with_pose<D>(
+        &self,
+        estimator: &mut PoseEstimator,
+        photos: Vec<(Decoded, D)>,
+    ) -> Vec<(Decoded, D)> {
+        let poses: Vec<_> = photos
+            .iter()
+            .map(|(decoded, _)| estimator.estimate_one(&decoded.photo.whole()))
+            .collect();
+        let good = self.keep_good(photos, poses, |(decoded, _)| &decoded.identity.entry);
+        good.into_iter()
+            .filter_map(|((mut decoded, found), pose)| {
+                let is_full_front = pose.is_full_front();
+                decoded.identity.full_front_pose = Some(is_full_front);
+                if is_full_front || !self.shape.require_full_front_pose {
+                    return Some((decoded, found));
+                }
+                let reason = "nose, an eye, a hip and an ankle are not all seen";
+                let path = &decoded.identity.entry.path;
+                self.tally.reject(
+                    &Reject::new(path, code::NOT_FULL_FRONT_POSE, reason),
+                    self.stop,
+                );
+                None
+            })
+            .collect()
     }
 
     pub fn crop(
@@ -402,6 +439,7 @@ fn row_of(cropped: Cropped) -> PhotoRow {
         entry,
         sha256,
         replaces,
+        full_front_pose,
     } = cropped.identity;
     PhotoRow {
         path: entry.path,
@@ -411,6 +449,7 @@ fn row_of(cropped: Cropped) -> PhotoRow {
         height: cropped.height,
         attributes: entry.attributes,
         replaces,
+        full_front_pose,
         garments: cropped.garments,
     }
 }

@@ -100,6 +100,7 @@ pub mod code {
     pub const NOT_FOUND: &str = "not_found";
     pub const NOT_A_FILE: &str = "not_a_file";
     pub const CHANGED: &str = "changed";
+    pub const NOT_FULL_FRONT_POSE: &str = "not_full_front_pose";
     pub const DECODER_PANIC: &str = "decoder_panic";
     pub const DUPLICATE: &str = "duplicate";
     pub const ARCHIVE_DAMAGED: &str = "archive_damaged";
