@@ -167,12 +167,7 @@ impl List {
     /// for by the others, never by itself.
     fn add_gallery(&mut self, gallery: &Path) -> Result<()> {
         let files: Vec<PathBuf> = if gallery.is_dir() {
-            let catalogue = source::open(gallery)?;
-            catalogue
-                .entries
-                .into_iter()
-                .map(|entry| entry.file)
-                .collect()
+            source::photos_of_folder(gallery)?
         } else {
             let rows: Vec<GalleryRow> = read_rows(gallery)
                 .with_context(|| format!("cannot use the list {}", gallery.display()))?;

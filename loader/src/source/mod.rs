@@ -303,6 +303,22 @@ impl Iterator for Source<'_> {
     }
 }
 
+/// The files of the photos of a folder, in order; those that cannot be listed are left out.
+pub fn photos_of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let part = folder::part(folder, &Filter::default(), &Arc::default())?;
+    let mut files = Vec::new();
+    for found in part.items {
+        if let Ok(Item {
+            place: Place::File(file),
+            ..
+        }) = found?
+        {
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
 /// What all parts are opened with.
 struct Opener<'a> {
     args: &'a SourceArgs,
