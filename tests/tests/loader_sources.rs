@@ -99,12 +99,12 @@ fn photos_that_sit_in_a_table_are_loaded_by_a_query() -> Result<()> {
     for (id, side) in [(1, 8_u32), (2, 16)] {
         let image = bmp(side, 8, RED);
         client.execute(
-            "INSERT INTO shop_image VALUES ($1, 'P-' || $1, 9.5, $2, '../outside.bmp')",
+            "INSERT INTO shop_image VALUES ($1::int, 'P-' || $1::int, 9.5, $2, '../outside.bmp')",
             &[&id, &image],
         )?;
     }
     client.batch_execute("INSERT INTO shop_image VALUES (3, 'P-3', 1, NULL, NULL)")?;
-    let query = "SELECT id, product, price, data AS image FROM shop_image ORDER BY id; -- all";
+    let query = "SELECT id, product, price, data AS image FROM shop_image ORDER BY id ;";
     let run = || shop.run(["load", "--from-sql", query, "--map", "sku=product"]);
     run()?
         .expect(2)?

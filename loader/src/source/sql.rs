@@ -143,12 +143,14 @@ impl Plan {
         let image = format!("q.{}", quoted(&image));
         let (value, size) = if has_bytes {
             (
-                format!("CASE WHEN pg_catalog.octet_length({image}) <= $1 THEN {image} END"),
+                format!(
+                    "CASE WHEN pg_catalog.octet_length({image}) <= $1::pg_catalog.int8 THEN {image} END"
+                ),
                 format!("pg_catalog.octet_length({image})::pg_catalog.int8"),
             )
         } else {
             (
-                format!("CASE WHEN $1 > 0 THEN {image}::pg_catalog.text END"),
+                format!("CASE WHEN $1::pg_catalog.int8 > 0 THEN {image}::pg_catalog.text END"),
                 "NULL::pg_catalog.int8".to_owned(),
             )
         };
