@@ -261,9 +261,7 @@ impl FromStr for ErrorCode {
             Self::Cancelled,
             Self::InvalidSetting,
         ];
-        all.into_iter()
-            .find(|code| code.as_str() == name)
-            .ok_or(())
+        all.into_iter().find(|code| code.as_str() == name).ok_or(())
     }
 }
 

@@ -69,8 +69,7 @@ fn replies() -> Vec<Reply> {
 }
 
 fn header(frame: &[u8]) -> Result<Header, ProtocolError> {
-    let bytes: [u8; HEADER_BYTES] = frame[..HEADER_BYTES].try_into().unwrap();
-    Header::decode(&bytes)
+    Header::decode(frame.first_chunk().ok_or(ProtocolError::Truncated)?)
 }
 
 #[test]

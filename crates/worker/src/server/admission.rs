@@ -1,5 +1,6 @@
 //! What happens between two stages of a conversation: admit, ask for a model, queue, answer.
 
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use super::connection::{Connection, Event, Stage};
@@ -182,11 +183,12 @@ impl Server {
             }
             Some(model) => {
                 connection.request = Some(work);
-                if self.uploads.contains_key(&model) {
-                    connection.stage = Stage::Parked;
-                } else {
-                    self.uploads.insert(model, id);
-                    connection.say(&Reply::NeedModel(model), false);
+                match self.uploads.entry(model) {
+                    Entry::Occupied(_) => connection.stage = Stage::Parked,
+                    Entry::Vacant(free) => {
+                        free.insert(id);
+                        connection.say(&Reply::NeedModel(model), false);
+                    }
                 }
             }
         }
