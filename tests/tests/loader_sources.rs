@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use loader_support::Shop;
+use loader_support::{Outcome, Shop};
 use lookbook_tests::{Cluster, check_output};
 use sql_support::bmp;
 
@@ -191,8 +191,57 @@ fn answer(mut stream: TcpStream, flaky: &AtomicUsize) -> Result<()> {
             thread::sleep(Duration::from_secs(120));
             Ok(())
         }
+        "/shelf/summer/a.bmp" | "/shelf/summer/shoes/b.bmp" => respond(
+            &stream,
+            "200 OK\r\nETag: \"1\"\r\nLast-Modified: Wed, 01 Jan 2025 00:00:00 GMT",
+            &photo,
+        ),
+        _ if path.starts_with("/shelf?") && path.contains("list-type=2") => {
+            let objects: String = ["a.bmp", "notes.txt", "shoes/b.bmp"]
+                .iter()
+                .map(|key| format!("<Contents><Key>summer/{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified><ETag>&quot;1&quot;</ETag><Size>{}</Size></Contents>", photo.len()))
+                .collect();
+            let list = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>false</IsTruncated>{objects}</ListBucketResult>"
+            );
+            respond(&stream, "200 OK", list.as_bytes())
+        }
         _ => respond(&stream, "404 Not Found", b""),
     }
+}
+
+#[test]
+fn a_store_is_a_folder_and_its_address_is_judged_too() -> Result<()> {
+    let shop = tiny("store")?;
+    let endpoint = format!("http://127.0.0.1:{}", serve()?);
+    let load = |allow: &[&str], plain: &str| {
+        let args = ["load", "s3://shelf/summer", "--retries", "0"];
+        let mut command = shop.lookbook(args.iter().chain(allow))?;
+        command
+            .env("AWS_ENDPOINT_URL", &endpoint)
+            .env("AWS_ALLOW_HTTP", plain)
+            .env("AWS_ACCESS_KEY_ID", "shop")
+            .env("AWS_SECRET_ACCESS_KEY", "secret");
+        Outcome::of(&mut command)
+    };
+    let allow = ["--allow-private-addresses=127.0.0.1"];
+    load(&[], "true")?
+        .expect(1)?
+        .expect_stderr(&["s3://shelf/summer", "--allow-private-addresses"])?;
+    load(&allow, "false")?
+        .expect(1)?
+        .expect_stderr(&["AWS_ALLOW_HTTP"])?;
+    load(&allow, "true")?
+        .expect(0)?
+        .expect_stdout(&["loaded 2 photos", "1 file without"])?;
+    let loaded = shop
+        .database
+        .psql("SELECT path, sku FROM photo ORDER BY path")?;
+    ensure!(loaded == "a.bmp|a\nshoes/b.bmp|shoes/b", "{loaded}");
+    load(&allow, "true")?
+        .expect(0)?
+        .expect_stdout(&["2 skipped"])?;
+    Ok(())
 }
 
 #[test]

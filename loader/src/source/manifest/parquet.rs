@@ -128,3 +128,94 @@ fn as_path(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     (bytes.len() <= MAX_PATH_BYTES && !text.contains(char::is_control)).then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType, DoubleType},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        args::SourceArgs,
+        source::{Item, Place},
+    };
+
+    const PHOTO: &[u8] = b"\xff\xd8\xff photo";
+
+    /// Two rows: a path, bytes; a product; a price.
+    fn write(file: &Path) {
+        let schema = "message photos { required binary image; required binary id (UTF8); required double price; }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let properties = Arc::new(WriterProperties::builder().build());
+        let out = File::create(file).unwrap();
+        let mut writer = SerializedFileWriter::new(out, schema, properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for texts in [[b"a.jpg", PHOTO], [&b"k1"[..], b"k2"]] {
+            let values = texts.map(ByteArray::from);
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<ByteArrayType>();
+            typed.write_batch(&values, None, None).unwrap();
+            column.close().unwrap();
+        }
+        let mut column = group.next_column().unwrap().unwrap();
+        let typed = column.typed::<DoubleType>();
+        typed.write_batch(&[9.5, 1.0], None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    fn read(file: &Path, map: &[&str]) -> Result<Vec<Item>> {
+        let args = SourceArgs {
+            map: map.iter().map(|pair| pair.parse().unwrap()).collect(),
+            ..SourceArgs::default()
+        };
+        let part = super::super::parquet(file, &args)?;
+        part.items.map(|found| Ok(found?.unwrap())).collect()
+    }
+
+    #[test]
+    fn a_photo_is_a_path_or_bytes_and_columns_keep_their_types() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("photos.parquet");
+        write(&file);
+        let rows = read(&file, &["key=id"]).unwrap();
+        assert_eq!(rows[0].place, Place::File(folder.path().join("a.jpg")));
+        assert_eq!(rows[1].place, Place::Held(PHOTO.to_vec()));
+        let entry = &rows[1].entry;
+        assert_eq!((entry.path.as_str(), entry.sku.as_str()), ("k2", "k2"));
+        assert_eq!(entry.attributes, Some(json!({"price": 1.0})));
+        let nameless = format!("{:#}", read(&file, &[]).unwrap_err());
+        assert!(
+            nameless.contains("row 2: the photo has no name"),
+            "{nameless}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("photos.parquet");
+        write(&file);
+        let whole = std::fs::read(&file).unwrap();
+        for at in (4..whole.len()).step_by(7) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xff;
+            std::fs::write(&file, bytes).unwrap();
+            // Some bytes matter to nobody, some only to a value.
+            if let Err(error) = read(&file, &["key=id"]) {
+                let error = format!("{error:#}");
+                assert!(error.contains("photos.parquet"), "{error}");
+            }
+        }
+        std::fs::write(&file, b"no parquet").unwrap();
+        let error = format!("{:#}", read(&file, &[]).unwrap_err());
+        assert!(error.contains("is no Parquet file"), "{error}");
+    }
+}
