@@ -61,11 +61,15 @@ pub fn run<T: Sync, E: Send, R: Send>(
                 })
             })
             .collect();
-        let joined = workers.into_iter().map(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(_) => Err(anyhow!("a worker ended by an internal error")),
-        });
-        joined.fold(Ok(()), |first: Result<()>, result| first.and(result))
+        // All are waited for before the first error is looked at.
+        let joined: Vec<Result<()>> = workers
+            .into_iter()
+            .map(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(_) => Err(anyhow!("a worker ended by an internal error")),
+            })
+            .collect();
+        joined.into_iter().collect::<Result<()>>()
     });
     bar.finish_and_clear();
     messages::set_bar(None);

@@ -115,6 +115,9 @@ pub type Found = Result<Item, Reject>;
 /// An error ends the load.
 type Items = Box<dyn Iterator<Item = Result<Found>> + Send>;
 
+/// Whether the photo of that path is wanted.
+type PathFilter<'a> = Box<dyn Fn(&str) -> bool + Send + 'a>;
+
 /// One folder, manifest or archive.
 struct Part {
     items: Items,
@@ -134,7 +137,7 @@ pub struct Source<'a> {
     /// Files that are not photos by their name, so far.
     ignored: Arc<AtomicUsize>,
     fetcher: Arc<Fetcher>,
-    filters: Vec<Box<dyn Fn(&str) -> bool + Send + 'a>>,
+    filters: Vec<PathFilter<'a>>,
     limit: usize,
     /// Paths of items and rejects, whether or not a filter let them through.
     seen: HashSet<Fingerprint>,
