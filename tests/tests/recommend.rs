@@ -450,7 +450,8 @@ fn a_photo_is_shopped_garment_by_garment_or_as_a_whole() -> Result<()> {
             row.get::<_, bool>(1) && row.get::<_, bool>(4),
             "{place}: the garment and its category"
         );
-        let nearest_of_garment = place == 0 || found[place - 1].get::<_, i32>(0) != row.get(0);
+        let nearest_of_garment =
+            place == 0 || found[place - 1].get::<_, i32>(0) != row.get::<_, i32>(0);
         if nearest_of_garment {
             ensure!(
                 row.get::<_, String>(2) == "white-shirt-worn" && row.get::<_, f64>(3) < 1e-3,
