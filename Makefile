@@ -44,13 +44,15 @@ status: ## Whether it runs, and its URL
 	@scripts/cluster status
 
 ##@ Develop
-.PHONY: regress-update soak-index crash-test soak prove-docker bench-distance bench-decode bench-embed bench-load bench-index train-detector train-embedder
+.PHONY: regress-update soak-index crash-test soak fuzz prove-docker bench-distance bench-decode bench-embed bench-load bench-index train-detector train-embedder
 regress-update: ## Accept the output of the SQL regression files
 	@scripts/test regress-update
 soak-index: ## Kill servers and mix writes, vacuums and searches: MINUTES=10 for each of 6 tests
 	@LOOKBOOK_SOAK_MINUTES=$(or $(MINUTES),10) scripts/test soak-index
 crash-test: ## Kill servers amid everything at once: KILLS=200
 	@LOOKBOOK_KILLS=$(or $(KILLS),200) scripts/test crash-test
+fuzz: ## Feed hostile bytes to all that reads them: SECONDS=60 for each of 7 targets (libFuzzer)
+	@scripts/setup test && scripts/fuzz $(or $(SECONDS),60)
 soak: ## pgbench writes, deletes and searches beside vacuums, compared with the truth: MINUTES=30
 	@LOOKBOOK_SOAK_MINUTES=$(or $(MINUTES),30) scripts/test soak
 prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)

@@ -50,6 +50,7 @@ pub use manifest_parts::{
     HeatmapsNames, HeatmapsOutput, Input, Kind, Label, Layout, MovenetOutput, Output, OutputNames,
     Pool, PoseOutput, Resize,
 };
+pub use onnx::check as check_onnx;
 pub use opened::{KindOutput, Opened};
 pub use photo::{Photo, View};
 pub use pipeline::{Garment, decode_side, decode_side_alone, garments};

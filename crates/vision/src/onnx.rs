@@ -31,7 +31,11 @@ impl From<Malformed> for Fault {
 }
 
 /// Checks `onnx` without loading it; `model` names it in errors.
-pub(crate) fn check(model: &str, onnx: &[u8]) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::ModelInvalid`] for what is no whole ONNX file, [`Error::ModelUnsupported`] for one that refers to other files or
+/// to operators of its own.
+pub fn check(model: &str, onnx: &[u8]) -> Result<(), Error> {
     check_bytes(onnx).map_err(|fault| match fault {
         Fault::Broken(reason) => Error::ModelInvalid {
             model: model.to_owned(),
