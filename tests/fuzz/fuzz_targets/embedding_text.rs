@@ -10,6 +10,12 @@ fuzz_target!(|literal: &[u8]| {
     };
     assert!((1..=MAX_DIMENSIONS).contains(&values.len()));
     assert!(values.iter().all(|value| value.is_finite()));
-    let again = text::parse(format!("{values:?}").as_bytes()).expect("what was parsed parses again");
-    assert!(values.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()));
+    let again =
+        text::parse(format!("{values:?}").as_bytes()).expect("what was parsed parses again");
+    assert!(
+        values
+            .iter()
+            .zip(&again)
+            .all(|(a, b)| a.to_bits() == b.to_bits())
+    );
 });
