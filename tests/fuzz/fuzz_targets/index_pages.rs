@@ -27,7 +27,7 @@ fn vector(n: u64) -> Vec<f32> {
 fn sound() -> MemoryStore {
     let store = MemoryStore::with_log();
     let options = Options {
-        list_rows: 8,
+        list_rows: 16,
         filter_columns: 1,
         ..Options::new(DIMENSIONS, Metric::L2)
     };
