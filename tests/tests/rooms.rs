@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use lookbook_tests::{check_output, workspace};
 
-const ROOMS: [&str; 7] = [
+const ROOMS: [&str; 8] = [
     "lookbook-vecmath",
     "lookbook-ann",
     "lookbook-vision",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 7] = [
     "lookbook-extension",
     "lookbook-loader",
     "lookbook-tests",
+    "lookbook-hostile",
 ];
 
 /// Every package that `room` is built from, itself included. `depth` 1: itself and what it names.
@@ -71,7 +72,7 @@ fn a_postgresql_client_is_known_to_loader_and_tests_only() -> Result<()> {
 
 #[test]
 fn rooms_depend_along_the_arrows_only() -> Result<()> {
-    let arrows: [(&str, &[&str]); 7] = [
+    let arrows: [(&str, &[&str]); 8] = [
         ("lookbook-vecmath", &[]),
         ("lookbook-ann", &["lookbook-vecmath"]),
         ("lookbook-vision", &[]),
@@ -87,6 +88,15 @@ fn rooms_depend_along_the_arrows_only() -> Result<()> {
         ),
         ("lookbook-loader", &["lookbook-vecmath", "lookbook-vision"]),
         ("lookbook-tests", &[]),
+        (
+            "lookbook-hostile",
+            &[
+                "lookbook-vecmath",
+                "lookbook-ann",
+                "lookbook-vision",
+                "lookbook-worker",
+            ],
+        ),
     ];
     for (room, allowed) in arrows {
         for package in packages_of(room, None)? {
