@@ -15,7 +15,6 @@ Generalized IoU, 2019.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import augment
@@ -350,14 +349,9 @@ def report(_: argparse.Namespace) -> None:
     export.latency(model)
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description="garment-detector: train, export, eval")
-    verbs = parser.add_subparsers(required=True)
-    export.verbs(verbs, train, write, report)
+def _extend(verbs) -> None:
     verbs.choices["export"].add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size")
-    options = parser.parse_args(arguments)
-    options.run(options)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    export.command(NAME, train, write, report, _extend)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
 import augment
@@ -333,13 +332,5 @@ def report(_: argparse.Namespace) -> None:
     export.latency(model)
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description="garment-embedder: train, export, eval")
-    verbs = parser.add_subparsers(required=True)
-    export.verbs(verbs, train, write, report)
-    options = parser.parse_args(arguments)
-    options.run(options)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    export.command(NAME, train, write, report)

@@ -115,16 +115,22 @@ def latency(model) -> None:
     print(f"one CPU thread, batch of one: median {np.median(times):.1f} ms, best {min(times):.1f} ms, median CPU time {np.median(own):.1f} ms")
 
 
-def verbs(parsers, train, write_model, report) -> None:
-    """The command line of a recipe: train, export, eval."""
-    verb = parsers.add_parser("train", help="run every stage, continuing where a stopped run was")
+def command(name: str, train, write_model, report, extend=None) -> None:
+    """The command line of a recipe: train, export, eval, and what `extend(verbs)` adds to them."""
+    parser = argparse.ArgumentParser(description=name)
+    verbs = parser.add_subparsers(required=True)
+    verb = verbs.add_parser("train", help="run every stage, continuing where a stopped run was")
     verb.add_argument("--threads", type=int, default=1, help="one wastes least on a shared machine")
     verb.add_argument("--stages", type=int, default=None, help="run only the first STAGES stages")
     verb.add_argument("--schedule", type=float, default=1.0, help="multiply every stage's steps")
     verb.add_argument("--from", dest="start", choices=["nothing", "shipped"], default="nothing", help="continue the shipped file's weights")
     verb.set_defaults(run=train)
-    verb = parsers.add_parser("export", help="write the ONNX file and its manifest")
+    verb = verbs.add_parser("export", help="write the ONNX file and its manifest")
     verb.add_argument("--weights", type=Path, default=None, help="default: best.pt of the last stage")
     verb.add_argument("--version", default="0.1.0")
     verb.set_defaults(run=write_model)
-    parsers.add_parser("eval", help="measure the exported file").set_defaults(run=report)
+    verbs.add_parser("eval", help="measure the exported file").set_defaults(run=report)
+    if extend is not None:
+        extend(verbs)
+    options = parser.parse_args()
+    options.run(options)

@@ -14,7 +14,6 @@ squared error of the box and L2; SGD with momentum 0.9, the rate falling from 0.
 from __future__ import annotations
 
 import argparse
-import sys
 
 import augment
 import cutouts
@@ -134,7 +133,9 @@ def draw(train: dict, step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
     images, category, boxes = (part.to(loop.device()) for part in batch)
-    logits, found = model(images)
+    with loop.autocast():
+        logits, found = model(images.contiguous(memory_format=torch.channels_last))
+    logits, found = logits.float(), found.float()
     known = boxes.isfinite().all(1)
     box = (found[known] - boxes[known]).square().mean()
     label = F.cross_entropy(logits, category)
@@ -201,13 +202,5 @@ def report(options: argparse.Namespace) -> None:
     export.latency(model)
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=f"{NAME}: train, export, eval")
-    verbs = parser.add_subparsers(required=True)
-    export.verbs(verbs, train, write, report)
-    options = parser.parse_args(arguments)
-    options.run(options)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    export.command(NAME, train, write, report)

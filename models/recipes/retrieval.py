@@ -1,0 +1,95 @@
+"""Retrieval accuracy of the embedders in one table, as Table 2 of the attention paper has it.
+
+    python retrieval.py [SET…]      # default: every set
+
+Owns: the sets, and top-k accuracy on them. Must not know: PyTorch, how an embedder was made. Invariant: every embedder sees the same
+queries and the same gallery, prepared as its own manifest says.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import data
+import metrics
+import numpy as np
+from PIL import Image
+
+KS = [1, 5, 10, 20, 30, 50]
+EMBEDDERS = ["garment-embedder", "resnet-preact-64", "attention-texture"]
+
+
+def _rows(path: str) -> list[dict]:
+    with open(data.root() / path, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def family() -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Studio photos (never trained on): same brand, line and colour."""
+    paths = [f"catalogue/{row['path']}" for row in _rows("catalogue/catalogue.csv") if row["source"].startswith("myntra")]
+    return _numbered(paths, [row for row in _rows("retrieval/retrieval.csv") if row["set"] == "family"])
+
+
+def same_item() -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Closet garments photographed twice, among the closet's validation photos; part of the 16 was trained on."""
+    known = [row for row in _rows("retrieval/retrieval.csv") if row["set"] == "same_item"]
+    paths = sorted({row["path"] for row in known} | {f"catalogue/{row['path']}" for row in data.closet("val")})
+    return _numbered(paths, known)
+
+
+def ccp_pairs() -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Street photos in another crop or exposure, among all street photos; part of the 15 was trained on."""
+    known = _rows("retrieval/ccp_pairs.csv")
+    street = [str(photo["path"].relative_to(data.root())) for split in ("train", "val") for photo in data.street(split)]
+    numbers = {Path(row["path"]).stem.removeprefix("ccp_") for row in known}
+    kept = [path for path in street if not any(number in Path(path).stem for number in numbers)]
+    return _numbered([row["path"] for row in known] + kept, known)
+
+
+SETS = {"family": family, "same_item": same_item, "ccp_pairs": ccp_pairs}
+
+
+def _numbered(paths: list[str], known: list[dict]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Paths, positions of the queries, and the item of each path (its own where none is known)."""
+    by_path = {row["path"]: row for row in known}
+    items = np.array([by_path[path]["item_id"] if path in by_path else path for path in paths])
+    queries = np.flatnonzero([path in by_path and by_path[path]["role"] == "query" for path in paths])
+    return paths, queries, items
+
+
+class Teacher:
+    """MobileNetV2 cut at its 1,280-d pool, as the baseline that was trained elsewhere."""
+
+    def __init__(self):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(str(data.root() / data.TEACHER), options, providers=["CPUExecutionProvider"])
+
+    def embed(self, images: list[Image.Image]) -> np.ndarray:
+        seen = [np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))[None] for image in images]
+        return metrics.normalized(np.concatenate([self.session.run(None, {"input": one})[0] for one in seen]))
+
+
+def embedders() -> dict:
+    """Of the shipped ones those that are there, and the baseline."""
+    shipped = {name: metrics.Model(data.SHIPPED / f"{name}.json") for name in EMBEDDERS if (data.SHIPPED / f"{name}.json").exists()}
+    return shipped | {"MobileNetV2 (baseline)": Teacher()}
+
+
+def table(names: list[str] | None = None) -> None:
+    found = embedders()
+    for name in names or list(SETS):
+        paths, queries, items = SETS[name]()
+        print(f"\n{name}: {len(queries)} queries, {len(paths)} photos. {SETS[name].__doc__}\n")
+        print("| embedder | " + " | ".join(f"top-{k}" for k in KS) + " |\n|---" + "|---" * len(KS) + "|")
+        for title, model in found.items():
+            rows = np.concatenate([model.embed([Image.open(data.root() / path).convert("RGB")]) for path in paths])
+            print(f"| {title} | " + " | ".join(f"{share:.3f}" for share in metrics.recall_at(KS, queries, rows, items)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    table(sys.argv[1:])
