@@ -1,7 +1,7 @@
 """Recipe of `attention-texture`: a global branch beside a recurrent attention branch over textures, trained on garment tags.
 
     python attention.py train --schedule cpu   # or paper, the default; continues a stopped run
-    python attention.py export                 # models/shipped/attention-texture.{onnx,json}
+    python attention.py export                 # models/optional/attention-texture.{onnx,json}
     python attention.py eval                   # top-k retrieval beside the other embedders, from the exported files
     python attention.py regions PHOTO… --out PNG   # where it looks
 
@@ -23,6 +23,7 @@ import augment
 import data
 import export
 import loop
+import metrics
 import numpy as np
 import retrieval
 import torch
@@ -40,7 +41,7 @@ CLOSET_TAGS = {
     "Undershirt": "top", "Polo": "t-shirt",
 }  # fmt: skip
 DIVERSITY_WEIGHT, LOCATION_WEIGHT = 0.01, 0.01  # gamma 1, gamma 2
-SCHEDULES = {"paper": {"batch": 64, "epochs": 40, "rate": 1e-5}, "cpu": {"batch": 16, "epochs": 2, "rate": 1e-3}}
+SCHEDULES = {"paper": {"batch": 64, "epochs": 40, "rate": 1e-5}, "cpu": {"batch": 16, "epochs": 1, "rate": 1e-3}}
 
 
 def boxes(split: str) -> list[tuple[np.ndarray, list[str]]]:
@@ -204,12 +205,13 @@ def write(options: argparse.Namespace) -> None:
         "resize": "stretch",
     }
     output = {"name": "embedding", "dimensions": dimensions, "pool": "none", "normalize": True}
-    export.write(NAME, Feature(trained(options.weights)), (attend.HEIGHT, attend.WIDTH), facts, output)
+    export.write(NAME, Feature(trained(options.weights)), (attend.HEIGHT, attend.WIDTH), facts, output, data.OPTIONAL)
 
 
 def report(_: argparse.Namespace) -> None:
     """Top-k retrieval accuracy of this and the other embedders."""
     retrieval.table()
+    export.latency(metrics.Model(data.OPTIONAL / f"{NAME}.json"))
 
 
 def regions(options: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 MODELS = Path(__file__).resolve().parent.parent
 RUNS = MODELS / "runs"
 CACHE = RUNS / "cache"
-SHIPPED = MODELS / "shipped"
+SHIPPED = MODELS / "shipped"  # registered by CREATE EXTENSION
+OPTIONAL = MODELS / "optional"  # stored by `lookbook model add` where it is wanted
 GROUPS = ["upper", "lower", "full_body", "footwear"]
 EXTRAS = ["bag", "headwear"]  # accessories that the detector knows beside the four groups
 CLASSES = GROUPS + EXTRAS

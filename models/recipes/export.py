@@ -1,4 +1,4 @@
-"""From trained weights to the two shipped files, and the verbs both recipes share.
+"""From trained weights to the two files of a model, and the verbs that all recipes share.
 
 Owns: ONNX export, half-precision storage of weights, the manifest. Must not know: how a model was trained. Invariant: the
 manifest's sha256 is that of the file beside it, and the ONNX file agrees with PyTorch before either is written.
@@ -37,8 +37,8 @@ def halve(model: onnx.ModelProto) -> None:
             model.graph.node.insert(0, helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
 
 
-def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, output: dict) -> Path:
-    """Export `module` with input [N, 3, *size]; write NAME.onnx and NAME.json into `models/shipped`."""
+def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, output: dict, folder: Path = data.SHIPPED) -> Path:
+    """Export `module` with input [N, 3, *size]; write NAME.onnx and NAME.json into `folder`."""
     height, width = size
     labels = [output["name"]] if "name" in output else list(output["names"].values())
     module = module.cpu().float().eval()
@@ -94,9 +94,9 @@ def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, outp
         },
         "output": output,
     }
-    data.SHIPPED.mkdir(exist_ok=True)
-    (data.SHIPPED / f"{name}.onnx").write_bytes(weights)
-    path = data.SHIPPED / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.onnx").write_bytes(weights)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(manifest, indent=2) + "\n")
     print(f"{path}: {len(weights) / 1e6:.1f} MB")
     return path

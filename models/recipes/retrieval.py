@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 KS = [1, 5, 10, 20, 30, 50]
-EMBEDDERS = ["garment-embedder", "resnet-preact-64", "attention-texture"]
+EMBEDDERS = [data.SHIPPED / "garment-embedder.json", data.SHIPPED / "resnet-preact-64.json", data.OPTIONAL / "attention-texture.json"]
 
 
 def _rows(path: str) -> list[dict]:
@@ -75,9 +75,8 @@ class Teacher:
 
 
 def embedders() -> dict:
-    """Of the shipped ones those that are there, and the baseline."""
-    shipped = {name: metrics.Model(data.SHIPPED / f"{name}.json") for name in EMBEDDERS if (data.SHIPPED / f"{name}.json").exists()}
-    return shipped | {"MobileNetV2 (baseline)": Teacher()}
+    """Ours, as far as they are exported, and the baseline."""
+    return {path.stem: metrics.Model(path) for path in EMBEDDERS if path.exists()} | {"MobileNetV2 (baseline)": Teacher()}
 
 
 def table(names: list[str] | None = None) -> None:

@@ -13,16 +13,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import metrics  # noqa: E402
 
-SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
-NAMES = ["garment-detector", "garment-embedder"]
+MODELS = Path(__file__).resolve().parent.parent
+SHIPPED = ["full-front-pose", "garment-detector", "garment-embedder", "resnet-preact-64"]
+OPTIONAL = ["attention-texture"]
+NAMES = SHIPPED + OPTIONAL
+
+
+def file(name: str, ending: str) -> Path:
+    return MODELS / ("optional" if name in OPTIONAL else "shipped") / f"{name}.{ending}"
 
 
 def manifest(name: str) -> dict:
-    return json.loads((SHIPPED / f"{name}.json").read_text())
+    return json.loads(file(name, "json").read_text())
 
 
 def session(name: str) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(SHIPPED / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(file(name, "onnx")), providers=["CPUExecutionProvider"])
 
 
 def batch_for(name: str, count: int) -> np.ndarray:
@@ -32,7 +38,7 @@ def batch_for(name: str, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_manifest_describes_the_file_beside_it(name):
-    weights = (SHIPPED / f"{name}.onnx").read_bytes()
+    weights = file(name, "onnx").read_bytes()
     assert manifest(name)["sha256"] == hashlib.sha256(weights).hexdigest()
     assert manifest(name)["name"] == name
     assert len(weights) < 15_000_000
@@ -40,7 +46,7 @@ def test_the_manifest_describes_the_file_beside_it(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_graph_is_whole_and_old_enough_for_every_runtime(name):
-    model = onnx.load(SHIPPED / f"{name}.onnx")
+    model = onnx.load(file(name, "onnx"))
     onnx.checker.check_model(model, full_check=True)
     assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
     assert all(entry.version <= 17 for entry in model.opset_import)
@@ -50,9 +56,10 @@ def test_the_graph_is_whole_and_old_enough_for_every_runtime(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_batch_axis_is_dynamic_and_a_batch_equals_its_photos(name):
     runner, batch = session(name), batch_for(name, 3)
-    (together,) = runner.run(None, {"image": batch})
-    alone = np.concatenate([runner.run(None, {"image": batch[i : i + 1]})[0] for i in range(3)])
-    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3)
+    together = runner.run(None, {"image": batch})
+    alone = [runner.run(None, {"image": batch[i : i + 1]}) for i in range(3)]
+    for place, output in enumerate(together):
+        np.testing.assert_allclose(output, np.concatenate([one[place] for one in alone]), rtol=1e-3, atol=1e-3)
 
 
 def test_the_detector_gives_boxes_and_chances():
@@ -63,10 +70,23 @@ def test_the_detector_gives_boxes_and_chances():
     assert (raw[:, 2:4] > 0).all() and (raw[:, 4:] >= 0).all() and (raw[:, 4:] <= 1).all()
 
 
-def test_the_embedder_gives_unit_vectors():
-    (rows,) = session("garment-embedder").run(None, {"image": batch_for("garment-embedder", 2)})
-    assert rows.shape == (2, manifest("garment-embedder")["output"]["dimensions"])
+@pytest.mark.parametrize("name", [name for name in NAMES if manifest(name)["kind"] == "embedder"])
+def test_an_embedder_gives_unit_vectors(name):
+    (rows,) = session(name).run(None, {"image": batch_for(name, 2)})
+    assert rows.shape == (2, manifest(name)["output"]["dimensions"])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
+
+
+def test_the_pose_model_gives_chances_and_offsets_per_point():
+    heat, offsets = session("full-front-pose").run(None, {"image": batch_for("full-front-pose", 1)})
+    cells = manifest("full-front-pose")["input"]["width"] // manifest("full-front-pose")["output"]["stride"]
+    assert heat.shape == (1, 17, cells, cells) and offsets.shape == (1, 34, cells, cells)
+    assert (heat >= 0).all() and (heat <= 1).all()
+
+
+def test_every_file_is_listed_here():
+    for folder, names in (("shipped", SHIPPED), ("optional", OPTIONAL)):
+        assert sorted(path.stem for path in (MODELS / folder).glob("*.onnx")) == names
 
 
 def photo(*boxes):

@@ -10,6 +10,11 @@ use sql_support::{bmp, import, import_embedder, refusal, sha256};
 
 /// Gives each point a score of (0.9 − k / 50) times the brightness: crates/vision/tests/models/make.py.
 const HEATMAPS: &[u8] = include_bytes!("../../crates/vision/tests/models/pose_heatmaps.onnx");
+const FLAT_LAYS: [&[u8]; 3] = [
+    include_bytes!("../catalogue/photos/beige-blazer-flat.jpg"),
+    include_bytes!("../catalogue/photos/black-joggers-flat.jpg"),
+    include_bytes!("../catalogue/photos/black-loafers-pair.jpg"),
+];
 const NAMES: [&str; 17] = [
     "nose",
     "left_eye",
@@ -236,6 +241,55 @@ fn a_manifest_that_does_not_fit_is_refused() -> Result<()> {
     ensure!(
         refused.message.contains("expected [2, 1, 17, 3]"),
         "{refused:?}"
+    );
+    Ok(())
+}
+
+/// Flat-lay garments have no pose. The shipped model is the default, and answers both functions with no setting and no import.
+#[test]
+fn poses_are_found_out_of_the_box_and_not_in_a_garment_alone() -> Result<()> {
+    let database = Cluster::shared()?.database("pose_shipped")?;
+    let mut client = database.connect()?;
+    for photo in FLAT_LAYS {
+        let rows = client.query(POINTS, &[photo, &None::<&str>])?;
+        let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(names, NAMES);
+        ensure!(rows.iter().all(|row| (0.0..=1.0).contains(&row.get::<_, f32>(3))));
+        assert_eq!(is_full_front(&mut client, photo)?, Some(false));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_shipped_model_finds_people_from_head_to_foot() -> Result<()> {
+    let Some(detection) = shared_data("detection")? else {
+        return Ok(());
+    };
+    let database = Cluster::shared()?.database("pose_people")?;
+    let mut client = database.connect()?;
+    // Street photos: one adult, frontal, full length nearly always; the upper half is without ankles.
+    let truth: Value = serde_json::from_slice(&std::fs::read(detection.join("groups_val.json"))?)?;
+    let files = truth["images"].as_array().context("images")?;
+    let (mut full, mut upright, photos) = (0, 0, 24);
+    for file in files.iter().take(photos) {
+        let file = file["file_name"].as_str().context("file_name")?;
+        let image = std::fs::read(detection.join(file))?;
+        full += usize::from(is_full_front(&mut client, &image)?.context("no answer")?);
+        let rows = client.query(POINTS, &[&image, &None::<&str>])?;
+        let height = |name: &str| -> Result<f32> {
+            let row = rows.iter().find(|row| row.get::<_, &str>(0) == name);
+            Ok(row.context("no such point")?.get(2))
+        };
+        let (nose, hip, ankle) = (height("nose")?, height("left_hip")?, height("left_ankle")?);
+        upright += usize::from(nose < hip && hip < ankle);
+    }
+    ensure!(
+        upright >= photos - 1,
+        "nose, hip and ankle lie above each other in {upright} of {photos}"
+    );
+    ensure!(
+        full >= photos * 3 / 4,
+        "{full} of {photos} are full front views"
     );
     Ok(())
 }
