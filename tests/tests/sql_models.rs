@@ -361,9 +361,7 @@ fn shipped_models_are_registered_usable_by_all_and_changed_by_nobody() -> Result
         user.query_one(shipped, &[])?
             .get::<_, Option<String>>(0)
             .as_deref(),
-        Some(
-            "full-front-pose pose, garment-detector detector, garment-embedder embedder"
-        )
+        Some("full-front-pose pose, garment-detector detector, garment-embedder embedder")
     );
     assert_eq!(
         embed(&mut user, &bmp(32, 48, [10, 90, 200]), None)?.len(),

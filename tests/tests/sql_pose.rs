@@ -251,10 +251,13 @@ fn poses_are_found_out_of_the_box_and_not_in_a_garment_alone() -> Result<()> {
     let database = Cluster::shared()?.database("pose_shipped")?;
     let mut client = database.connect()?;
     for photo in FLAT_LAYS {
-        let rows = client.query(POINTS, &[photo, &None::<&str>])?;
+        let rows = client.query(POINTS, &[&photo, &None::<&str>])?;
         let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
         assert_eq!(names, NAMES);
-        ensure!(rows.iter().all(|row| (0.0..=1.0).contains(&row.get::<_, f32>(3))));
+        ensure!(
+            rows.iter()
+                .all(|row| (0.0..=1.0).contains(&row.get::<_, f32>(3)))
+        );
         assert_eq!(is_full_front(&mut client, photo)?, Some(false));
     }
     Ok(())
