@@ -9,6 +9,9 @@
 //! late, so a catalogue is not used after a move. And radii may have grown meanwhile: a search that wants certainty reads
 //! the catalogue for itself.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use lookbook_vecmath::kernel::codes::{LANES, quad, unpack};
 
 use crate::chain;
@@ -20,6 +23,9 @@ use crate::store::{BlockId, PageStore};
 
 /// What is added to a centroid's code: half the range.
 const MIDDLE: f32 = ((1 << CENTROID_BITS) - 1) as f32 / 2.0;
+
+/// What distances between centroids may take of a backend's memory; where there are more lists they are computed each time.
+const MOST_APART_BYTES: usize = 1 << 20;
 
 /// The live lists of a directory.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct Catalogue {
     sums: Vec<f32>,
     norms: Vec<f32>,
     pub typical: Vec<f32>,
+    /// For each list the squared distances to all centroids, once they were asked for; empty where there are too many.
+    apart: Vec<OnceLock<Vec<f32>>>,
 }
 
 /// A query as the centroids are multiplied with it: `bytes · step` is nearly the point.
@@ -127,7 +135,13 @@ impl Catalogue {
             return Ok(None);
         }
         let slots = lists.len().next_multiple_of(LANES);
+        let apart = if lists.len() * slots * size_of::<f32>() <= MOST_APART_BYTES {
+            lists.len()
+        } else {
+            0
+        };
         let mut catalogue = Catalogue {
+            apart: vec![OnceLock::new(); apart],
             directory,
             moves,
             quads: vec![0; slots * space.dims()],
@@ -203,7 +217,16 @@ impl Catalogue {
     }
 
     /// The squared distance of every centroid to that of one list.
-    pub fn distances_to(&self, space: &Space, list: usize) -> Vec<f32> {
+    pub fn distances_to(&self, space: &Space, list: usize) -> Cow<'_, [f32]> {
+        match self.apart.get(list) {
+            Some(kept) => {
+                Cow::Borrowed(kept.get_or_init(|| self.compute_distances_to(space, list)))
+            }
+            None => Cow::Owned(self.compute_distances_to(space, list)),
+        }
+    }
+
+    fn compute_distances_to(&self, space: &Space, list: usize) -> Vec<f32> {
         let dims = space.dims();
         let group = &self.quads[list / LANES * LANES * dims..];
         // Codes are at most 127: from 64 they are signed bytes, half a step from the middle.

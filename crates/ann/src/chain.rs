@@ -8,8 +8,11 @@
 use crate::error::{Error, Result};
 use crate::page::leaf::{self, Leaf};
 use crate::page::{self, Kind, Layout, PageRef, refinement};
-use crate::store::{BlockId, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES};
+use crate::store::{BlockId, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES};
 
+/// What is prefetched of a leaf before it is read: from there on the processor sees for itself where the reading goes. Whole
+/// pages are too much: their lines wait for each other, and the tail of a chain is seldom full.
+pub(crate) const AHEAD_BYTES: usize = 2048;
 /// More leaves than any index has: a chain that is longer runs in a circle.
 const LONGEST_CHAIN: usize = 1 << 24;
 
@@ -65,7 +68,7 @@ pub(crate) fn walk<S: PageStore>(
         let after = with_leaf(store, name, chain, |leaf, page| {
             let next = page::next(page);
             if let Some(next) = next {
-                store.prefetch(next.block, 0..PAGE_BYTES);
+                store.prefetch(next.block, 0..AHEAD_BYTES);
             }
             read(name, leaf, page)?;
             Ok((next, page::is_retired(page)))

@@ -124,7 +124,7 @@ impl Query {
             Some((nearest, least)) if self.metric != Metric::InnerProduct && !self.is_certain() => {
                 let apart = catalogue.distances_to(space, nearest);
                 vs.iter()
-                    .zip(&apart)
+                    .zip(apart.iter())
                     .map(|(v, apart)| {
                         let farther = (v - least).max(0.0);
                         farther * farther / (4.0 * apart).max(f32::MIN_POSITIVE)

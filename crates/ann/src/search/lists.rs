@@ -21,8 +21,6 @@ use crate::space::Space;
 
 /// Lists sorted at first; twice as many each time after.
 const FIRST_LISTS: usize = 32;
-/// What is prefetched of a list before it is read.
-const AHEAD_BYTES: usize = 2048;
 /// Codes up to the first horizon; twice as many in a list that moves it later.
 const FIRST_CODES: usize = 48;
 
@@ -248,7 +246,7 @@ impl<S: PageStore> Search<'_, S> {
             return Ok(());
         };
         if let Some(block) = ahead {
-            self.store.prefetch(block, 0..AHEAD_BYTES);
+            self.store.prefetch(block, 0..chain::AHEAD_BYTES);
         }
         let Some(catalogue) = &self.lists.catalogue else {
             return Ok(());
