@@ -75,7 +75,7 @@ def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, outp
         "version": facts["version"],
         "kind": facts["kind"],
         "description": facts["description"],
-        "licence": "Apache-2.0",
+        "licence": facts.get("licence", "Apache-2.0"),
         "source": facts["source"],
         "sha256": hashlib.sha256(weights).hexdigest(),
         "input": {
@@ -94,7 +94,7 @@ def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, outp
         },
         "output": output,
     }
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.onnx").write_bytes(weights)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(manifest, indent=2) + "\n")

@@ -1,0 +1,62 @@
+"""What continued training of a shipped model has in common: its options, the record of its setting, the files that it delivers.
+
+Owns: `setup.json` and `figures.json` of a run, and the decision whether the new file is written. Must not know: PyTorch, what is
+trained. Invariants: a run goes on only with the photos and settings that it began with; a model that is worse on held-out photos is
+written only when that is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+SHIPPED_NAMES = ("garment-embedder", "garment-detector")
+
+
+def model_name(text: str) -> str:
+    """A name that a manifest may have and no shipped model has."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text) or text in SHIPPED_NAMES:
+        raise argparse.ArgumentTypeError("a-z, 0-9, '-', '_', '.', at most 63 of them, and not the name of a shipped model")
+    return text
+
+
+def add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--name", type=model_name, default=name, help=f"of the new model; default {name}")
+    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--licence", default="proprietary", help="of the new weights, for the manifest")
+    parser.add_argument("--out", type=Path, default=Path("."), help="the folder for NAME.onnx and NAME.json")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int, help="photos of a step")
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--anyway", action="store_true", help="write the file even if it is worse on the held-out photos")
+    parser.add_argument("--threads", type=int, default=1)
+
+
+def begin(folder: Path, facts: dict) -> None:
+    """Remember what a run is made of, or end the program where a run of that name was made of something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, now = folder / "setup.json", json.dumps(facts, indent=2) + "\n"
+    if (folder / "last.pt").exists() and path.exists() and path.read_text() != now:
+        sys.exit(f"{folder} was begun with other photos, labels or settings: remove it, or take another --name")
+    path.write_text(now)
+
+
+def deliver(manifest: Path, options: argparse.Namespace, before: dict[str, float], after: dict[str, float], decides: str) -> None:
+    """Show the figures, and copy the manifest and its ONNX file out of the run unless the deciding figure fell."""
+    width = max(len(name) for name in before)
+    print(f"{'':{width}}   before    after")
+    for name in before:
+        print(f"{name:{width}} {before[name]:8.3f} {after[name]:8.3f}")
+    figures = json.dumps({"before": before, "after": after}, indent=2) + "\n"
+    (manifest.parent.parent / "figures.json").write_text(figures)
+    if after[decides] < before[decides] and not options.anyway:
+        sys.exit(f"{decides} of the held-out photos fell: nothing was written (--anyway writes it)")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for source in (manifest.with_suffix(".onnx"), manifest):
+        (options.out / source.name).write_bytes(source.read_bytes())
+    onnx, json_file = options.out / f"{options.name}.onnx", options.out / f"{options.name}.json"
+    print(f"wrote {onnx} and {json_file}; store it with")
+    print(f"  lookbook model add {options.name} --onnx {onnx} --manifest {json_file}")

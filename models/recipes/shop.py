@@ -1,0 +1,121 @@
+"""A shop's own photos: which there are, what they show, and which are held out.
+
+Owns: reading folders and CSV files, the crop that the product would embed, the split. Must not know: PyTorch, networks. Invariant: the
+split depends on the names and the seed alone, and no held-out photo is trained on.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import data
+import metrics
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+MARGIN = 0.05  # of a box's size on each side, as the product crops
+HELD_OUT = 0.25
+FEW = 20  # labels from here on are held out whole: new products are what a shop will look for
+
+
+@dataclass
+class Photos:
+    """Paths, the label of each, and whether it is held out (a query, not trained on)."""
+
+    paths: list[Path]
+    labels: np.ndarray
+    held: np.ndarray
+    whole_labels: bool  # whether labels are held out whole
+
+
+def read(source: Path, seed: int) -> Photos:
+    """Photos of a folder, whose sub-folders are the labels, or of a CSV file with the columns `path` and `item_id` or `label`.
+
+    Labels of one photo are left out: nothing can be learnt of or measured by them.
+    """
+    pairs = _of_folder(source) if source.is_dir() else _of_csv(source)
+    counts: dict[str, int] = {}
+    for _, label in pairs:
+        counts[label] = counts.get(label, 0) + 1
+    kept = sorted((path, label) for path, label in pairs if counts[label] > 1)
+    if len({label for _, label in kept}) < 2:
+        sys.exit(f"{source}: needs two labels with two photos each, has {len(pairs)} photos of {len(counts)} labels")
+    paths, labels = [path for path, _ in kept], np.array([label for _, label in kept])
+    held, whole = _split(labels, seed)
+    print(f"{source}: {len(paths)} photos of {len(set(labels))} labels, {held.sum()} held out{' (whole labels)' if whole else ''}")
+    return Photos(paths, labels, held, whole)
+
+
+def _of_folder(folder: Path) -> list[tuple[Path, str]]:
+    pairs = []
+    for path in folder.rglob("*"):
+        inner = path.relative_to(folder).parent
+        if path.suffix.lower() in SUFFIXES and inner != Path("."):
+            pairs.append((path, inner.as_posix()))
+    return pairs
+
+
+def _of_csv(file: Path) -> list[tuple[Path, str]]:
+    with open(file, newline="") as lines:
+        rows = csv.DictReader(lines)
+        columns = rows.fieldnames or []
+        by = next((column for column in ("item_id", "label") if column in columns), None)
+        if "path" not in columns or by is None:
+            sys.exit(f"{file}: needs the columns path and item_id or label, has {', '.join(columns) or 'none'}")
+        return [(file.parent / row["path"], row[by]) for row in rows if row[by]]
+
+
+def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
+    """Whole labels where there are enough of them, else photos of every label; one photo of a label always stays to be found."""
+    rng = np.random.default_rng([seed, 1])
+    names = np.unique(labels)
+    if len(names) >= FEW:
+        chosen = rng.permutation(names)[: round(len(names) * HELD_OUT)]
+        return np.isin(labels, chosen), True
+    held = np.zeros(len(labels), bool)
+    for name in names:
+        mine = rng.permutation(np.flatnonzero(labels == name))
+        held[mine[: max(1, round(len(mine) * HELD_OUT))]] = True
+    return held, False
+
+
+def crops(photos: Photos, detector: metrics.Model | None) -> list[Image.Image]:
+    """What the product embeds of each photo: its best garment with a margin, or the whole photo where none is found or wanted."""
+    made = []
+    for place, path in enumerate(photos.paths):
+        try:
+            image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        except OSError as error:
+            sys.exit(f"{path}: cannot be read ({error}); remove it or list the others in a CSV file")
+        if detector is not None:
+            found = detector.detect(image, detector.manifest["output"]["score_threshold"])
+            if found:
+                x1, y1, x2, y2 = found[0][2]
+                grow = np.array([x1 - x2, y1 - y2, x2 - x1, y2 - y1]) * MARGIN
+                low = np.floor(np.maximum([x1, y1] + grow[:2], 0)).astype(int)
+                high = np.minimum(np.ceil([x2, y2] + grow[2:]), image.size).astype(int)
+                image = image.crop((*low.tolist(), *np.maximum(high, low + 1).tolist()))
+        # Twice what a step reads is enough, and thousands of photos fit into memory.
+        image.thumbnail((2 * data.GARMENT_SIZE[1], 2 * data.GARMENT_SIZE[1]), Image.Resampling.LANCZOS)
+        made.append(image)
+        if (place + 1) % 500 == 0:
+            print(f"photos prepared: {place + 1}/{len(photos.paths)}", flush=True)
+    return made
+
+
+def retrieval(rows: np.ndarray, photos: Photos) -> dict[str, float]:
+    """Each held-out photo looked for among all others: `top1` and `top5` (one of its label among so many), and `precision5`, the
+    share of its label among the nearest five, or among as many as there are others of it."""
+    queries = np.flatnonzero(photos.held)
+    similar = rows[queries] @ rows.T
+    similar[np.arange(len(queries)), queries] = -np.inf
+    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :5]
+    same = photos.labels[nearest] == photos.labels[queries][:, None]
+    others = np.array([(photos.labels == label).sum() - 1 for label in photos.labels[queries]])
+    most = np.minimum(others, 5)
+    share = [row[:count].mean() for row, count in zip(same, most)]
+    return {"top1": float(same[:, 0].mean()), "top5": float(same.any(1).mean()), "precision5": float(np.mean(share))}

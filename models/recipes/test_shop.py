@@ -1,0 +1,158 @@
+"""Promises of what is measured and split without PyTorch: a shop's photos, altered photos, covering boxes. Needs no data folder."""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+import failures  # noqa: E402
+import metrics  # noqa: E402
+import robustness  # noqa: E402
+import run_files  # noqa: E402
+import shop  # noqa: E402
+
+CATALOGUE = Path(__file__).resolve().parents[2] / "tests" / "catalogue"
+
+
+def some_photos(folder: Path, counts: dict[str, int]) -> Path:
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_folders_and_csv_files_name_the_same_labels(tmp_path):
+    folder = some_photos(tmp_path / "photos", {"shirt": 4, "skirt": 5, "single": 1})
+    (folder / "stray.png").write_bytes((folder / "shirt" / "0.png").read_bytes())
+    (folder / "shirt" / "notes.txt").write_text("not a photo")
+    by_folder = shop.read(folder, 1)
+    assert sorted(set(by_folder.labels)) == ["shirt", "skirt"]  # one photo teaches nothing
+    assert len(by_folder.paths) == 9
+    listing = tmp_path / "photos" / "list.csv"
+    with open(listing, "w", newline="") as lines:
+        rows = csv.writer(lines)
+        rows.writerow(["path", "item_id"])
+        rows.writerows([path.relative_to(folder), label] for path, label in zip(by_folder.paths, by_folder.labels))
+    by_csv = shop.read(listing, 1)
+    assert by_csv.paths == by_folder.paths and (by_csv.labels == by_folder.labels).all() and (by_csv.held == by_folder.held).all()
+    listing.write_text("file,sku\na,b\n")
+    with pytest.raises(SystemExit, match="path and item_id or label"):
+        shop.read(listing, 1)
+    with pytest.raises(SystemExit, match="two labels with two photos each"):
+        shop.read(some_photos(tmp_path / "few", {"shirt": 3}), 1)
+
+
+def test_the_split_holds_out_photos_of_few_labels_and_whole_labels_of_many(tmp_path):
+    few = shop.read(some_photos(tmp_path / "few", {"shirt": 8, "skirt": 4, "hat": 2}), 3)
+    assert not few.whole_labels
+    for label, held in (("shirt", 2), ("skirt", 1), ("hat", 1)):
+        assert few.held[few.labels == label].sum() == held
+    many = shop.read(some_photos(tmp_path / "many", {f"item{number}": 3 for number in range(20)}), 3)
+    assert many.whole_labels
+    assert {many.held[many.labels == label].mean() for label in set(many.labels)} == {0.0, 1.0}
+    assert many.held.mean() == 0.25
+
+
+def test_retrieval_counts_others_of_the_label_only():
+    labels = np.array(["a", "a", "a", "b", "b"])
+    photos = shop.Photos([Path()] * 5, labels, np.array([True, False, False, True, False]), False)
+    angles = np.array([0.0, 0.1, 2.0, 0.15, 2.1])
+    figures = shop.retrieval(np.stack([np.cos(angles), np.sin(angles)], 1), photos)
+    # Nearest to photo 0: 1 (a), 3 (b); it has two others of its label. Nearest to 3: 1 (a), 0 (a); it has one.
+    assert figures == {"top1": 0.5, "top5": 1.0, "precision5": 0.25}
+
+
+def test_crops_are_what_the_detector_found_with_a_margin(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (100, 200)).save(path)
+    photos = shop.Photos([path], np.array(["a"]), np.array([False]), False)
+
+    class Detector:
+        manifest = {"output": {"score_threshold": 0.3}}
+
+        def __init__(self, found):
+            self.found = found
+
+        def detect(self, image, threshold):
+            return self.found
+
+    box = np.array([20.0, 40.0, 60.0, 140.0])
+    assert shop.crops(photos, Detector([(0, 0.9, box)]))[0].size == (44, 110)
+    assert shop.crops(photos, Detector([(0, 0.9, np.array([0.0, 0.0, 100.0, 200.0]))]))[0].size == (100, 200)
+    assert shop.crops(photos, Detector([]))[0].size == (100, 200)
+    assert shop.crops(photos, None)[0].size == (100, 200)
+    path.write_bytes(b"no photo")
+    with pytest.raises(SystemExit, match="photo.png: cannot be read"):
+        shop.crops(photos, None)
+
+
+def test_alterations_change_the_photo_and_repeat_themselves():
+    photo = Image.open(CATALOGUE / "photos" / "beige-blazer-flat.jpg").convert("RGB").resize((120, 160))
+    for name, alter in robustness.ALTERATIONS.items():
+        made, again = (alter(photo, np.random.default_rng(5)) for _ in range(2))
+        assert made is not None and made.tobytes() == again.tobytes(), name
+        same_size = made.resize(photo.size)
+        assert np.abs(np.asarray(same_size, float) - np.asarray(photo, float)).mean() > 0.5, name
+
+
+def test_a_photo_is_ranked_by_how_many_are_nearer():
+    gallery = metrics.normalized(np.array([[1.0, 0.0], [0.8, 0.2], [0.0, 1.0]]))
+    altered = metrics.normalized(np.array([[0.9, 0.1], [0.1, 0.9]]))
+    assert robustness.ranks(gallery, altered, np.array([0, 1])).tolist() == [0, 1]
+    assert robustness.ranks(gallery, altered, np.array([1, 2])).tolist() == [1, 0]
+
+
+def test_a_box_covers_by_overlap_and_label():
+    truth = np.array([0.0, 0.0, 10.0, 10.0])
+    found = [("upper", 0.9, np.array([0.0, 0.0, 10.0, 5.0])), ("lower", 0.8, truth)]
+    assert failures.best_overlap(truth, found) == pytest.approx(1)
+    assert failures.best_overlap(truth, found, "upper") == pytest.approx(0.5)
+    assert failures.best_overlap(truth, found, "footwear") == 0 == failures.best_overlap(truth, [])
+
+
+def test_a_sheet_shows_the_worst_first(tmp_path):
+    photo = Image.new("RGB", (60, 80), "blue")
+    box = ("upper", 0.9, np.array([5.0, 5.0, 50.0, 70.0]))
+    cases = [(0.0, photo, [box], [box], "fine"), (1.0, photo, [box], [], "no upper"), (2.0, photo, [], [box], "upper 0.90")]
+    assert failures.sheet(cases, tmp_path / "out" / "sheet.jpg", 2, 12) == 2
+    width, height = failures.TILE
+    assert Image.open(tmp_path / "out" / "sheet.jpg").size == (2 * width, height + failures.CAPTION)
+
+
+def test_a_name_is_one_that_models_may_have():
+    assert run_files.model_name("shop-2.embedder_x") == "shop-2.embedder_x"
+    for wrong in ("Shop", "", "-shop", "garment-embedder", "x" * 64):
+        with pytest.raises(argparse.ArgumentTypeError):
+            run_files.model_name(wrong)
+
+
+def test_a_run_goes_on_only_as_it_began(tmp_path):
+    run_files.begin(tmp_path, {"photos": "a"})
+    run_files.begin(tmp_path, {"photos": "b"})  # nothing was trained yet
+    (tmp_path / "last.pt").write_bytes(b"")
+    run_files.begin(tmp_path, {"photos": "b"})
+    with pytest.raises(SystemExit, match="begun with other photos"):
+        run_files.begin(tmp_path, {"photos": "a"})
+
+
+def test_a_worse_model_is_not_delivered_unless_asked_for(tmp_path, capsys):
+    made = tmp_path / "run" / "export" / "mine.json"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    made.with_suffix(".onnx").write_bytes(b"onnx")
+    parser = argparse.ArgumentParser()
+    run_files.add_options(parser, "mine")
+    before, worse = {"top1": 0.5, "precision5": 0.5}, {"top1": 0.9, "precision5": 0.4}
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match="precision5 of the held-out photos fell"):
+        run_files.deliver(made, parser.parse_args(["--out", str(out)]), before, worse, "precision5")
+    assert not out.exists()
+    run_files.deliver(made, parser.parse_args(["--out", str(out), "--anyway"]), before, worse, "precision5")
+    assert (out / "mine.onnx").read_bytes() == b"onnx" and (out / "mine.json").read_text() == "{}"
+    assert "top1          0.500    0.900" in capsys.readouterr().out
