@@ -73,7 +73,7 @@ pub enum Verb {
     Detect(DetectArgs),
     /// Find the garments of a catalogue that look like those in photos
     Search(SearchArgs),
-    /// List, add, export and remove the models of a database
+    /// List, add, check, export and remove models
     Model(ModelArgs),
     /// Measure the models of a database on photos that people judged
     Eval(EvalArgs),
@@ -242,6 +242,8 @@ pub enum ModelVerb {
         #[arg(long, value_name = "FILE")]
         manifest: PathBuf,
     },
+    /// Try a model file as the product would, and say what is wrong with it; needs no database
+    Check(CheckArgs),
     /// Write NAME.onnx and NAME.json
     Export {
         /// The model
@@ -260,6 +262,25 @@ pub enum ModelVerb {
         /// The model
         name: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CheckArgs {
+    /// NAME.onnx or NAME.json, with the other one beside it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The manifest, where it does not lie beside the model under the same name
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// A photo to try it on; else a drawn picture of a person
+    #[arg(long, value_name = "PHOTO")]
+    pub image: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// The ONNX Runtime library (libonnxruntime.so); else looked for beside the program
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {

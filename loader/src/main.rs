@@ -13,6 +13,7 @@ mod detect;
 mod devices;
 mod doctor;
 mod eval;
+mod findings;
 mod interrupt;
 mod load;
 mod logging;

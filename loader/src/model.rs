@@ -1,4 +1,7 @@
-//! `lookbook model`: the model rows of a database by way of the extension's SQL functions.
+//! `lookbook model`: the model rows of a database by way of the extension's SQL functions, and the check
+//! of a file before it becomes one.
+
+mod check;
 
 use std::{
     fs,
@@ -17,9 +20,13 @@ use crate::{
 };
 
 pub fn run(args: &ModelArgs) -> Result<Ending> {
+    if let ModelVerb::Check(args) = &args.verb {
+        return check::run(args);
+    }
     let mut client = connect(args.database.url.as_deref())?;
     match &args.verb {
         ModelVerb::List => list(&mut client)?,
+        ModelVerb::Check(_) => {}
         ModelVerb::Add {
             name,
             onnx,

@@ -80,7 +80,12 @@ pub fn threads(args: &RuntimeArgs) -> usize {
 
 /// Loads the ONNX Runtime library: see [`library`].
 pub fn load(args: &RuntimeArgs) -> Result<Runtime> {
-    let library = library(args)?;
+    load_from(args.onnxruntime.as_deref())
+}
+
+/// As [`load`], of the library that is named, if one is.
+pub fn load_from(named: Option<&Path>) -> Result<Runtime> {
+    let library = library_of(named)?;
     Runtime::load(&library)
         .with_context(|| format!("cannot load ONNX Runtime from {}", library.display()))
 }
@@ -88,7 +93,11 @@ pub fn load(args: &RuntimeArgs) -> Result<Runtime> {
 /// Where the ONNX Runtime library is: the one named, else `ORT_DYLIB_PATH`, else the first of the
 /// usual places.
 pub fn library(args: &RuntimeArgs) -> Result<PathBuf> {
-    let named = args.onnxruntime.clone();
+    library_of(args.onnxruntime.as_deref())
+}
+
+fn library_of(named: Option<&Path>) -> Result<PathBuf> {
+    let named = named.map(Path::to_owned);
     let named = named.or_else(|| env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
     let library = match named {
         Some(library) => library,

@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::families::{RawBox, read_family};
 use crate::geometry::{BoundingBox, Geometry};
-use crate::manifest_parts::{DetectorOutput, Family, Group};
+use crate::manifest_parts::{DetectorOutput, Group};
 use crate::model::mismatch;
 use crate::opened::Opened;
 use crate::photo::View;
@@ -87,11 +87,16 @@ impl Detector {
             .map_err(|reason| mismatch(self.manifest(), reason))
     }
 
+    /// Every box of each view in input pixels, whatever its score.
+    pub(crate) fn raw_boxes(&mut self, views: &[View<'_>]) -> Result<Vec<Vec<RawBox>>, Error> {
+        self.run_views(views, |detector, outputs, tensors| {
+            detector.read(outputs, tensors.len())
+        })
+    }
+
     /// Runs the model and checks that its boxes could be boxes, whatever their scores.
     pub(crate) fn check_boxes(&mut self, views: &[View<'_>]) -> Result<(), Error> {
-        let raw = self.run_views(views, |detector, outputs, tensors| {
-            detector.read(outputs, tensors.len())
-        })?;
+        let raw = self.raw_boxes(views)?;
         let input = self.manifest().input();
         let far = input.width.max(input.height) as f32 * IMPLAUSIBLY_FAR;
         let lies_far = |b: &BoundingBox| [b.x1, b.y1, b.x2, b.y2].iter().any(|v| v.abs() > far);
@@ -116,7 +121,7 @@ impl Detector {
         // Stable, so equal scores keep the model's order and results do not vary.
         boxes.sort_by(|a, b| b.score.total_cmp(&a.score));
         boxes.truncate(MAX_CANDIDATES);
-        if matches!(self.output.family, Family::YoloV8 | Family::YoloV5) {
+        if !self.output.family.suppresses() {
             boxes = suppressed(boxes, self.output.iou_threshold as f32);
         }
         boxes

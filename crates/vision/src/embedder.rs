@@ -70,6 +70,7 @@ impl Embedder {
         let dimensions = self.output.dimensions;
         let expected = match (self.output.pool, self.manifest().input().layout) {
             (Pool::None, _) => "[photos, dimensions]",
+            (Pool::ClassToken, _) => "[photos, tokens, dimensions]",
             (_, Layout::Nchw) => "[photos, dimensions, rows, columns]",
             (_, Layout::Nhwc) => "[photos, rows, columns, dimensions]",
         };
@@ -94,7 +95,9 @@ impl Embedder {
                 (*channels, rows * columns, false)
             }
             // Tokens of a transformer.
-            (Pool::Mean | Pool::Max, _, [tokens, channels]) => (*channels, *tokens, false),
+            (Pool::Mean | Pool::Max | Pool::ClassToken, _, [tokens, channels]) => {
+                (*channels, *tokens, false)
+            }
             _ => return refuse(),
         };
         if axes.0 != dimensions || axes.1 == 0 || photos < count {
@@ -117,7 +120,7 @@ fn pooled(map: &[f32], channels: usize, channels_first: bool, pool: Pool) -> Vec
         .map(|channel| {
             let values = (0..places).map(|place| at(channel, place));
             match pool {
-                Pool::None => at(channel, 0),
+                Pool::None | Pool::ClassToken => at(channel, 0),
                 Pool::Mean => (values.map(f64::from).sum::<f64>() / places as f64) as f32,
                 // Unlike f32::max this keeps a NaN, which is refused later.
                 Pool::Max => values.fold(f32::NEG_INFINITY, |most, value| {

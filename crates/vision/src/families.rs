@@ -1,11 +1,14 @@
 //! The forms in which detectors write their boxes.
 //!
+//! Here: forms that give every candidate; `families/nms.rs` has those of models with their own NMS.
 //! Owns the meaning of each family's output tensors (`docs/architecture.md`, table of families) and
 //! the checks that a tensor has that form. Gives boxes in input pixels with the best class each;
 //! thresholds and suppression are the detector's. Errors are plain reasons that name the output.
 
+mod nms;
+
 use crate::geometry::BoundingBox;
-use crate::manifest_parts::{DetectorOutput, Family};
+use crate::manifest_parts::{Activation, DetectorOutput, Family};
 use crate::tensors::{OutputTensor, OutputValues};
 
 /// A box in input pixels with its best class.
@@ -30,8 +33,9 @@ pub(crate) fn read_family(
         (Family::YoloV8, [boxes]) => read_yolo_v8(output, boxes, count),
         (Family::YoloV5, [boxes]) => read_yolo_v5(output, boxes, count),
         (Family::Detr, [boxes, logits]) => read_detr(output, input, boxes, logits, count),
+        (Family::YoloNms, [boxes]) => nms::read_rows(output, boxes, count),
         (Family::Torchvision, [boxes, labels, scores]) => {
-            read_torchvision(output, boxes, labels, scores)
+            nms::read_torchvision(output, [boxes, labels, scores], count)
         }
         _ => Err(format!(
             "it gave {} outputs, which this family does not have",
@@ -55,8 +59,9 @@ fn read_yolo_v8(
                 name,
                 tensor,
                 &format!(
-                    "[{count}, {rows}, anchors]: 4 + {} labels",
-                    output.labels.len()
+                    "[{count}, {rows}, anchors]: 4 + {} labels{}",
+                    output.labels.len(),
+                    yolo_remedy(output, tensor)
                 ),
             ));
         }
@@ -68,7 +73,7 @@ fn read_yolo_v8(
             let at = |row: usize, anchor: usize| photo[row * anchors + anchor];
             (0..anchors)
                 .map(|anchor| {
-                    let scores = (4..rows).map(|row| at(row, anchor));
+                    let scores = (4..rows).map(|row| activated(output, at(row, anchor)));
                     let (class, score) = best(name, scores)?;
                     let bbox = centred(name, std::array::from_fn(|row| at(row, anchor)))?;
                     Ok(RawBox { class, score, bbox })
@@ -93,8 +98,9 @@ fn read_yolo_v5(
                 name,
                 tensor,
                 &format!(
-                    "[{count}, anchors, {columns}]: 5 + {} labels",
-                    output.labels.len()
+                    "[{count}, anchors, {columns}]: 5 + {} labels{}",
+                    output.labels.len(),
+                    yolo_remedy(output, tensor)
                 ),
             ));
         }
@@ -106,8 +112,9 @@ fn read_yolo_v5(
             photo
                 .chunks_exact(columns)
                 .map(|anchor| {
-                    let objectness = probability(name, anchor[4])?;
-                    let (class, score) = best(name, anchor[5..].iter().copied())?;
+                    let objectness = probability(name, activated(output, anchor[4]))?;
+                    let scores = anchor[5..].iter().map(|&value| activated(output, value));
+                    let (class, score) = best(name, scores)?;
                     let bbox = centred(name, std::array::from_fn(|at| anchor[at]))?;
                     Ok(RawBox {
                         class,
@@ -129,16 +136,24 @@ fn read_detr(
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let logits_name = output.names.logits.as_deref().unwrap_or("logits");
-    let classes = output.labels.len() + 1;
+    let by_softmax = output.activation() == Activation::Softmax;
+    let classes = output.labels.len() + usize::from(by_softmax);
     let box_values = floats(name, boxes)?;
     let logit_values = floats(logits_name, logits)?;
     let queries = match *logits.shape.as_slice() {
         [photos, queries, found] if photos >= count && found == classes => queries,
         _ => {
-            let expected = format!(
-                "[{count}, queries, {classes}]: {} labels and \"no object\"",
-                output.labels.len()
-            );
+            let labels = output.labels.len();
+            let expected = if by_softmax {
+                format!(
+                    "[{count}, queries, {classes}]: {labels} labels and \"no object\" (without that, as RT-DETR \
+                     has it, set output.activation to sigmoid)"
+                )
+            } else {
+                format!(
+                    "[{count}, queries, {classes}]: {labels} labels (with output.activation softmax, one more)"
+                )
+            };
             return Err(shape_error(logits_name, logits, &expected));
         }
     };
@@ -157,7 +172,12 @@ fn read_detr(
             (photo * queries..(photo + 1) * queries)
                 .map(|query| {
                     let row = &logit_values[query * classes..(query + 1) * classes];
-                    let (class, score) = softmax_best(logits_name, row)?;
+                    all_finite(logits_name, row)?;
+                    let (class, score) = if by_softmax {
+                        softmax_best(row)
+                    } else {
+                        best(logits_name, row.iter().map(|&logit| sigmoid(logit)))?
+                    };
                     let corners = &box_values[query * 4..query * 4 + 4];
                     let bbox = centred(name, std::array::from_fn(|at| corners[at] * size[at]))?;
                     Ok(RawBox { class, score, bbox })
@@ -165,55 +185,6 @@ fn read_detr(
                 .collect()
         })
         .collect()
-}
-
-fn read_torchvision(
-    output: &DetectorOutput,
-    boxes: &OutputTensor,
-    labels: &OutputTensor,
-    scores: &OutputTensor,
-) -> Result<Vec<Vec<RawBox>>, String> {
-    let name = &output.names.boxes;
-    let labels_name = output.names.labels.as_deref().unwrap_or("labels");
-    let scores_name = output.names.scores.as_deref().unwrap_or("scores");
-    let box_values = floats(name, boxes)?;
-    let score_values = floats(scores_name, scores)?;
-    let OutputValues::Integer(label_values) = &labels.values else {
-        return Err(format!(
-            "output \"{labels_name}\" has floats; expected integers"
-        ));
-    };
-    let [found, 4] = *boxes.shape.as_slice() else {
-        return Err(shape_error(name, boxes, "[boxes, 4]"));
-    };
-    for (name, tensor) in [(labels_name, labels), (scores_name, scores)] {
-        if *tensor.shape.as_slice() != [found] {
-            return Err(shape_error(
-                name,
-                tensor,
-                &format!("[{found}], one for each box"),
-            ));
-        }
-    }
-    let all = (0..found).map(|at| {
-        let number = label_values[at];
-        let class = usize::try_from(number)
-            .ok()
-            .filter(|&class| class < output.labels.len())
-            .ok_or_else(|| {
-                format!(
-                    "output \"{labels_name}\" has class {number}, but output.labels has {} (a class's \
-                     number is its place in that list, from 0)",
-                    output.labels.len()
-                )
-            })?;
-        let corners = &box_values[at * 4..at * 4 + 4];
-        finite(name, corners)?;
-        let bbox =
-            BoundingBox { x1: corners[0], y1: corners[1], x2: corners[2], y2: corners[3] };
-        Ok(RawBox { class, score: probability(scores_name, score_values[at])?, bbox })
-    });
-    Ok(vec![all.collect::<Result<_, String>>()?])
 }
 
 pub(crate) fn floats<'a>(name: &str, tensor: &'a OutputTensor) -> Result<&'a [f32], String> {
@@ -244,7 +215,8 @@ pub(crate) fn probability(name: &str, score: f32) -> Result<f32, String> {
         return Ok(score.clamp(0.0, 1.0));
     }
     Err(format!(
-        "output \"{name}\" has a score of {score}; expected 0 to 1 (apply the sigmoid in the export)"
+        "output \"{name}\" has a score of {score}; expected 0 to 1 (apply the sigmoid in the export, or name it in \
+         output.activation where the family has that key)"
     ))
 }
 
@@ -260,13 +232,17 @@ fn best(name: &str, scores: impl Iterator<Item = f32>) -> Result<(usize, f32), S
     Ok(most)
 }
 
-/// The best class but the last ("no object") with its share of the softmax.
-fn softmax_best(name: &str, logits: &[f32]) -> Result<(usize, f32), String> {
-    if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
-        return Err(format!(
+fn all_finite(name: &str, logits: &[f32]) -> Result<(), String> {
+    match logits.iter().find(|logit| !logit.is_finite()) {
+        Some(logit) => Err(format!(
             "output \"{name}\" has {logit} where a logit should be"
-        ));
+        )),
+        None => Ok(()),
     }
+}
+
+/// The best class but the last ("no object") with its share of the softmax.
+fn softmax_best(logits: &[f32]) -> (usize, f32) {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
     let classes = &logits[..logits.len() - 1];
@@ -276,7 +252,42 @@ fn softmax_best(name: &str, logits: &[f32]) -> Result<(usize, f32), String> {
             most = (class, logit);
         }
     }
-    Ok((most.0, (most.1 - highest).exp() / sum))
+    (most.0, (most.1 - highest).exp() / sum)
+}
+
+fn sigmoid(value: f32) -> f32 {
+    1.0 / (1.0 + (-value).exp())
+}
+
+/// A class number of the model as a score.
+fn activated(output: &DetectorOutput, value: f32) -> f32 {
+    match output.activation() {
+        Activation::Sigmoid => sigmoid(value),
+        Activation::None | Activation::Softmax => value,
+    }
+}
+
+/// What else a three-axis output of another shape may be.
+fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor) -> String {
+    let &[_, second, third] = tensor.shape.as_slice() else {
+        return String::new();
+    };
+    if third == 6 && second != 6 {
+        return "; six numbers for each box are family yolo_nms".to_owned();
+    }
+    // Candidates outnumber classes by far.
+    let (family, classes) = if second < third {
+        ("yolo_v8", second.checked_sub(4))
+    } else {
+        ("yolo_v5", third.checked_sub(5))
+    };
+    match classes {
+        Some(classes) if classes > 0 => format!(
+            "; as {family} it has {classes} classes, and output.labels has {}",
+            output.labels.len()
+        ),
+        _ => String::new(),
+    }
 }
 
 fn centred(name: &str, [cx, cy, w, h]: [f32; 4]) -> Result<BoundingBox, String> {

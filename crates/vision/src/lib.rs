@@ -12,11 +12,13 @@
 mod cancel;
 mod check;
 mod codecs;
+mod constants;
 mod decode;
 mod detector;
 mod device;
 mod embedder;
 mod error;
+mod examine;
 mod families;
 mod geometry;
 mod jpeg;
@@ -29,20 +31,24 @@ mod onnx;
 mod opened;
 mod photo;
 mod pipeline;
+mod ports;
 mod pose;
 mod preprocess;
 mod quiet;
 mod session;
 mod signals;
+mod sketch;
 mod tensors;
 
 pub use cancel::Cancel;
 pub use check::{ModelReport, check_model, check_model_with};
+pub use constants::{Constant, ConstantDtype};
 pub use decode::{Limits, decode};
 pub use detector::{Detection, Detector};
 pub use device::{Device, SessionOptions};
 pub use embedder::Embedder;
 pub use error::{Error, ErrorCode};
+pub use examine::{Finding, Verdict, examine};
 pub use geometry::{BoundingBox, CROP_MARGIN, Geometry};
 pub use manifest::{Manifest, sha256_hex};
 pub use manifest_parts::{

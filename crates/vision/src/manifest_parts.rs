@@ -1,12 +1,14 @@
 //! The vocabulary of a manifest: the enums and groups of values that its JSON is made of.
 //!
-//! Types and key names only; the ranges of values are checked by `manifest_rules.rs`.
+//! Types and key names only; the ranges of values are checked by `manifest_rules.rs`, and inputs other
+//! than the picture are in `constants.rs`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constants::Constant;
 use crate::error::Error;
 
 /// What a model is for.
@@ -154,6 +156,9 @@ pub struct Input {
     /// Divides at last, default 1. Absent for `u8` and `i32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
+    /// Further inputs of the ONNX file, which get the same values in every run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constants: Vec<Constant>,
 }
 
 /// How a feature map becomes one vector.
@@ -166,6 +171,8 @@ pub enum Pool {
     Mean,
     /// Maximum over the spatial axes.
     Max,
+    /// The first token of a transformer, `[N, tokens, dimensions]`.
+    ClassToken,
 }
 
 /// Output of an embedder.
@@ -190,10 +197,27 @@ pub enum Family {
     YoloV8,
     /// `[N, anchors, 5 + classes]`.
     YoloV5,
-    /// Logits and boxes of queries; the last class is "no object".
+    /// `[N, boxes, 6]`, `[boxes, 6]` or `[boxes, 7]`, after the model's own NMS.
+    YoloNms,
+    /// Logits and boxes of queries; with softmax the last class is "no object".
     Detr,
-    /// Boxes, labels and scores after the model's own NMS; batch of one.
+    /// Boxes, labels and scores after the model's own NMS, with or without a batch axis.
     Torchvision,
+}
+
+impl Family {
+    /// Whether the model suppresses overlapping boxes, or needs no suppression.
+    pub(crate) fn suppresses(self) -> bool {
+        !matches!(self, Self::YoloV8 | Self::YoloV5)
+    }
+
+    /// What makes scores of the class numbers, where the manifest does not say.
+    pub(crate) fn usual_activation(self) -> Activation {
+        match self {
+            Self::Detr => Activation::Softmax,
+            Self::YoloV8 | Self::YoloV5 | Self::YoloNms | Self::Torchvision => Activation::None,
+        }
+    }
 }
 
 /// Names of a detector's ONNX outputs.
@@ -268,12 +292,22 @@ pub struct DetectorOutput {
     pub names: OutputNames,
     /// Classes in the order of the model.
     pub labels: Vec<Label>,
+    /// What makes scores of the class numbers: `detr` has `softmax` (the default) or `sigmoid`, `yolo_v8` and `yolo_v5`
+    /// `none` (the default) or `sigmoid`, the others have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
     /// Lowest score kept, 0 to 1.
     pub score_threshold: f64,
     /// Overlap above which the weaker box of a class goes, 0 to 1.
     pub iou_threshold: f64,
     /// Most boxes of one photo, 1 to 1,000.
     pub max_detections: usize,
+}
+
+impl DetectorOutput {
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation.unwrap_or(self.family.usual_activation())
+    }
 }
 
 /// Output of a pose model; its points are COCO's 17 in COCO's order.
@@ -328,6 +362,8 @@ pub enum Activation {
     None,
     /// 1 / (1 + e^−x).
     Sigmoid,
+    /// e^x over the sum of all classes' e^x.
+    Softmax,
 }
 
 impl Activation {

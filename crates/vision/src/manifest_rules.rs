@@ -3,10 +3,12 @@
 //! Serde has checked types and key names before; this checks values. Every message names what was
 //! found and what is allowed.
 
+use crate::constants::MAX_CONSTANTS;
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{
-    DetectorOutput, EmbedderOutput, Family, Input, Label, Output, OutputNames, PoseOutput,
+    Activation, DetectorOutput, EmbedderOutput, Family, Input, Label, Output, OutputNames,
+    PoseOutput,
 };
 
 /// Dimensions of the SQL type `embedding`.
@@ -115,6 +117,22 @@ fn check_input(input: &Input) -> Result<(), Error> {
             );
         }
     }
+    check_constants(input)
+}
+
+fn check_constants(input: &Input) -> Result<(), Error> {
+    check_range("input.constants", input.constants.len(), 0, MAX_CONSTANTS)?;
+    let mut seen = std::collections::HashSet::from([input.name.as_str()]);
+    for (at, constant) in input.constants.iter().enumerate() {
+        let key = format!("input.constants[{at}]");
+        constant.check(&key)?;
+        if !seen.insert(constant.name.as_str()) {
+            return refuse(
+                &format!("{key}.name"),
+                format!("\"{}\" occurs twice", constant.name),
+            );
+        }
+    }
     Ok(())
 }
 
@@ -125,6 +143,7 @@ fn check_embedder(output: &EmbedderOutput) -> Result<(), Error> {
 
 fn check_detector(output: &DetectorOutput) -> Result<(), Error> {
     check_names(output.family, &output.names)?;
+    check_activation(output)?;
     check_labels(&output.labels)?;
     check_range("output.score_threshold", output.score_threshold, 0.0, 1.0)?;
     check_range("output.iou_threshold", output.iou_threshold, 0.0, 1.0)?;
@@ -144,14 +163,37 @@ fn check_pose(output: &PoseOutput) -> Result<(), Error> {
             if let Some(name) = &output.names.offsets {
                 check_text("output.names.offsets", name, 255)?;
             }
+            if output.activation == Activation::Softmax {
+                return refuse("output.activation", "expected none or sigmoid");
+            }
             check_range("output.stride", output.stride, 1, MAX_SIDE)
         }
     }
 }
 
+fn check_activation(output: &DetectorOutput) -> Result<(), Error> {
+    let (allowed, expected): (&[Activation], &str) = match output.family {
+        Family::YoloV8 | Family::YoloV5 => {
+            (&[Activation::None, Activation::Sigmoid], "none or sigmoid")
+        }
+        Family::Detr => (
+            &[Activation::Softmax, Activation::Sigmoid],
+            "softmax or sigmoid",
+        ),
+        Family::YoloNms | Family::Torchvision => (&[Activation::None], "none"),
+    };
+    if allowed.contains(&output.activation()) {
+        return Ok(());
+    }
+    refuse(
+        "output.activation",
+        format!("expected {expected} for this family"),
+    )
+}
+
 fn check_names(family: Family, names: &OutputNames) -> Result<(), Error> {
     let (logits, others) = match family {
-        Family::YoloV8 | Family::YoloV5 => (false, false),
+        Family::YoloV8 | Family::YoloV5 | Family::YoloNms => (false, false),
         Family::Detr => (true, false),
         Family::Torchvision => (false, true),
     };

@@ -264,7 +264,7 @@ impl<'a> Maps<'a> {
                 }
             }
             let score = match self.output.activation {
-                Activation::None => probability(name, heat)?,
+                Activation::None | Activation::Softmax => probability(name, heat)?,
                 Activation::Sigmoid => 1.0 / (1.0 + (-heat).exp()),
             };
             let (row, column) = ((cell / self.columns) as f32, (cell % self.columns) as f32);

@@ -20,7 +20,7 @@ use half::f16;
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
 use ort::logging::LogLevel;
-use ort::session::{RunOptions, Session as OrtSession, builder::SessionBuilder};
+use ort::session::{RunOptions, Session as OrtSession, SessionInputValue, builder::SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
 use crate::cancel::Cancel;
@@ -28,7 +28,7 @@ use crate::device::{Device, SessionOptions};
 use crate::error::Error;
 use crate::onnx;
 use crate::signals::SignalsBlocked;
-use crate::tensors::{Element, InputValues, OutputTensor, OutputValues, Port};
+use crate::tensors::{Element, InputTensor, InputValues, OutputTensor, OutputValues, Port};
 
 /// The loaded library with the one environment of this process.
 #[derive(Clone)]
@@ -207,11 +207,10 @@ impl Session {
         self.session.outputs().iter().map(port_of).collect()
     }
 
-    /// Runs the model on its one input and returns the outputs named by `wanted`, in that order.
+    /// Runs the model on its inputs and returns the outputs named by `wanted`, in that order.
     pub(crate) fn run(
         &mut self,
-        values: InputValues<'_>,
-        shape: &[usize],
+        inputs: Vec<InputTensor<'_>>,
         wanted: &[&str],
     ) -> Result<Vec<OutputTensor>, Error> {
         let model = self.model.as_str();
@@ -219,22 +218,11 @@ impl Session {
             model: model.to_owned(),
             reason,
         };
-        let shape = shape.to_vec();
-        let input = match values {
-            InputValues::F32(values) => {
-                TensorRef::from_array_view((shape, values)).map(|t| t.into_dyn())
-            }
-            InputValues::F16(values) => {
-                TensorRef::from_array_view((shape, values)).map(|t| t.into_dyn())
-            }
-            InputValues::U8(values) => {
-                TensorRef::from_array_view((shape, values)).map(|t| t.into_dyn())
-            }
-            InputValues::I32(values) => {
-                TensorRef::from_array_view((shape, values)).map(|t| t.into_dyn())
-            }
-        }
-        .map_err(|error| failed(error.message().to_owned()))?;
+        let inputs = inputs
+            .into_iter()
+            .map(|input| Ok((input.name, value_of(input.shape, input.values)?)))
+            .collect::<ort::Result<Vec<_>>>()
+            .map_err(|error| failed(error.message().to_owned()))?;
         let options =
             Arc::new(RunOptions::new().map_err(|error| failed(error.message().to_owned()))?);
 
@@ -244,7 +232,7 @@ impl Session {
             let _ = terminated.terminate();
         })?;
         let _blocked = SignalsBlocked::new();
-        let result = self.session.run_with_options(ort::inputs![input], &options);
+        let result = self.session.run_with_options(inputs, &options);
         drop(in_progress);
         let outputs = result.map_err(|error| {
             if self.cancel.is_cancelled() {
@@ -263,6 +251,17 @@ impl Session {
             })
             .collect()
     }
+}
+
+fn value_of(shape: Vec<usize>, values: InputValues<'_>) -> ort::Result<SessionInputValue<'_>> {
+    Ok(match values {
+        InputValues::F32(values) => TensorRef::from_array_view((shape, values))?.into(),
+        InputValues::F16(values) => TensorRef::from_array_view((shape, values))?.into(),
+        InputValues::U8(values) => TensorRef::from_array_view((shape, values))?.into(),
+        InputValues::I32(values) => TensorRef::from_array_view((shape, values))?.into(),
+        InputValues::I64(values) => TensorRef::from_array_view((shape, values))?.into(),
+        InputValues::Bool(values) => TensorRef::from_array_view((shape, values))?.into(),
+    })
 }
 
 fn extract(value: &DynValue) -> Result<OutputTensor, String> {

@@ -28,7 +28,7 @@ impl fmt::Display for Element {
     }
 }
 
-/// An input or output as the ONNX file declares it; −1 stands for a size known only at run time.
+/// An input or output as the ONNX file declares it: name, element type and shape, in which −1 is any size.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Port {
     pub(crate) name: String,
@@ -43,6 +43,16 @@ pub(crate) enum InputValues<'a> {
     F16(&'a [f16]),
     U8(&'a [u8]),
     I32(&'a [i32]),
+    I64(&'a [i64]),
+    Bool(&'a [bool]),
+}
+
+/// One input of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct InputTensor<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: InputValues<'a>,
 }
 
 /// The values of one output; f16 becomes f32, i32 becomes i64.

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
-use lookbook_vision::{Manifest, Photo, Runtime, sha256_hex};
+use lookbook_vision::{
+    Detector, Device, Embedder, Error, Manifest, Photo, Runtime, SessionOptions, sha256_hex,
+};
 use serde_json::{Value, json};
 
 pub fn tests_dir() -> PathBuf {
@@ -109,4 +111,73 @@ pub fn raw_image(pixels: &RgbImage) -> turbojpeg::Image<&[u8]> {
         height: pixels.height() as usize,
         format: turbojpeg::PixelFormat::RGB,
     }
+}
+
+pub const OPTIONS: SessionOptions = SessionOptions {
+    device: Device::Cpu,
+    threads: 2,
+};
+
+pub fn embedder_document(file: &str) -> Value {
+    let output = match file {
+        "embed_map" => embedder_output("map", 6, "mean", true),
+        "embed_bytes" | "embed_half" => embedder_output("embedding", 3, "none", false),
+        "slow" => embedder_output("out", 48, "none", false),
+        _ => embedder_output("embedding", 6, "none", true),
+    };
+    let mut document = document(file, "embedder", &onnx(file), output);
+    match file {
+        "embed_bytes" => {
+            document["input"]["dtype"] = json!("u8");
+            document["input"]["layout"] = json!("nhwc");
+        }
+        "embed_half" => document["input"]["dtype"] = json!("f16"),
+        _ => {}
+    }
+    document
+}
+
+pub fn embedder(file: &str) -> Embedder {
+    open_embedder(&embedder_document(file), file).unwrap()
+}
+
+pub fn open_embedder(document: &Value, file: &str) -> Result<Embedder, Error> {
+    Embedder::open(&runtime(), manifest(document), &onnx(file), &OPTIONS)
+}
+
+pub fn detector_document(family: &str) -> Value {
+    let names = match family {
+        "detr" => json!({"boxes": "boxes", "logits": "logits"}),
+        "torchvision" => json!({"boxes": "boxes", "labels": "labels", "scores": "scores"}),
+        _ => json!({"boxes": "out"}),
+    };
+    document(
+        family,
+        "detector",
+        &onnx(family),
+        detector_output(family, names),
+    )
+}
+
+pub fn detector(family: &str) -> Detector {
+    open_detector(&detector_document(family), family).unwrap()
+}
+
+pub fn open_detector(document: &Value, file: &str) -> Result<Detector, Error> {
+    Detector::open(&runtime(), manifest(document), &onnx(file), &OPTIONS)
+}
+
+/// Photos of various shapes.
+pub fn photos() -> Vec<Photo> {
+    (0..7)
+        .map(|seed| photo(40 + seed * 13, 90 - seed * 7, seed))
+        .collect()
+}
+
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }

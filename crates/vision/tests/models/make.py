@@ -67,6 +67,19 @@ def embedders():
     half = TensorProto.FLOAT16
     write("embed_half", nodes, [value("embedding", ["n", 3], half)], inputs=[value("image", PICTURE, half)])
 
+    tokens()
+    clip()
+    densenet()
+
+    # A vector that does not depend on the picture.
+    nodes = pool[:2] + [
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Mul", ["flat", "nothing"], ["zero"]),
+        helper.make_node("Add", ["zero", "always"], ["embedding"]),
+    ]
+    constants = [weights(), constant("nothing", [0.0]), constant("always", [[1, 2, 3, 4, 5, 6]])]
+    write("embed_same", nodes, [value("embedding", ["n", 6])], constants)
+
     nodes = pool + [
         helper.make_node("Sub", ["embedding", "embedding"], ["zero"]),
         helper.make_node("Div", ["zero", "zero"], ["nan"]),
@@ -86,6 +99,49 @@ def embedders():
         helper.make_node("Add", ["flat", "other"], ["embedding"]),
     ]
     write("embed_two_inputs", nodes, [value("embedding", ["n", 6])], [weights()], [value("image", PICTURE), second])
+
+
+def tokens():
+    """As a vision transformer: a class token (what `embed` gives), then one token for each place of the map."""
+    nodes = [
+        helper.make_node("Conv", ["image", "weights"], ["map"], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Reshape", ["map", "flat"], ["places"]),
+        helper.make_node("Reshape", ["pooled", "flat"], ["class"]),
+        helper.make_node("Concat", ["class", "places"], ["channels"], axis=2),
+        helper.make_node("Transpose", ["channels"], ["last_hidden_state"], perm=[0, 2, 1]),
+    ]
+    out = value("last_hidden_state", ["n", 1 + HEIGHT * WIDTH // 16, 6])
+    write("embed_tokens", nodes, [out], [weights(), constant("flat", [0, 6, -1], np.int64)])
+
+
+def clip():
+    """As a whole CLIP: text inputs beside the picture. The image's vector is multiplied by the mean of the tokens that the mask keeps."""
+    nodes = [
+        helper.make_node("Conv", ["image", "weights"], ["map"], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["kept"]),
+        helper.make_node("Cast", ["kept"], ["floats"], to=FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["text_embeds"], axes=[1], keepdims=1),
+        helper.make_node("ReduceMean", ["text_embeds"], ["factor"], keepdims=0),
+        helper.make_node("Mul", ["flat", "factor"], ["image_embeds"]),
+    ]
+    inputs = [value("input_ids", ["t", 4], INT64), value("image", PICTURE), value("attention_mask", ["t", 4], INT64)]
+    outputs = [value("text_embeds", ["t", 1]), value("image_embeds", ["n", 6])]
+    write("embed_clip", nodes, outputs, [weights()], inputs)
+
+
+def densenet():
+    """The form of DenseNet121 without its classifier: 512 x 512 in, a feature map [n, 1024, 16, 16] out."""
+    kernel = np.random.default_rng(9).normal(0, 0.5, (1024, 3, 1, 1))
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["small"], kernel_shape=[32, 32], strides=[32, 32]),
+        helper.make_node("Conv", ["small", "kernel"], ["map"]),
+        helper.make_node("Relu", ["map"], ["features"]),
+    ]
+    picture = value("input", ["n", 3, 512, 512])
+    write("densenet", nodes, [value("features", ["n", 1024, 16, 16])], [constant("kernel", kernel)], [picture])
 
 
 def slow():
@@ -180,6 +236,18 @@ def detectors():
     constants = [ones, constant("logits0", logits[None]), constant("boxes0", (boxes / size)[None]), constant("nothing", [0.0])]
     write("detr", detr, [value("logits", ["n", 6, 4]), value("boxes", ["n", 6, 4])], constants)
 
+    # RT-DETR: a sigmoid for each class, no "no object".
+    scored = np.log((scores + 1e-6) / (1 - scores + 1e-6))
+    constants = [ones, constant("logits0", scored[None]), constant("boxes0", (boxes / size)[None]), constant("nothing", [0.0])]
+    write("detr_sigmoid", detr, [value("logits", ["n", 6, 3]), value("boxes", ["n", 6, 4])], constants)
+
+    # Boxes in shares of the input where the family has pixels, and boxes far beyond the input.
+    nodes, ones = brightness([-1, 1, 1])
+    rest = [constant("scores", scores.T[None]), constant("nothing", [0.0])]
+    write("yolo_v8_shares", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", (boxes / size).T[None]), *rest])
+    beyond = boxes + np.array([1.5 * WIDTH, HEIGHT, 0, 0], np.float32)
+    write("yolo_v8_outside", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", beyond.T[None]), *rest])
+
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)[[0, 2, 4]]
     vision = [
         helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
@@ -190,6 +258,74 @@ def detectors():
     constants = [constant("boxes0", corners), constant("labels0", [1, 2, 1], np.int64), constant("scores0", [0.9, 0.7, 0.5])]
     outputs = [value("boxes", ["k", 4]), value("labels", ["k"], INT64), value("scores", ["k"])]
     write("torchvision", vision, outputs, constants, [value("image", PICTURE[1:])])
+    none = [constant("boxes0", corners[:0]), constant("labels0", [], np.int64), constant("scores0", [])]
+    write("torchvision_none", vision, outputs, none, [value("image", PICTURE[1:])])
+    after_nms(corners)
+
+
+def after_nms(corners):
+    """Three boxes found, scores 0.9, 0.7 and 0.5 times the photo's mean, in the forms of exports with their own NMS."""
+    classes, found = np.array([[0.0], [1.0], [0.0]]), np.array([[0.9], [0.7], [0.5]])
+
+    def spread(names, batch):
+        """Each constant plus 0 for each photo."""
+        nodes, ones = brightness(batch)
+        nodes.append(helper.make_node("Mul", ["bright", "nothing"], ["zero"]))
+        return nodes + [helper.make_node("Add", [f"{name}0", "zero"], [name]) for name in names], [ones, constant("nothing", [0.0])]
+
+    # [n, boxes, 6], and a row of zeros that fills up.
+    nodes, constants = spread(["corners", "classes"], [-1, 1, 1])
+    nodes += [
+        helper.make_node("Mul", ["found", "bright"], ["scores"]),
+        helper.make_node("Concat", ["corners", "scores", "classes"], ["rows"], axis=2),
+        helper.make_node("Pad", ["rows", "padding"], ["output0"]),
+    ]
+    rows = [constant("corners0", corners[None]), constant("classes0", classes[None]), constant("found", found[None])]
+    padding = constant("padding", [0, 0, 0, 0, 1, 0], np.int64)
+    write("yolo_nms", nodes, [value("output0", ["n", 4, 6])], constants + rows + [padding])
+
+    # [boxes, 6]: one photo.
+    nodes = nodes[:-1] + [helper.make_node("Reshape", ["rows", "six"], ["output0"])]
+    write("yolo_nms_flat", nodes, [value("output0", ["k", 6])], constants + rows + [constant("six", [-1, 6], np.int64)])
+
+    # [boxes, 7] of all photos: number of the photo, corners, class, score.
+    nodes, constants = spread(["corners", "classes"], [-1, 1, 1])
+    nodes += [
+        helper.make_node("Mul", ["found", "bright"], ["scores"]),
+        helper.make_node("Shape", ["mean"], ["photos"]),
+        helper.make_node("Squeeze", ["photos"], ["count"]),
+        helper.make_node("Range", ["first", "count", "step"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], ["floats"], to=FLOAT),
+        helper.make_node("Reshape", ["floats", "ones"], ["each"]),
+        helper.make_node("Mul", ["scores", "nothing"], ["nil"]),
+        helper.make_node("Add", ["each", "nil"], ["photo"]),
+        helper.make_node("Concat", ["photo", "corners", "classes", "scores"], ["rows"], axis=2),
+        helper.make_node("Reshape", ["rows", "seven"], ["output"]),
+    ]
+    extra = [constant("first", 0, np.int64), constant("step", 1, np.int64), constant("seven", [-1, 7], np.int64)]
+    write("yolo_nms_seven", nodes, [value("output", ["k", 7])], constants + rows + extra)
+
+    # RT-DETR as its authors export it: corners scaled to a second input, width and height of each photo.
+    size = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT], np.float32)
+    nodes, constants = spread(["shares"], [-1, 1, 1])
+    nodes += [
+        helper.make_node("Cast", ["orig_target_sizes"], ["sizes"], to=FLOAT),
+        helper.make_node("Concat", ["sizes", "sizes"], ["twice"], axis=1),
+        helper.make_node("Unsqueeze", ["twice", "first"], ["scale"]),
+        helper.make_node("Mul", ["shares", "scale"], ["boxes"]),
+        helper.make_node("Squeeze", ["bright", "second"], ["light"]),
+        helper.make_node("Mul", ["found", "light"], ["scores"]),
+        helper.make_node("Mul", ["light", "nothing"], ["nil"]),
+        helper.make_node("Add", ["number", "nil"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], ["labels"], to=INT64),
+    ]
+    extra = [
+        constant("shares0", (corners / size)[None]), constant("found", found.T), constant("number", classes.T),
+        constant("first", [1], np.int64), constant("second", [2], np.int64),
+    ]
+    outputs = [value("labels", ["n", 3], INT64), value("boxes", ["n", 3, 4]), value("scores", ["n", 3])]
+    inputs = [value("image", PICTURE), value("orig_target_sizes", ["n", 2], INT64)]
+    write("rtdetr_sizes", nodes, outputs, constants + extra, inputs)
 
 
 # One point per key point: the cell (row, column) of its highest heat, the heat there, and its offset in pixels.

@@ -1,0 +1,310 @@
+//! What is right and wrong with a model, all of it, in words for the one who brings it.
+//!
+//! Where [`check_model`](crate::check_model) stops at the first fault, this goes on as far as the
+//! file allows, and looks at things that are no errors: a detector that finds nothing in the picture, a vector that is the same for
+//! every picture. Owns the order of the checks; what each kind's numbers should be like is in
+//! `examine/numbers.rs`.
+
+mod numbers;
+
+use std::time::{Duration, Instant};
+
+use crate::check::check_model;
+use crate::device::{Device, SessionOptions};
+use crate::error::Error;
+use crate::manifest::{Manifest, sha256_hex};
+use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Output, PoseOutput};
+use crate::opened::{KindOutput, Opened};
+use crate::photo::{Photo, View};
+use crate::ports::{compare, described};
+use crate::session::{Runtime, Session};
+use crate::sketch;
+
+const OPTIONS: SessionOptions = SessionOptions {
+    device: Device::Cpu,
+    threads: 1,
+};
+/// Runs that are timed at most, and for how long.
+const TIMED_RUNS: usize = 9;
+const TIMED_FOR: Duration = Duration::from_secs(3);
+/// Above it a catalogue of 10,000 photos takes hours on one core.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// How one thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Usable, and something should be looked at.
+    Warning,
+    /// The model cannot be used so.
+    Failure,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// `manifest`, `file`, `digest`, `runtime`, `inputs`, `outputs`, `run`, `vector`, `boxes`, `points`, `speed` or
+    /// `store`.
+    pub check: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty when nothing is.
+    pub advice: String,
+}
+
+/// Findings in the order in which they were made.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, check: &'static str, verdict: Verdict, found: String, advice: &str) {
+        self.0.push(Finding {
+            check,
+            verdict,
+            found,
+            advice: advice.to_owned(),
+        });
+    }
+
+    fn ok(&mut self, check: &'static str, found: impl Into<String>) {
+        self.add(check, Verdict::Ok, found.into(), "");
+    }
+
+    fn warn(&mut self, check: &'static str, found: impl Into<String>, advice: &str) {
+        self.add(check, Verdict::Warning, found.into(), advice);
+    }
+
+    fn fail(&mut self, check: &'static str, found: impl Into<String>, advice: &str) {
+        self.add(check, Verdict::Failure, found.into(), advice);
+    }
+
+    fn has_failure(&self) -> bool {
+        self.0
+            .iter()
+            .any(|finding| finding.verdict == Verdict::Failure)
+    }
+}
+
+/// Looks at everything about a model that can be looked at: `manifest` is the JSON text, or `None` where there is none; `photo` is
+/// tried instead of a drawn picture. On the CPU, with one thread.
+pub fn examine(
+    runtime: &Runtime,
+    manifest: Option<&str>,
+    onnx: &[u8],
+    photo: Option<&Photo>,
+) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    let manifest = read_manifest(manifest, onnx, &mut findings);
+    let name = manifest.as_ref().map_or("model", Manifest::name);
+    let ports = match Session::open(runtime, name, onnx, &OPTIONS) {
+        Ok(session) => {
+            let size = match onnx.len() {
+                bytes @ ..100_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+                bytes => format!("{:.1} MB", bytes as f64 / 1e6),
+            };
+            findings.ok(
+                "file",
+                format!("{size}, one file, operators that ONNX Runtime knows"),
+            );
+            (session.inputs(), session.outputs())
+        }
+        Err(error) => {
+            findings.fail("file", reason(error), "");
+            return findings.0;
+        }
+    };
+    let Some(manifest) = manifest else {
+        findings.ok("inputs", described(&ports.0));
+        findings.ok("outputs", described(&ports.1));
+        return findings.0;
+    };
+    if let Err(faults) = compare(&manifest, &ports.0, &ports.1) {
+        for fault in faults {
+            findings.fail(
+                "inputs, outputs",
+                fault,
+                "correct the manifest, or the export",
+            );
+        }
+        return findings.0;
+    }
+    findings.ok("inputs", described(&ports.0));
+    findings.ok("outputs", described(&ports.1));
+    let pictures = match photo {
+        Some(photo) => [photo.clone(), Photo::from_pixels(sketch::dress())],
+        None => [sketch::person(), sketch::dress()].map(Photo::from_pixels),
+    };
+    try_out(runtime, &manifest, onnx, &pictures, &mut findings);
+    if !findings.has_failure() {
+        conclude(runtime, &manifest, onnx, &mut findings);
+    }
+    findings.0
+}
+
+/// The manifest, for what follows with the digest of the file at hand.
+fn read_manifest(json: Option<&str>, onnx: &[u8], findings: &mut Findings) -> Option<Manifest> {
+    let Some(json) = json else {
+        findings.fail(
+            "manifest",
+            "there is none",
+            "write one from an example of docs/bring-your-own.md and the names below",
+        );
+        return None;
+    };
+    let manifest = match Manifest::from_json(json) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            findings.fail(
+                "manifest",
+                reason(error),
+                "docs/architecture.md lists every key and what it may be",
+            );
+            return None;
+        }
+    };
+    findings.ok(
+        "manifest",
+        format!(
+            "{} \"{}\" {}",
+            manifest.kind(),
+            manifest.name(),
+            manifest.version()
+        ),
+    );
+    let digest = sha256_hex(onnx);
+    if manifest.sha256() == digest {
+        findings.ok("digest", digest);
+        return Some(manifest);
+    }
+    findings.fail(
+        "digest",
+        format!(
+            "the file has sha256 {digest}, the manifest says {}",
+            manifest.sha256()
+        ),
+        "use the file that belongs to the manifest, or correct the manifest's sha256",
+    );
+    Some(manifest.with_digest(digest))
+}
+
+fn try_out(
+    runtime: &Runtime,
+    manifest: &Manifest,
+    onnx: &[u8],
+    pictures: &[Photo; 2],
+    findings: &mut Findings,
+) {
+    let views = [pictures[0].whole(), pictures[1].whole()];
+    let outcome = match manifest.output() {
+        Output::Embedder(_) => {
+            open::<EmbedderOutput>(runtime, manifest, onnx).and_then(|mut embedder| {
+                let vectors = [&views[..1], &views[1..]].map(|view| embedder.embed(view));
+                let [first, second] = vectors;
+                numbers::vectors(manifest, &first?, &second?, findings);
+                time(&mut embedder, &views[0], findings, Opened::embed)
+            })
+        }
+        Output::Detector(_) => {
+            open::<DetectorOutput>(runtime, manifest, onnx).and_then(|mut detector| {
+                let raw = detector.raw_boxes(&views[..1])?;
+                let kept = detector.detect(&views[..1])?;
+                numbers::boxes(&detector, &raw.concat(), &kept.concat(), findings);
+                time(&mut detector, &views[0], findings, Opened::detect)
+            })
+        }
+        Output::Pose(_) => open::<PoseOutput>(runtime, manifest, onnx).and_then(|mut estimator| {
+            numbers::points(&estimator.estimate_one(&views[0])?, findings);
+            time(&mut estimator, &views[0], findings, Opened::estimate)
+        }),
+    };
+    if let Err(error) = outcome {
+        let advice = match &error {
+            Error::Inference { .. } if !manifest.input().constants.is_empty() => {
+                "look at shape, values and per_photo of input.constants"
+            }
+            Error::ModelMismatch { .. } => "correct the manifest, or the export",
+            _ => "",
+        };
+        findings.fail("run", reason(error), advice);
+    }
+}
+
+fn open<O: KindOutput>(
+    runtime: &Runtime,
+    manifest: &Manifest,
+    onnx: &[u8],
+) -> Result<Opened<O>, Error> {
+    Opened::<O>::open(runtime, manifest.clone(), onnx, &OPTIONS)
+}
+
+/// The median of some runs of one photo, preparing included.
+fn time<O, R>(
+    opened: &mut Opened<O>,
+    view: &View<'_>,
+    findings: &mut Findings,
+    run: impl Fn(&mut Opened<O>, &[View<'_>]) -> Result<R, Error>,
+) -> Result<(), Error> {
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < TIMED_RUNS && (times.is_empty() || begin.elapsed() < TIMED_FOR) {
+        let start = Instant::now();
+        run(opened, std::slice::from_ref(view))?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    let median = times[times.len() / 2];
+    let found = format!(
+        "{:.1} ms for one photo on one CPU thread (median of {}, preparing included)",
+        median.as_secs_f64() * 1e3,
+        times.len()
+    );
+    if median > SLOW {
+        findings.warn(
+            "speed",
+            found,
+            "10,000 photos take hours on a CPU: use a GPU, a smaller input or a smaller model",
+        );
+    } else {
+        findings.ok("speed", found);
+    }
+    Ok(())
+}
+
+/// Asks what decides in the end: the check that stands before every row.
+fn conclude(runtime: &Runtime, manifest: &Manifest, onnx: &[u8], findings: &mut Findings) {
+    match check_model(runtime, manifest, onnx) {
+        Ok(report) => {
+            let form = match (manifest.output(), report.dimensions) {
+                (_, Some(dimensions)) => format!(" of {dimensions} dimensions"),
+                (Output::Detector(output), None) => format!(" of {} labels", output.labels.len()),
+                _ => String::new(),
+            };
+            let batch = match report.batched {
+                true => "several photos in a run",
+                false => "one photo in a run",
+            };
+            findings.ok(
+                "store",
+                format!("can be stored: {}{form}, {batch}", report.kind),
+            );
+        }
+        Err(error) => {
+            findings.fail("store", format!("would be refused: {}", reason(error)), "");
+        }
+    }
+}
+
+/// An error without the model's name, which is known.
+fn reason(error: Error) -> String {
+    match error {
+        Error::ManifestInvalid { key, reason } => format!("{key}: {reason}"),
+        Error::ModelInvalid { reason, .. } => format!("not a valid ONNX file: {reason}"),
+        Error::ModelUnsupported { reason, .. }
+        | Error::ModelMismatch { reason, .. }
+        | Error::Inference { reason, .. } => reason,
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,224 @@
+//! Whether the numbers that a model gives are like those of a working one.
+//!
+//! Owns what is suspicious in vectors, boxes and points although no rule is broken. The limits are wide: a model that
+//! is only weak passes.
+
+use super::Findings;
+use crate::detector::{Detection, Detector};
+use crate::families::RawBox;
+use crate::geometry::BoundingBox;
+use crate::manifest::Manifest;
+use crate::manifest_parts::{Family, Output};
+use crate::pose::Pose;
+
+/// Cosine of two unlike pictures above which their vectors are the same.
+const SAME: f64 = 0.999_99;
+/// And above which they hardly differ.
+const ALIKE: f64 = 0.999;
+/// Boxes that are looked at where none passes the threshold.
+const BEST: usize = 20;
+/// Coordinates up to here, all of them, are shares of the input and not pixels.
+const LARGEST_SHARE: f32 = 2.0;
+/// Inputs from here on have boxes beyond [`LARGEST_SHARE`] pixels.
+const SMALLEST_INPUT: u32 = 16;
+/// Names and scores that are listed.
+const LISTED: usize = 5;
+
+/// The vectors of two unlike pictures.
+pub(super) fn vectors(
+    manifest: &Manifest,
+    first: &[Vec<f32>],
+    second: &[Vec<f32>],
+    findings: &mut Findings,
+) {
+    let (Some(first), Some(second)) = (first.first(), second.first()) else {
+        findings.fail("vector", "the model gave none", "");
+        return;
+    };
+    let length = |vector: &[f32]| dot(vector, vector).sqrt();
+    let similarity = dot(first, second) / (length(first) * length(second)).max(f64::MIN_POSITIVE);
+    let found = format!(
+        "{} finite dimensions, length {:.3}, two unlike pictures have cosine {similarity:.4}",
+        first.len(),
+        length(first)
+    );
+    let is_normalized = match manifest.output() {
+        Output::Embedder(output) => output.normalize,
+        _ => true,
+    };
+    if first == second || similarity > SAME {
+        findings.fail(
+            "vector",
+            found,
+            "the vector does not depend on the picture: check input.scale, mean and std (pixels may be cut off at one \
+             value), and that output.name is the image's vector",
+        );
+    } else if similarity > ALIKE {
+        findings.warn(
+            "vector",
+            found,
+            "the pictures can hardly be told apart: check input.scale, mean, std and colour",
+        );
+    } else if !is_normalized && (length(first) / length(second) - 1.0).abs() > 0.01 {
+        findings.ok(
+            "vector",
+            format!("{found}; lengths differ, so <-> and <=> order differently"),
+        );
+    } else {
+        findings.ok("vector", found);
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| f64::from(a) * f64::from(b))
+        .sum()
+}
+
+/// All boxes of one picture in input pixels, and what is left of them as garments.
+pub(super) fn boxes(
+    detector: &Detector,
+    raw: &[RawBox],
+    kept: &[Detection],
+    findings: &mut Findings,
+) {
+    if raw.is_empty() {
+        findings.warn(
+            "boxes",
+            "no box at all in this picture",
+            "try a photo that shows a garment (--image PHOTO); lower the threshold of the export's own NMS",
+        );
+        return;
+    }
+    let threshold = detector.output.score_threshold as f32;
+    let mut best: Vec<RawBox> = raw.iter().copied().filter(|raw| raw.score > 0.0).collect();
+    best.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let passing = best.iter().filter(|raw| raw.score >= threshold).count();
+    best.truncate(passing.max(BEST));
+    let input = detector.manifest().input();
+    if let Some((found, advice)) = misplaced(detector, &best, (input.width, input.height)) {
+        findings.fail("boxes", found, advice);
+        return;
+    }
+    let highest = best.first().map_or(0.0, |raw| raw.score);
+    if passing == 0 {
+        findings.warn(
+            "boxes",
+            format!(
+                "{} boxes, none with output.score_threshold {threshold}: the highest score is {highest:.3}",
+                raw.len()
+            ),
+            "try a photo that shows a garment (--image PHOTO); if it still finds none, check input.scale, mean, std and \
+             colour, or lower output.score_threshold",
+        );
+    } else if kept.is_empty() {
+        let label = |raw: &RawBox| detector.output.labels[raw.class].name.as_str();
+        findings.warn(
+            "boxes",
+            format!("{passing} boxes, all of labels without a group, such as {}", label(&best[0])),
+            "give the labels of garments in output.labels a group; check that the labels stand in the model's order",
+        );
+    } else {
+        let named = kept.iter().take(LISTED);
+        let named: Vec<String> = named
+            .map(|found| format!("{} {:.2}", found.label, found.score))
+            .collect();
+        let more = if kept.len() > LISTED { ", …" } else { "" };
+        findings.ok(
+            "boxes",
+            format!("{} in this picture: {}{more}", kept.len(), named.join(", ")),
+        );
+    }
+}
+
+/// What is wrong with where the boxes lie.
+fn misplaced(
+    detector: &Detector,
+    best: &[RawBox],
+    (width, height): (u32, u32),
+) -> Option<(String, &'static str)> {
+    if best.is_empty() {
+        return None;
+    }
+    let count = |is_wrong: &dyn Fn(&BoundingBox) -> bool| {
+        best.iter().filter(|raw| is_wrong(&raw.bbox)).count()
+    };
+    let half = best.len().div_ceil(2);
+    let first = best[0].bbox;
+    let is_tiny = |b: &BoundingBox| {
+        [b.x1, b.y1, b.x2, b.y2]
+            .iter()
+            .all(|edge| edge.abs() <= LARGEST_SHARE)
+    };
+    let has_pixels = detector.output.family != Family::Detr;
+    if has_pixels && width.min(height) >= SMALLEST_INPUT && count(&is_tiny) == best.len() {
+        return Some((
+            format!(
+                "boxes in shares of the input, such as {}; expected pixels",
+                text(first)
+            ),
+            "multiply them by the input's width and height in the export (detr is the family with shares)",
+        ));
+    }
+    if count(&|b| b.x2 < b.x1 || b.y2 < b.y1) >= half {
+        return Some((
+            format!("boxes that end before they begin, such as {}", text(first)),
+            "this family has two corners for each box, x1 y1 x2 y2: the export may give centre and size",
+        ));
+    }
+    let (width, height) = (width as f32, height as f32);
+    let is_outside = |b: &BoundingBox| {
+        let (x, y) = ((b.x1 + b.x2) / 2.0, (b.y1 + b.y2) / 2.0);
+        !(0.0..=width).contains(&x) || !(0.0..=height).contains(&y)
+    };
+    (count(&is_outside) >= half).then(|| {
+        (
+            format!(
+                "{} of the {} best boxes lie outside of an input of {width} x {height} pixels, such as {}",
+                count(&is_outside),
+                best.len(),
+                text(first)
+            ),
+            "check output.family, and the size that the export scales its boxes to",
+        )
+    })
+}
+
+fn text(b: BoundingBox) -> String {
+    format!("({:.2}, {:.2}) to ({:.2}, {:.2})", b.x1, b.y1, b.x2, b.y2)
+}
+
+/// The points of the person in one picture.
+pub(super) fn points(pose: &Pose, findings: &mut Findings) {
+    let seen = pose.0.iter().filter(|point| point.score > 0.5).count();
+    let highest = pose
+        .0
+        .iter()
+        .map(|point| point.score)
+        .fold(0.0_f32, f32::max);
+    let first = pose.0[0];
+    if pose
+        .0
+        .iter()
+        .all(|point| (point.x, point.y) == (first.x, first.y))
+    {
+        findings.fail(
+            "points",
+            format!("all 17 points lie at ({:.0}, {:.0})", first.x, first.y),
+            "check output.family, stride and the order of the output's axes",
+        );
+    } else if seen == 0 {
+        findings.warn(
+            "points",
+            format!("none of 17 points has a score above 0.5; the highest is {highest:.3}"),
+            "try a photo of a person (--image PHOTO); if it still finds none, check input.scale, mean, std and colour",
+        );
+    } else {
+        let front = if pose.is_full_front() { "" } else { "not " };
+        findings.ok(
+            "points",
+            format!("{seen} of 17 points have a score above 0.5; {front}a full front pose"),
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! The forms of detectors that suppress overlapping boxes themselves: what they give is what they found.
+//!
+//! Owns the meaning of those tensors, with a batch axis and without one. Rows that only fill a tensor up
+//! carry class -1 or score 0, as exporters write them.
+
+use super::{RawBox, finite, floats, probability, shape_error};
+use crate::geometry::BoundingBox;
+use crate::manifest_parts::DetectorOutput;
+use crate::tensors::{OutputTensor, OutputValues};
+
+/// `[N, boxes, 6]` or, of one photo, `[boxes, 6]`: corners in input pixels, score, class. `[boxes, 7]`: number of the photo in
+/// the batch, corners, class, score.
+pub(super) fn read_rows(
+    output: &DetectorOutput,
+    tensor: &OutputTensor,
+    count: usize,
+) -> Result<Vec<Vec<RawBox>>, String> {
+    let name = &output.names.boxes;
+    let values = floats(name, tensor)?;
+    match *tensor.shape.as_slice() {
+        [photos, boxes, 6] if photos >= count => (0..count)
+            .map(|photo| read_six(output, &values[photo * boxes * 6..(photo + 1) * boxes * 6]))
+            .collect(),
+        [_, 6] if count == 1 => Ok(vec![read_six(output, values)?]),
+        [_, 7] => read_seven(output, values, count),
+        _ => Err(shape_error(
+            name,
+            tensor,
+            &format!(
+                "[{count}, boxes, 6] or [boxes, 6]: corners, score, class; or [boxes, 7]: photo, corners, class, \
+                 score"
+            ),
+        )),
+    }
+}
+
+fn read_six(output: &DetectorOutput, values: &[f32]) -> Result<Vec<RawBox>, String> {
+    let rows = values.chunks_exact(6);
+    rows.filter_map(|row| raw_box(output, &row[..4], row[4], row[5]).transpose())
+        .collect()
+}
+
+fn read_seven(
+    output: &DetectorOutput,
+    values: &[f32],
+    count: usize,
+) -> Result<Vec<Vec<RawBox>>, String> {
+    let name = &output.names.boxes;
+    let mut photos = vec![Vec::new(); count];
+    for row in values.chunks_exact(7) {
+        // The last chunk of a fixed batch is filled up with photos that nobody asked for.
+        if row[0].fract() != 0.0 || row[0] < 0.0 {
+            return Err(format!(
+                "output \"{name}\" has {} where the number of a photo should be",
+                row[0]
+            ));
+        }
+        let photo = photos.get_mut(row[0] as usize);
+        if let (Some(photo), Some(found)) = (photo, raw_box(output, &row[1..5], row[6], row[5])?) {
+            photo.push(found);
+        }
+    }
+    Ok(photos)
+}
+
+/// A box of one row, or none where the row only fills up.
+fn raw_box(
+    output: &DetectorOutput,
+    corners: &[f32],
+    score: f32,
+    class: f32,
+) -> Result<Option<RawBox>, String> {
+    let name = &output.names.boxes;
+    let score = probability(name, score)?;
+    if score == 0.0 || class == -1.0 {
+        return Ok(None);
+    }
+    if class.fract() != 0.0 {
+        return Err(format!(
+            "output \"{name}\" has {class} where the number of a class should be"
+        ));
+    }
+    Ok(Some(RawBox {
+        class: class_of(output, name, class as i64)?,
+        score,
+        bbox: corner_box(name, corners)?,
+    }))
+}
+
+/// Boxes `[boxes, 4]`, labels and scores `[boxes]`, or all of them with a batch axis before.
+pub(super) fn read_torchvision(
+    output: &DetectorOutput,
+    [boxes, labels, scores]: [&OutputTensor; 3],
+    count: usize,
+) -> Result<Vec<Vec<RawBox>>, String> {
+    let name = &output.names.boxes;
+    let labels_name = output.names.labels.as_deref().unwrap_or("labels");
+    let scores_name = output.names.scores.as_deref().unwrap_or("scores");
+    let box_values = floats(name, boxes)?;
+    let score_values = floats(scores_name, scores)?;
+    let OutputValues::Integer(label_values) = &labels.values else {
+        return Err(format!(
+            "output \"{labels_name}\" has floats; expected integers"
+        ));
+    };
+    let (axes, found) = match boxes.shape.as_slice() {
+        [found, 4] if count == 1 => (&boxes.shape[..1], *found),
+        [photos, found, 4] if *photos >= count => (&boxes.shape[..2], *found),
+        _ => {
+            let expected = format!("[boxes, 4] or [{count}, boxes, 4]");
+            return Err(shape_error(name, boxes, &expected));
+        }
+    };
+    for (name, tensor) in [(labels_name, labels), (scores_name, scores)] {
+        if tensor.shape != axes {
+            return Err(shape_error(
+                name,
+                tensor,
+                &format!("{axes:?}, one for each box"),
+            ));
+        }
+    }
+    let read = |at: usize| {
+        let score = probability(scores_name, score_values[at])?;
+        if label_values[at] == -1 {
+            return Ok(None);
+        }
+        Ok(Some(RawBox {
+            class: class_of(output, labels_name, label_values[at])?,
+            score,
+            bbox: corner_box(name, &box_values[at * 4..at * 4 + 4])?,
+        }))
+    };
+    (0..count)
+        .map(|photo| {
+            let rows = photo * found..(photo + 1) * found;
+            rows.filter_map(|at| read(at).transpose()).collect()
+        })
+        .collect()
+}
+
+fn class_of(output: &DetectorOutput, name: &str, number: i64) -> Result<usize, String> {
+    let class = usize::try_from(number).ok();
+    class
+        .filter(|&class| class < output.labels.len())
+        .ok_or_else(|| {
+            format!(
+                "output \"{name}\" has class {number}, but output.labels has {} (a class's number is its \
+                 place in that list, from 0)",
+                output.labels.len()
+            )
+        })
+}
+
+fn corner_box(name: &str, corners: &[f32]) -> Result<BoundingBox, String> {
+    finite(name, corners)?;
+    Ok(BoundingBox {
+        x1: corners[0],
+        y1: corners[1],
+        x2: corners[2],
+        y2: corners[3],
+    })
+}
