@@ -9,6 +9,7 @@ queries and the same gallery, prepared as its own manifest says.
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 from pathlib import Path
 
@@ -59,15 +60,17 @@ def _numbered(paths: list[str], known: list[dict]) -> tuple[list[str], np.ndarra
     return paths, queries, items
 
 
-class Teacher:
-    """MobileNetV2 cut at its 1,280-d pool, as the baseline that was trained elsewhere."""
+class Baseline:
+    """MobileNetV2 cut at its 1,280-d pool, trained elsewhere."""
 
     def __init__(self):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(data.root() / data.TEACHER), options, providers=["CPUExecutionProvider"])
+        path = data.root() / data.TEACHER
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.manifest = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def embed(self, images: list[Image.Image]) -> np.ndarray:
         seen = [np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))[None] for image in images]
@@ -76,7 +79,18 @@ class Teacher:
 
 def embedders() -> dict:
     """Ours, as far as they are exported, and the baseline."""
-    return {path.stem: metrics.Model(path) for path in EMBEDDERS if path.exists()} | {"MobileNetV2 (baseline)": Teacher()}
+    return {path.stem: metrics.Model(path) for path in EMBEDDERS if path.exists()} | {"MobileNetV2 (baseline)": Baseline()}
+
+
+def embedded(name: str, paths: list[str], model) -> np.ndarray:
+    """The set's rows, kept by the digest of the model, so that a stopped evaluation continues."""
+    path = data.CACHE / f"val_rows_{name}_{model.manifest['sha256'][:16]}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = np.concatenate([model.embed([Image.open(data.root() / one).convert("RGB")]) for one in paths])
+        np.save(path.with_suffix(".part.npy"), rows)
+        path.with_suffix(".part.npy").rename(path)
+    return np.load(path)
 
 
 def table(names: list[str] | None = None) -> None:
@@ -86,8 +100,8 @@ def table(names: list[str] | None = None) -> None:
         print(f"\n{name}: {len(queries)} queries, {len(paths)} photos. {SETS[name].__doc__}\n")
         print("| embedder | " + " | ".join(f"top-{k}" for k in KS) + " |\n|---" + "|---" * len(KS) + "|")
         for title, model in found.items():
-            rows = np.concatenate([model.embed([Image.open(data.root() / path).convert("RGB")]) for path in paths])
-            print(f"| {title} | " + " | ".join(f"{share:.3f}" for share in metrics.recall_at(KS, queries, rows, items)) + " |", flush=True)
+            shares = metrics.recall_at(KS, queries, embedded(name, paths, model), items)
+            print(f"| {title} | " + " | ".join(f"{share:.3f}" for share in shares) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import metrics  # noqa: E402
 
 MODELS = Path(__file__).resolve().parent.parent
-SHIPPED = ["full-front-pose", "garment-detector", "garment-embedder"]
-OPTIONAL: list[str] = []
+SHIPPED = ["full-front-pose", "garment-detector", "garment-embedder", "resnet-preact-64"]
+OPTIONAL = ["attention-texture"]
 NAMES = SHIPPED + OPTIONAL
 
 

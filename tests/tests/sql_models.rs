@@ -356,17 +356,25 @@ fn shipped_models_are_registered_usable_by_all_and_changed_by_nobody() -> Result
     let mut user = database.connect_as("s_user")?;
     let shipped = "SELECT string_agg(name || ' ' || kind, ', ' ORDER BY name) FROM lookbook_model
                    WHERE shipped AND sha256 = encode(sha256(onnx), 'hex') AND sha256 = manifest ->> 'sha256'
-                     AND name IN ('full-front-pose', 'garment-detector', 'garment-embedder')";
+                     AND name IN ('full-front-pose', 'garment-detector', 'garment-embedder', 'resnet-preact-64')";
     assert_eq!(
         user.query_one(shipped, &[])?
             .get::<_, Option<String>>(0)
             .as_deref(),
-        Some("full-front-pose pose, garment-detector detector, garment-embedder embedder")
+        Some(
+            "full-front-pose pose, garment-detector detector, garment-embedder embedder, resnet-preact-64 embedder"
+        )
     );
     assert_eq!(
         embed(&mut user, &bmp(32, 48, [10, 90, 200]), None)?.len(),
         256
     );
+    let named = embed(
+        &mut user,
+        &bmp(32, 48, [10, 90, 200]),
+        Some("resnet-preact-64"),
+    )?;
+    assert_eq!(named.len(), 64);
     let mut superuser = database.connect()?;
     for client in [&mut user, &mut superuser] {
         for sql in [

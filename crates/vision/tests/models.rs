@@ -360,7 +360,12 @@ fn shipped_models_pass_the_check_and_batches_change_nothing() {
             shipped(&format!("{name}.onnx")),
         )
     };
-    for name in ["full-front-pose", "garment-detector", "garment-embedder"] {
+    for name in [
+        "full-front-pose",
+        "garment-detector",
+        "garment-embedder",
+        "resnet-preact-64",
+    ] {
         let (manifest, onnx) = parts(name);
         assert_eq!(manifest.name(), name);
         let report = check_model(&runtime(), &manifest, &onnx).unwrap();
