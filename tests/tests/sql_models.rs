@@ -350,6 +350,22 @@ fn the_role_that_runs_decides_also_inside_functions() -> Result<()> {
 }
 
 #[test]
+fn optional_models_are_imported_and_used_by_name() -> Result<()> {
+    let database = Cluster::shared()?.database("optional")?;
+    let mut client = database.connect()?;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/optional");
+    let manifest = std::fs::read_to_string(format!("{folder}/attention-texture.json"))?;
+    let onnx = std::fs::read(format!("{folder}/attention-texture.onnx"))?;
+    let name = "attention-texture";
+    import(&mut client, name, &serde_json::from_str(&manifest)?, &onnx)?;
+    let vector = embed(&mut client, &bmp(32, 48, [10, 90, 200]), Some(name))?;
+    assert_eq!(vector.len(), 512);
+    let length: f32 = vector.iter().map(|value| value * value).sum();
+    ensure!((length - 1.0).abs() < 1e-3, "{length}");
+    Ok(())
+}
+
+#[test]
 fn shipped_models_are_registered_usable_by_all_and_changed_by_nobody() -> Result<()> {
     let database = Cluster::shared()?.database("shipped")?;
     roles(&database, &["s_user"])?;
