@@ -75,9 +75,8 @@ class Teacher:
         """[17, 3]: y, x in 0..1 of the square, score."""
         return self.session.run(None, {"serving_default_input:0": pixels[None]})[0][0, 0]
 
-    def mean(self, image: Image.Image, window: tuple[int, int, int, int], views: int, rng: np.random.Generator) -> np.ndarray:
-        """[17, 3] of the window's square: median place and mean score over views that are moved, scaled and, every other one,
-        mirrored. Of one view alone the score is half chance: see the card."""
+    def looks(self, image: Image.Image, window: tuple[int, int, int, int], views: int, rng: np.random.Generator) -> np.ndarray:
+        """[views, 17, 3] of the window's square, from views that are moved, scaled and, every other one, mirrored."""
         window, found = np.array(window), []
         ours, extent = _square(window), window[2:] - window[:2]
         for view in range(views):
@@ -91,7 +90,12 @@ class Teacher:
             theirs = _square(box)
             places = (points[:, 1::-1] * theirs[2] + theirs[:2] - ours[:2]) / ours[2]
             found.append(np.concatenate([places[:, ::-1], points[:, 2:]], 1))
-        return np.concatenate([np.median(found, 0)[:, :2], np.mean(found, 0)[:, 2:]], 1).astype(np.float32)
+        return np.stack(found)
+
+    def mean(self, image: Image.Image, window: tuple[int, int, int, int], views: int, rng: np.random.Generator) -> np.ndarray:
+        """[17, 3]: median place and mean score of the looks. Of one look alone the score is half chance: see the card."""
+        found = self.looks(image, window, views, rng)
+        return np.concatenate([np.median(found, 0)[:, :2], found.mean(0)[:, 2:]], 1).astype(np.float32)
 
 
 def _window(rng: np.random.Generator, photo: dict, number: int) -> tuple[int, int, int, int]:
@@ -333,5 +337,30 @@ def report(_: argparse.Namespace) -> None:
     export.latency(model)
 
 
+def doubts(_: argparse.Namespace) -> None:
+    """How far the teacher's gate agrees with itself on the street validation photos."""
+    teacher, rng, val = Teacher(), np.random.default_rng(SEED), validation()
+    street = int(val["street"])
+    pixels, plain = val["pixels"][:street], gate(val["once"][:street])
+
+    def same(changed: list[np.ndarray]) -> float:
+        return float((gate(np.stack([teacher.points(np.ascontiguousarray(one)) for one in changed])) == plain).mean())
+
+    noisy = [np.clip(np.rint(one + rng.normal(0, 0.5, one.shape)), 0, 255).astype(np.uint8) for one in pixels]
+    print(f"noise of half a grey level: {same(noisy):.4f}")
+    for title, axis in (("right", 1), ("down", 0)):
+        print(f"moved {title} by a pixel: {same([np.roll(one, 1, axis) for one in pixels]):.4f}")
+    print(f"mirrored: {same([one[:, ::-1] for one in pixels]):.4f}")
+    photos = [Image.open(photo["path"]).convert("RGB") for photo in data.street("val")]
+    looks = np.stack([teacher.looks(one, (0, 0, *one.size), 16, np.random.default_rng([SEED, 5, at])) for at, one in enumerate(photos)])
+    print(f"looks 1 to 8 against 9 to 16: {(gate(looks[:, :8].mean(1)) == gate(looks[:, 8:].mean(1))).mean():.4f}")
+    nose = looks[:, :, 0, 2]
+    print(f"variance of the nose's score: between photos {nose.mean(1).var():.4f}, between looks at one {nose.var(1).mean():.4f}")
+
+
+def _extend(verbs) -> None:
+    verbs.add_parser("doubts", help="measure how far the teacher agrees with itself").set_defaults(run=doubts)
+
+
 if __name__ == "__main__":
-    export.command(NAME, train, write, report)
+    export.command(NAME, train, write, report, _extend)
