@@ -150,8 +150,9 @@ fn read_manifest(json: Option<&str>, onnx: &[u8], findings: &mut Findings) -> Op
         findings.fail(
             "manifest",
             "there is none",
-            "write one from an example of docs/bring-your-own.md and the names below",
+            "write one from an example of docs/bring-your-own.md, with the digest and the names below",
         );
+        findings.ok("digest", sha256_hex(onnx));
         return None;
     };
     let manifest = match Manifest::from_json(json) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use lookbook_vision::{Finding, Photo, Verdict, examine};
+use lookbook_vision::{Finding, Photo, Verdict, examine, sha256_hex};
 use serde_json::{Value, json};
 
 use common::{detector_output, document, embedder_output, onnx, runtime, white};
@@ -277,6 +277,7 @@ fn files_that_are_refused_say_why() {
 fn without_a_manifest_the_names_for_one_are_told() {
     let all = examine(&runtime(), None, &onnx("embed_clip"), None);
     assert_eq!(of(&all, "manifest").verdict, Verdict::Failure);
+    assert_eq!(of(&all, "digest").found, sha256_hex(&onnx("embed_clip")));
     assert!(
         of(&all, "inputs")
             .found
