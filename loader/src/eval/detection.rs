@@ -3,7 +3,6 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use lookbook_vision::{Detection, Detector, decode_side_alone};
 use serde_json::json;
 
@@ -11,6 +10,7 @@ use super::{
     args::DetectionArgs,
     average_precision::{Found, Judged, Precision, average_precision, mean},
     coco::{AnnotatedPhoto, Dataset, Detected},
+    table::Numbers,
     workers::{self, Outcome},
 };
 use crate::{
@@ -56,18 +56,14 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     let outcomes = workers::run(&dataset.photos, &mut detectors, |detector, photos| {
         look_at(detector, photos)
     })?;
-    let mut report = Report::new(&row, &dataset, assignment, outcomes)?;
+    let mut report = Report::new(&row, &dataset, &assignment, outcomes)?;
     if let Some(file) = &args.out {
         let json = serde_json::to_string(&report.detected)?;
         fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
     }
     report.judge();
     report.print(args.json)?;
-    Ok(if report.skipped == 0 {
-        Ending::Complete
-    } else {
-        Ending::Partial
-    })
+    Ok(workers::ending(report.skipped))
 }
 
 fn look_at(
@@ -145,31 +141,20 @@ impl<'a> Report<'a> {
     fn new(
         model: &'a ModelRow,
         dataset: &'a Dataset,
-        assignment: Assignment,
+        assignment: &Assignment,
         outcomes: Vec<Outcome<Vec<Detection>>>,
     ) -> Result<Self> {
+        let used = workers::used(&dataset.photos, outcomes)?;
         let mut report = Self {
             model,
             categories: &dataset.categories,
             judged: Vec::new(),
             detected: Vec::new(),
-            skipped: 0,
+            skipped: used.skipped,
             precision: Vec::new(),
         };
-        for (photo, outcome) in dataset.photos.iter().zip(outcomes) {
-            match outcome {
-                Ok(found) => report.add(photo, &assignment, &found),
-                Err(reason) => {
-                    report.skipped += 1;
-                    if report.skipped == dataset.photos.len() {
-                        bail!(
-                            "none of the {} photos could be used: {reason}",
-                            report.skipped
-                        );
-                    }
-                    messages::warn(reason);
-                }
-            }
+        for (_, photo, found) in &used.photos {
+            report.add(photo, assignment, found);
         }
         Ok(report)
     }
@@ -237,9 +222,7 @@ impl<'a> Report<'a> {
                 "sha256": self.model.sha256,
             }));
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(["category", "annotated", "AP@0.5", "AP@0.5:0.95"]);
+        let mut table = Numbers::new(["category", "annotated", "AP@0.5", "AP@0.5:0.95"]);
         let shown =
             |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
         for (category, (name, precision)) in named().enumerate() {
@@ -249,29 +232,23 @@ impl<'a> Report<'a> {
                     .filter(|truth| truth.category == category && !truth.is_crowd)
                     .count()
             };
-            table.add_row([
+            table.add([
                 name.clone(),
                 self.judged.iter().map(of).sum::<usize>().to_string(),
                 shown(precision.map(|precision| precision.at_50)),
                 shown(precision.map(|precision| precision.at_50_95)),
             ]);
         }
-        table.add_row([
+        table.add([
             "mean".to_owned(),
             String::new(),
             shown(map50),
             shown(map50_95),
         ]);
-        for column in 1..4 {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        messages::print(format_args!(
-            "model {}, {} photos\n{}",
+        table.print(format_args!(
+            "model {}, {} photos",
             self.model.name,
-            self.judged.len(),
-            table.trim_fmt()
+            self.judged.len()
         ))
     }
 }

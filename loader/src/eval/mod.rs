@@ -9,6 +9,7 @@ mod coco;
 mod detection;
 mod lists;
 mod retrieval;
+mod table;
 mod vectors;
 mod workers;
 

@@ -1,13 +1,13 @@
 //! `lookbook eval retrieval`: for each query photo, is its item among the k nearest of the gallery?
 
 use anyhow::{Context, Result, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use lookbook_vision::{Detector, Embedder, Photo, View, decode_side};
 use serde_json::{Map, Value, json};
 
 use super::{
     args::{Crop, RetrievalArgs},
     lists::{Item, List},
+    table::Numbers,
     vectors::Gallery,
     workers::{self, Outcome},
 };
@@ -57,29 +57,18 @@ pub fn run(args: &RetrievalArgs) -> Result<Ending> {
     let mut engines = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
     let dimensions = engines[0].embedder.dimensions();
     let outcomes = workers::run(&list.items, &mut engines, Engine::embed)?;
-    let mut embedded = Embedded::default();
-    for (id, (item, outcome)) in (0_i32..).zip(list.items.iter().zip(outcomes)) {
-        match outcome {
-            Ok(vector) => embedded.photos.push(Embedding { id, item, vector }),
-            Err(reason) => {
-                embedded.skipped += 1;
-                if embedded.skipped == list.items.len() {
-                    bail!(
-                        "none of the {} photos could be used: {reason}",
-                        embedded.skipped
-                    );
-                }
-                messages::warn(reason);
-            }
-        }
-    }
+    let used = workers::used(&list.items, outcomes)?;
+    let embedded = Embedded {
+        photos: used
+            .photos
+            .into_iter()
+            .map(Embedding::new)
+            .collect::<Result<_>>()?,
+        skipped: used.skipped,
+    };
     let report = embedded.search(&mut client, dimensions)?;
     report.print(args, &embed_row)?;
-    Ok(if report.skipped == 0 {
-        Ending::Complete
-    } else {
-        Ending::Partial
-    })
+    Ok(workers::ending(report.skipped))
 }
 
 /// The models of one worker.
@@ -138,7 +127,13 @@ struct Embedding<'a> {
     vector: Vec<f32>,
 }
 
-#[derive(Default)]
+impl<'a> Embedding<'a> {
+    fn new((place, item, vector): (usize, &'a Item, Vec<f32>)) -> Result<Self> {
+        let id = i32::try_from(place).context("there are more photos than ids")?;
+        Ok(Self { id, item, vector })
+    }
+}
+
 struct Embedded<'a> {
     photos: Vec<Embedding<'a>>,
     skipped: usize,
@@ -219,27 +214,17 @@ impl Report {
             object.insert("sha256".to_owned(), json!(model.sha256));
             return messages::print(Value::Object(object));
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(["", "accuracy", "queries"]);
+        let mut table = Numbers::new(["", "accuracy", "queries"]);
         for ((rank, accuracy), hits) in RANKS.iter().zip(accuracies).zip(self.hits) {
-            table.add_row([
+            table.add([
                 format!("top {rank}"),
                 format!("{accuracy:.3}"),
                 hits.to_string(),
             ]);
         }
-        for column in 1..3 {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        messages::print(format_args!(
-            "model {}, {} queries, {} photos in the gallery\n{}",
-            model.name,
-            self.queries,
-            self.gallery,
-            table.trim_fmt()
+        table.print(format_args!(
+            "model {}, {} queries, {} photos in the gallery",
+            model.name, self.queries, self.gallery
         ))
     }
 }

@@ -8,10 +8,13 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{interrupt, messages};
+use crate::{
+    interrupt,
+    messages::{self, Ending},
+};
 
 /// Photos that a worker takes at once.
 const TAKEN: usize = 8;
@@ -80,6 +83,44 @@ pub fn run<T: Sync, E: Send, R: Send>(
         .context("interrupted: nothing was measured")
 }
 
+/// What was made of the photos that could be used.
+#[derive(Debug)]
+pub struct Used<'a, T, R> {
+    /// Place in the list, the item and what came of it, in the list's order.
+    pub photos: Vec<(usize, &'a T, R)>,
+    pub skipped: usize,
+}
+
+/// Warns of each photo that could not be used; an error where none could.
+pub fn used<T, R>(items: &[T], outcomes: Vec<Outcome<R>>) -> Result<Used<'_, T, R>> {
+    let mut used = Used {
+        photos: Vec::new(),
+        skipped: 0,
+    };
+    for (place, (item, outcome)) in items.iter().zip(outcomes).enumerate() {
+        match outcome {
+            Ok(made) => used.photos.push((place, item, made)),
+            Err(reason) => {
+                used.skipped += 1;
+                if used.skipped == items.len() {
+                    bail!("none of the {} photos could be used: {reason}", items.len());
+                }
+                messages::warn(reason);
+            }
+        }
+    }
+    Ok(used)
+}
+
+/// How a run ends that skipped so many photos.
+pub fn ending(skipped: usize) -> Ending {
+    if skipped == 0 {
+        Ending::Complete
+    } else {
+        Ending::Partial
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +166,17 @@ mod tests {
             },
         );
         assert_eq!(error.unwrap_err().to_string(), "the model broke");
+    }
+
+    #[test]
+    fn photos_that_cannot_be_used_are_counted_unless_none_can() {
+        let outcomes = vec![Ok("a"), Err("broken".to_owned()), Ok("c")];
+        let used = used(&[1, 2, 3], outcomes).unwrap();
+        assert_eq!(used.photos, [(0, &1, "a"), (2, &3, "c")]);
+        assert_eq!((used.skipped, ending(used.skipped)), (1, Ending::Partial));
+        let none: Vec<Outcome<()>> = vec![Err("first".to_owned()), Err("last".to_owned())];
+        let error = super::used(&[1, 2], none).unwrap_err().to_string();
+        assert_eq!(error, "none of the 2 photos could be used: last");
+        assert_eq!(ending(0), Ending::Complete);
     }
 }
