@@ -144,10 +144,13 @@ fn constants_reach_the_inputs_that_bear_their_names() {
     assert!(report.unwrap().batched);
 }
 
+/// A change of the manifest, and what is said of it.
+type Case<'a> = (&'a dyn Fn(&mut Value), &'a str);
+
 #[test]
 fn constants_that_do_not_fit_are_explained() {
     let whole = clip(&json!([1]), &json!([1]));
-    let cases: [(&dyn Fn(&mut Value), &str); 6] = [
+    let cases: [Case<'_>; 6] = [
         (
             &|d| d["input"]["constants"] = json!([]),
             "\"input_ids\" (i64 [-1, 4]) has none",
