@@ -1,71 +1,15 @@
 //! The inference worker: one for the server, same results, no harm when it dies, bounded waiting.
 
 mod sql_support;
+mod worker_support;
 
-use anyhow::{Context, Result, ensure};
-use lookbook_tests::{Cluster, Database, signal};
-use postgres::Client;
-use sql_support::{
-    backend_pid, bmp, embed, embedder_manifest, import_detector, import_embedder, onnx, refusal,
-};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// What a busy machine may need.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A database whose default models are the tiny ones, in a server of its own.
-fn tiny<'c>(cluster: &'c Cluster, name: &str) -> Result<Database<'c>> {
-    let database = cluster.database(name)?;
-    let mut client = database.connect()?;
-    import_embedder(&mut client, "mean", "GlobalAveragePool")?;
-    import_detector(&mut client, "boxes")?;
-    client.batch_execute(
-        "SELECT lookbook_model_default('mean'); SELECT lookbook_model_default('boxes')",
-    )?;
-    Ok(database)
-}
-
-/// The model `slow`, put there without the check that would run it once.
-fn add_slow_model(client: &mut Client) -> Result<()> {
-    let model = onnx::slow_embedder(1_000_000_000);
-    let manifest = embedder_manifest(client, "slow", &model)?;
-    client.batch_execute("SET session_replication_role = replica")?;
-    client.execute(
-        "INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx)
-         SELECT 'slow', 'embedder', $1::text::jsonb ->> 'sha256', $1::text::jsonb, $2",
-        &[&manifest.to_string(), &model],
-    )?;
-    client.batch_execute("RESET session_replication_role")?;
-    Ok(())
-}
-
-fn number(client: &mut Client, column: &str) -> Result<Option<i64>> {
-    let sql = format!("SELECT {column}::bigint FROM lookbook_worker");
-    Ok(client.query_opt(&sql, &[])?.and_then(|row| row.get(0)))
-}
-
-/// Waits until `column` of `lookbook_worker` is as `wanted`.
-fn wait_for(client: &mut Client, column: &str, wanted: impl Fn(Option<i64>) -> bool) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let found = number(client, column)?;
-        if wanted(found) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{column} stays at {found:?}");
-        sleep(Duration::from_millis(10));
-    }
-}
-
-/// A photo that no other call of a test has, so that nothing is remembered.
-fn photo(number: u8) -> Vec<u8> {
-    bmp(
-        20 + u32::from(number),
-        30,
-        [number.wrapping_mul(7), 90, number],
-    )
-}
+use anyhow::{Context, Result, ensure};
+use lookbook_tests::{Cluster, signal};
+use sql_support::{backend_pid, bmp, embed, import_embedder, refusal};
+use worker_support::{PATIENCE, add_slow_model, number, photo, tiny, wait_for};
 
 fn maps(pid: i32) -> Result<String> {
     Ok(std::fs::read_to_string(format!("/proc/{pid}/maps"))?)
