@@ -13,6 +13,7 @@ mod patterns;
 mod producer;
 mod remote;
 mod sql;
+mod statement;
 
 use std::{
     collections::HashSet,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     Entry, Found, Item, Part, Place, Reject, code, fetch::too_large, names::sku_of,
-    producer::produced,
+    producer::produced, statement,
 };
 use crate::{
     args::{Role, SourceArgs},
@@ -27,7 +27,7 @@ const SKU_COLUMN: &str = "sku";
 const MAX_PAIRS: usize = 50;
 
 pub fn part(query: &str, url: Option<&str>, args: &SourceArgs, max_bytes: u64) -> Result<Part> {
-    let query = query.trim().trim_end_matches(';').trim_end();
+    let query = statement::without_end(query);
     let mut client = connect_anywhere(url)?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
     let plan = Plan::of(&mut client, query, args).context("--from-sql")?;
