@@ -3,6 +3,7 @@
 
 mod ops;
 mod source;
+mod target;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub use ops::{
     CompletionsArgs, DoctorArgs, InferenceArgs, ManArgs, ReembedArgs, RunArgs, Shell, SyncArgs,
 };
 pub use source::{Role, SourceArgs};
+pub use target::{ProductArgs, TargetArgs};
 
 use crate::devices::Devices;
 
@@ -125,9 +127,10 @@ pub struct LoadArgs {
     pub source: SourceArgs,
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Schema of the tables photo and garment; created when missing
-    #[arg(long, default_value = "public")]
-    pub schema: String,
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub product: ProductArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
     #[command(flatten)]
@@ -197,9 +200,8 @@ pub struct SearchArgs {
     pub photos: Vec<PathBuf>,
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Schema of the tables photo and garment
-    #[arg(long, default_value = "public")]
-    pub schema: String,
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// Neighbours per garment
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub k: u16,

@@ -215,13 +215,13 @@ mod tests {
         let Verb::Load(load) = args.verb else {
             panic!()
         };
-        assert_eq!((load.schema.as_str(), load.batch), ("shop", 3));
+        assert_eq!((load.target.schema.as_str(), load.batch), ("shop", 3));
         assert_eq!((load.limit, load.no_index), (Some(7), true));
         let args = parse(text, &["lookbook", "search", "a.jpg"]).unwrap();
         let Verb::Search(search) = args.verb else {
             panic!()
         };
-        assert_eq!(search.schema, "top");
+        assert_eq!(search.target.schema, "top");
     }
 
     #[test]

@@ -28,9 +28,9 @@ pub enum Ending {
 }
 
 /// Exit code of an error: nothing more could be done.
-pub const FATAL: u8 = 1;
+const FATAL: u8 = 1;
 /// Exit code of [`Ending::Partial`].
-pub const PARTIAL: u8 = 2;
+const PARTIAL: u8 = 2;
 
 static VERBOSITY: AtomicI8 = AtomicI8::new(0);
 static BY_LOG: AtomicBool = AtomicBool::new(false);
@@ -147,6 +147,15 @@ pub fn finish(program: impl FnOnce() -> Result<Ending>) -> ExitCode {
         Ok(Ok(Ending::Partial)) => ExitCode::from(PARTIAL),
         Ok(Err(error)) => fail(&error),
         Err(_) => ExitCode::from(FATAL),
+    }
+}
+
+/// What the process will end with.
+pub fn exit_code(ending: &Result<Ending>) -> u8 {
+    match ending {
+        Ok(Ending::Complete) => 0,
+        Ok(Ending::Partial) => PARTIAL,
+        Err(_) => FATAL,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
 const LIBRARY: &str = "libonnxruntime.so";
 
 /// A model's manifest and bytes: all that is needed to open it, any number of times.
+#[derive(Clone)]
 pub struct ModelFiles {
     manifest: Manifest,
     onnx: Vec<u8>,
@@ -48,6 +49,14 @@ impl ModelFiles {
             manifest,
             onnx: bytes,
         })
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn onnx(&self) -> &[u8] {
+        &self.onnx
     }
 
     pub fn open_detector(&self, runtime: &Runtime, options: &SessionOptions) -> Result<Detector> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{DatabaseArgs, LoadArgs, ModelChoice, Progress, RuntimeArgs, parse_rate};
+use super::{DatabaseArgs, LoadArgs, ModelChoice, Progress, RuntimeArgs, TargetArgs, parse_rate};
 use crate::shard::Shard;
 
 #[derive(Debug, ClapArgs)]
@@ -77,9 +77,8 @@ pub struct ManArgs {
 pub struct ReembedArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Schema of the tables photo and garment
-    #[arg(long, default_value = "public")]
-    pub schema: String,
+    #[command(flatten)]
+    pub target: TargetArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
     /// The new embedder by its name in the database; else its default embedder

@@ -1,32 +1,37 @@
-//! Which model filled an embedding column (`lookbook_embedding_column`).
+//! Which model filled a column of vectors: `lookbook_embedding_column`, of the extension or, where the server has
+//! none, of our own.
 //!
 //! Invariant: vectors of two models never meet in one column.
 
 use anyhow::{Result, bail};
 use postgres::{Client, GenericClient};
 
-use super::{ModelRow, Tables, tables::LOCK_CLASS};
+use super::{ModelRow, Target, catalog::exists, lock::LOCK_CLASS, quoted};
 
-const ATTRIBUTE: &str = "embedding";
-
-/// Name and sha256 of the model that filled `garment.embedding`, if a loader recorded it.
+/// Name and sha256 of the model that filled the target's column, if a loader recorded it.
 pub fn embedding_column_model(
     client: &mut impl GenericClient,
-    tables: &Tables,
+    target: &Target,
 ) -> Result<Option<(String, String)>> {
+    if !target.has_extension && !exists(client, &target.record)? {
+        return Ok(None);
+    }
     let row = client.query_opt(
-        "SELECT model_name::text, model_sha256::text FROM lookbook_embedding_column \
-         WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2",
-        &[&tables.garment, &ATTRIBUTE],
+        &format!(
+            "SELECT model_name::text, model_sha256::text FROM {} \
+             WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2::text::name",
+            target.record
+        ),
+        &[&target.garment, &target.embedding()],
     )?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// Records that `model` fills `garment.embedding`. Refused when another one did and there are rows, or,
+/// Records that `model` fills the target's column. Refused when another one did and there are rows, or,
 /// beside other shards, may be soon.
 pub fn claim_embedding_column(
     client: &mut Client,
-    tables: &Tables,
+    target: &Target,
     model: &ModelRow,
     is_shared: bool,
 ) -> Result<()> {
@@ -34,53 +39,86 @@ pub fn claim_embedding_column(
     // Of two shards that begin at the same moment the second sees what the first recorded.
     change.execute(
         "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))",
-        &[&LOCK_CLASS, &tables.garment],
+        &[&LOCK_CLASS, &target.garment],
     )?;
-    if check_embedding_column(&mut change, tables, model, is_shared)? {
+    if check_embedding_column(&mut change, target, model, is_shared)? {
         return Ok(());
     }
-    change.execute(
-        "INSERT INTO lookbook_embedding_column (relation, attribute, model_name, model_sha256) \
-         VALUES (pg_catalog.to_regclass($1), $2, $3, $4) \
-         ON CONFLICT (relation, attribute) DO UPDATE \
-         SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256",
-        &[&tables.garment, &ATTRIBUTE, &model.name, &model.sha256],
-    )?;
+    record_model(&mut change, target, target.embedding(), model)?;
     Ok(change.commit()?)
+}
+
+/// Says that vectors in that column are of `model`.
+pub(super) fn record_model(
+    client: &mut impl GenericClient,
+    target: &Target,
+    column: &str,
+    model: &ModelRow,
+) -> Result<()> {
+    client.execute(
+        &format!(
+            "INSERT INTO {} (relation, attribute, model_name, model_sha256) \
+             VALUES (pg_catalog.to_regclass($1), $2::text::name, $3, $4) ON CONFLICT (relation, attribute) DO UPDATE \
+             SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256",
+            target.record
+        ),
+        &[&target.garment, &column, &model.name, &model.sha256],
+    )?;
+    Ok(())
 }
 
 /// Fails where [`claim_embedding_column`] would; whether the record is there already.
 pub fn check_embedding_column(
     client: &mut impl GenericClient,
-    tables: &Tables,
+    target: &Target,
     model: &ModelRow,
     is_shared: bool,
 ) -> Result<bool> {
-    let recorded = embedding_column_model(client, tables)?;
+    let recorded = embedding_column_model(client, target)?;
+    let is_recorded = recorded.is_some();
     let foreign = match recorded {
         Some((_, sha256)) if sha256 == model.sha256 => return Ok(true),
-        Some(other) if is_shared || has_rows(client, tables)? => Some(other),
+        Some(other) if is_shared || has_rows(client, target)? => Some(other),
         Some(_) => None,
-        None => unrecorded_model(client, tables, model)?,
+        None => unrecorded_model(client, target, model)?,
     };
     if let Some((name, sha256)) = foreign {
+        let Target { garment, photo, .. } = target;
+        let elsewhere = match target.is_mapped {
+            true => "into another table",
+            false => "into another schema with --schema NAME",
+        };
         bail!(
-            "{garment}.embedding was filled by model {name:?} (sha256 {}...), this load would use {:?} (sha256 {}...), \
-             and vectors of two models cannot be compared: load with --embed-model {name}, or into another schema with \
-             --schema NAME, or give all rows vectors of the other model with lookbook reembed, or empty the tables \
-             first with TRUNCATE {photo}, {garment}",
+            "{garment}.{column} was filled by model {name:?} (sha256 {}...), this load would use {:?} (sha256 {}...), \
+             and vectors of two models cannot be compared: load with --embed-model {name}, or {elsewhere}, or give all rows \
+             vectors of the other model with lookbook reembed, or empty the tables first with TRUNCATE {photo}, {garment}",
             short(&sha256),
             model.name,
             short(&model.sha256),
-            garment = tables.garment,
-            photo = tables.photo,
+            column = target.embedding(),
+        );
+    }
+    if target.is_mapped && !is_recorded && has_rows(client, target)? {
+        bail!(
+            "{garment}.{column} holds vectors already, and nobody recorded of which model: vectors of two models cannot be \
+             compared; load into a column of its own, or, if they are of model {name:?}, say so: INSERT INTO {record} VALUES \
+             ('{garment}', '{column}', '{name}', '{sha256}')",
+            garment = target.garment.replace('\'', "''"),
+            column = target.embedding().replace('\'', "''"),
+            name = model.name.replace('\'', "''"),
+            sha256 = model.sha256,
+            record = target.record,
         );
     }
     Ok(false)
 }
 
-fn has_rows(client: &mut impl GenericClient, tables: &Tables) -> Result<bool> {
-    let query = format!("SELECT EXISTS (SELECT FROM {})", tables.garment);
+fn has_rows(client: &mut impl GenericClient, target: &Target) -> Result<bool> {
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)",
+        target.garment,
+        quoted(target.embedding())
+    );
     Ok(client.query_one(&query, &[])?.get(0))
 }
 
@@ -88,13 +126,21 @@ fn has_rows(client: &mut impl GenericClient, tables: &Tables) -> Result<bool> {
 /// restored without its record, for instance.
 fn unrecorded_model(
     client: &mut impl GenericClient,
-    tables: &Tables,
+    target: &Target,
     model: &ModelRow,
 ) -> Result<Option<(String, String)>> {
+    if !exists(client, &target.photo)? {
+        return Ok(None);
+    }
+    let name = match target.has_extension {
+        true => {
+            "coalesce((SELECT m.name::text FROM lookbook_model m WHERE m.sha256 = p.embed_model LIMIT 1), 'unknown')"
+        }
+        false => "'unknown'",
+    };
     let query = format!(
-        "SELECT coalesce(m.name::text, 'unknown'), p.embed_model FROM {} p \
-         LEFT JOIN lookbook_model m ON m.sha256 = p.embed_model WHERE p.embed_model <> $1 LIMIT 1",
-        tables.photo
+        "SELECT {name}, p.embed_model FROM {} p WHERE p.embed_model <> $1 LIMIT 1",
+        target.photo
     );
     let row = client.query_opt(&query, &[&model.sha256])?;
     Ok(row.map(|row| (row.get(0), row.get(1))))

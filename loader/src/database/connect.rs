@@ -19,12 +19,57 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn connect(url: Option<&str>) -> Result<Client> {
     let (mut client, target) = connect_to_server(url)?;
     let schema = extension_schema(&mut client, &target)?;
+    see(&mut client, &schema)?;
+    Ok(client)
+}
+
+/// Connects to a database whose tables are written or read; whether the extension is there. Without it
+/// pgvector has to be, and the user has to have said that it may be missing.
+pub fn connect_to_target(url: Option<&str>, may_lack_extension: bool) -> Result<(Client, bool)> {
+    if !may_lack_extension {
+        return Ok((connect(url)?, true));
+    }
+    let (mut client, target) = connect_to_server(url)?;
+    let found = client.query_opt(
+        "SELECT e.extname = 'lookbook', n.nspname::text FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
+         WHERE e.extname IN ('lookbook', 'vector') ORDER BY e.extname LIMIT 1",
+        &[],
+    )?;
+    let Some(row) = found else {
+        bail!(
+            "{target} has neither lookbook nor pgvector: run CREATE EXTENSION vector in that database (or CREATE EXTENSION \
+             lookbook, where the server has it)"
+        );
+    };
+    let (has_extension, schema): (bool, String) = (row.get(0), row.get(1));
+    see(&mut client, &schema)?;
+    if has_extension
+        && let Some(vector) = schema_of(&mut client, "vector")?
+        && vector != schema
+    {
+        see(&mut client, &vector)?;
+    }
+    Ok((client, has_extension))
+}
+
+/// Puts a schema at the end of the search path.
+fn see(client: &mut Client, schema: &str) -> Result<()> {
     client.execute(
         "SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', \
          nullif(pg_catalog.current_setting('search_path'), ''), $1::text), false)",
-        &[&quoted(&schema)],
+        &[&quoted(schema)],
     )?;
-    Ok(client)
+    Ok(())
+}
+
+fn schema_of(client: &mut Client, extension: &str) -> Result<Option<String>> {
+    let found = client.query_opt(
+        "SELECT n.nspname::text FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
+        &[&extension],
+    )?;
+    Ok(found.map(|row| row.get(0)))
 }
 
 /// Connects to a database that may know nothing of us.
@@ -66,13 +111,8 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
 }
 
 fn extension_schema(client: &mut Client, target: &str) -> Result<String> {
-    let found = client.query_opt(
-        "SELECT n.nspname::text FROM pg_catalog.pg_extension e \
-         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'lookbook'",
-        &[],
-    )?;
-    if let Some(row) = found {
-        return Ok(row.get(0));
+    if let Some(schema) = schema_of(client, "lookbook")? {
+        return Ok(schema);
     }
     let is_available = client
         .query_opt(

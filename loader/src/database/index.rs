@@ -1,13 +1,13 @@
-//! The index on `garment.embedding`: whether there is one, making it, and watching it being made.
+//! The index on the column of the vectors: whether there is one, making it, and watching it being made.
 //!
 //! Invariant: an index that is there is never touched.
 
 use anyhow::Result;
 use postgres::{Client, error::SqlState};
 
-use super::{Tables, connect};
+use super::{Role, Target, VectorKind, connect_anywhere};
 
-/// A `lookbook` index whose first column is `garment.embedding`.
+/// An index for nearest neighbours whose first column is that of the vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundIndex {
     /// Quoted, with its schema where that is not on the search path.
@@ -15,36 +15,39 @@ pub struct FoundIndex {
     /// False for what a failed `CREATE INDEX CONCURRENTLY` left.
     pub is_valid: bool,
     pub bytes: u64,
+    /// `lookbook`, or one of pgvector's.
+    pub method: String,
 }
 
 /// The session that makes the index.
 pub struct IndexBuilder {
     client: Client,
-    tables: Tables,
+    target: Target,
 }
 
 impl IndexBuilder {
-    pub fn new(client: Client, tables: Tables) -> Self {
-        Self { client, tables }
+    pub fn new(client: Client, target: Target) -> Self {
+        Self { client, target }
     }
 
     /// The index that searches can use, if there is one; a valid one first.
     pub fn find(&mut self) -> Result<Option<FoundIndex>> {
         let row = self.client.query_opt(
             "SELECT i.indexrelid::pg_catalog.regclass::text, i.indisvalid, \
-               pg_catalog.pg_relation_size(i.indexrelid) \
+               pg_catalog.pg_relation_size(i.indexrelid), m.amname::text \
              FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
-             JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'lookbook' \
+             JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname IN ('lookbook', 'hnsw', 'ivfflat') \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = 'embedding' \
+             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = $2 \
              ORDER BY i.indisvalid DESC, i.indexrelid LIMIT 1",
-            &[&self.tables.garment],
+            &[&self.target.garment, &self.target.embedding()],
         )?;
         Ok(row.map(|row| FoundIndex {
             name: row.get(0),
             is_valid: row.get(1),
             bytes: unsigned(row.get(2)),
+            method: row.get(3),
         }))
     }
 
@@ -56,12 +59,37 @@ impl IndexBuilder {
 
     /// What [`Self::create`] runs. `category` is what `lookbook search` filters by, and with `label` what
     /// tells one garment from another; each costs four bytes a row. `sku` and `photo_id` select single
-    /// photos, for which a btree is better.
+    /// photos, for which a btree is better. pgvector's index takes no further columns.
     pub fn statement(&self) -> String {
-        format!(
-            "CREATE INDEX ON {} USING lookbook (embedding, category, label)",
-            self.tables.garment
-        )
+        self.statement_with("")
+    }
+
+    /// The same for a table that others write to meanwhile.
+    pub fn statement_for_owner(&self) -> String {
+        self.statement_with("CONCURRENTLY ")
+    }
+
+    fn statement_with(&self, option: &str) -> String {
+        let Target {
+            garment, vector, ..
+        } = &self.target;
+        let name = |column: &str| self.target.in_sql(column);
+        let embedding = name(self.target.embedding());
+        match vector {
+            VectorKind::Vector => {
+                format!("CREATE INDEX {option}ON {garment} USING hnsw ({embedding} vector_l2_ops)")
+            }
+            VectorKind::Embedding => {
+                let filters = [Role::Category, Role::Label].into_iter();
+                let filters = filters.filter_map(|role| self.target.column(role));
+                let columns: Vec<String> = filters.map(name).collect();
+                let columns = std::iter::once(embedding).chain(columns);
+                format!(
+                    "CREATE INDEX {option}ON {garment} USING lookbook ({})",
+                    columns.collect::<Vec<_>>().join(", ")
+                )
+            }
+        }
     }
 
     /// Returns when the index is there; nothing of it is when this fails. The server gives up a second
@@ -84,7 +112,7 @@ impl IndexBuilder {
             .client
             .query_one("SELECT pg_catalog.pg_backend_pid()", &[])?;
         Ok(IndexWatcher {
-            client: connect(url)?,
+            client: connect_anywhere(url)?,
             builder: own.get(0),
         })
     }

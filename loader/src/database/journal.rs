@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use postgres::{Client, types::Json};
 use serde_json::Value;
 
-use super::{connect, quoted};
+use super::{connect_anywhere, quoted};
 use crate::source::Reject;
 
 /// Namespace of the advisory locks of live runs: "lrun".
@@ -61,7 +61,7 @@ impl Journal {
     /// Makes the tables where they are missing, marks runs that were killed, and begins a record.
     /// The schema must be there.
     pub fn open(url: Option<&str>, schema: &str, start: &RunStart<'_>) -> Result<Self> {
-        let mut client = connect(url)?;
+        let mut client = connect_anywhere(url)?;
         let (runs, rejects) = tables(schema);
         ensure(&mut client, &runs, &rejects)
             .with_context(|| format!("cannot make the tables {runs} and {rejects}"))?;

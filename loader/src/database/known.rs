@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use postgres::{Client, fallible_iterator::FallibleIterator};
 
-use super::Tables;
+use super::Target;
 
 /// The ONNX digests that a photo's rows depend on, as hex.
 #[derive(Debug, Clone)]
@@ -51,11 +51,20 @@ impl Loaded {
 pub struct Known(HashMap<Box<str>, Loaded>);
 
 impl Known {
-    pub fn read(client: &mut Client, tables: &Tables, models: &Models) -> Result<Self> {
+    pub fn read(client: &mut Client, target: &Target, models: &Models) -> Result<Self> {
+        // Whoever owns the other table may have deleted there: a product that went and came back.
+        let has_rows = match target.is_mapped {
+            true => format!(
+                " AND EXISTS (SELECT FROM {} g WHERE {})",
+                target.garment,
+                target.is_of_photo()?
+            ),
+            false => String::new(),
+        };
         let query = format!(
-            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2, sku, attributes \
-             FROM {}",
-            tables.photo
+            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2{has_rows}, sku::pg_catalog.text, attributes \
+             FROM {} p",
+            target.photo
         );
         let mut rows = client.query_raw(&query, [&models.detect, &models.embed])?;
         let mut known = HashMap::new();

@@ -1,20 +1,25 @@
 //! The loader's side of PostgreSQL: connecting, the tables, the model rows, what is loaded already,
 //! and writing batches. Knows nothing of photos' pixels or of threads.
 
+mod catalog;
 mod column;
 mod connect;
+mod gate;
 mod index;
 mod journal;
 mod known;
+mod lock;
+mod mapped;
 mod models;
 mod shadow;
 mod tables;
+mod target;
 mod tls;
 mod types;
 mod writer;
 
 pub use column::{check_embedding_column, claim_embedding_column, embedding_column_model};
-pub use connect::{connect, connect_anywhere, connect_to_server};
+pub use connect::{connect, connect_anywhere, connect_to_server, connect_to_target};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
 pub use known::{About, Known, Models};
@@ -22,8 +27,10 @@ pub use models::{
     ModelKind, ModelRow, choose_model, choose_model_if_any, fetch_onnx, model_by_sha256,
     model_of_name,
 };
-pub use shadow::{Shadow, Stale, Swap};
-pub use tables::Tables;
+pub use shadow::{NewVector, Shadow, Stale, StaleGarment, Swap};
+pub use tables::ProductKey;
+use target::record;
+pub use target::{Role, RoleColumn, Target, VectorKind};
 pub use types::{Box2, EmbeddingRef};
 pub use writer::{GarmentRow, PhotoRow, Writer};
 

@@ -12,10 +12,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use postgres::{Client, GenericClient, error::SqlState};
 
-use super::{Box2, EmbeddingRef, ModelRow, Tables};
+use super::{
+    Box2, EmbeddingRef, ModelRow, Role, Target, catalog::columns_of, column::record_model, quoted,
+};
 
-/// The column that is being filled.
-const NEXT: &str = "embedding_next";
+/// What the names of the column that is being filled, and of its indexes, end in.
 const SUFFIX: &str = "_next";
 /// Photos listed at once.
 const PAGE: i64 = 500;
@@ -29,8 +30,26 @@ pub struct Stale {
     pub id: i64,
     pub path: String,
     pub sha256: Vec<u8>,
-    /// Id, box, and whether it is the whole photo.
-    pub garments: Vec<(i64, Box2, bool)>,
+    pub garments: Vec<StaleGarment>,
+}
+
+/// A row that lacks its new vector.
+#[derive(Debug)]
+pub struct StaleGarment {
+    /// Its place in the table (`ctid`), until somebody writes the row.
+    pub place: String,
+    pub bbox: Box2,
+    /// It stands for the whole photo.
+    pub is_whole: bool,
+}
+
+/// The vector of a row.
+#[derive(Debug)]
+pub struct NewVector {
+    pub place: String,
+    pub photo: i64,
+    pub bbox: Box2,
+    pub vector: Vec<f32>,
 }
 
 /// How a swap ended.
@@ -44,52 +63,65 @@ pub enum Swap {
 /// The second column of one table.
 #[derive(Debug, Clone)]
 pub struct Shadow {
-    tables: Tables,
+    target: Target,
     model: ModelRow,
+    /// The column that is being filled.
+    next: String,
+    /// Every row of the old column has a vector, and so shall the new one's.
+    is_not_null: bool,
 }
 
 impl Shadow {
     /// Adds the column, or goes on with one that the same model began to fill.
     pub fn open(
         client: &mut Client,
-        tables: &Tables,
+        target: &Target,
         model: &ModelRow,
         dimensions: usize,
     ) -> Result<Self> {
+        if target.column(Role::Box).is_none() {
+            bail!(
+                "{} has no column with the box of a garment (--into-map box=COLUMN): without it nobody knows what to embed again; \
+                 delete its rows and load anew with the other model",
+                target.garment
+            );
+        }
+        let columns = columns_of(client, &target.garment)?;
         let shadow = Self {
-            tables: tables.clone(),
+            target: target.clone(),
             model: model.clone(),
+            next: next_of(target),
+            is_not_null: columns
+                .iter()
+                .any(|column| column.name == target.embedding() && column.is_not_null),
         };
         shadow.refuse_dependents(client)?;
         let mut change = client.transaction()?;
-        let recorded = recorded_model(&mut change, &tables.garment)?;
-        let is_there = has_column(&mut change, &tables.garment)?;
+        let recorded = recorded_model(&mut change, target)?;
+        let is_there = has_column(&mut change, target)?;
         if is_there && recorded.as_deref() == Some(model.sha256.as_str()) {
             return Ok(shadow);
         }
         if is_there {
-            drop_column(&mut change, &tables.garment)?;
+            drop_column(&mut change, target)?;
         }
         change.batch_execute(&format!(
-            "ALTER TABLE {} ADD COLUMN {NEXT} embedding({dimensions})",
-            tables.garment
+            "ALTER TABLE {} ADD COLUMN {} {}({dimensions})",
+            target.garment,
+            quoted(&shadow.next),
+            target.vector.name()
         ))?;
-        change.execute(
-            "INSERT INTO lookbook_embedding_column (relation, attribute, model_name, model_sha256) \
-             VALUES (pg_catalog.to_regclass($1), $2, $3, $4) ON CONFLICT (relation, attribute) DO UPDATE \
-             SET model_name = EXCLUDED.model_name, model_sha256 = EXCLUDED.model_sha256",
-            &[&tables.garment, &NEXT, &model.name, &model.sha256],
-        )?;
+        record_model(&mut change, target, &shadow.next, model)?;
         change.commit()?;
         Ok(shadow)
     }
 
     /// Removes a column that was begun and the record of it; whether there was one.
-    pub fn abandon(client: &mut Client, tables: &Tables) -> Result<bool> {
+    pub fn abandon(client: &mut Client, target: &Target) -> Result<bool> {
         let mut change = client.transaction()?;
-        let is_there = has_column(&mut change, &tables.garment)?;
+        let is_there = has_column(&mut change, target)?;
         if is_there {
-            drop_column(&mut change, &tables.garment)?;
+            drop_column(&mut change, target)?;
         }
         change.commit()?;
         Ok(is_there)
@@ -102,32 +134,45 @@ impl Shadow {
                  (SELECT 'view ' || r.ev_class::regclass::text FROM pg_catalog.pg_rewrite r WHERE r.oid = d.objid)
                ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END
              FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attribute a
-               ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = 'embedding'
+               ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = $2::text
              WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = pg_catalog.to_regclass($1)
                AND d.classid <> 'pg_catalog.pg_class'::regclass
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE d.classid = 'pg_catalog.pg_constraint'::regclass
                                AND c.oid = d.objid AND c.contype = 'n')
              ORDER BY 1",
-            &[&self.tables.garment],
+            &[&self.target.garment, &self.target.embedding()],
         )?;
         if rows.is_empty() {
             return Ok(());
         }
         let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         bail!(
-            "{}.embedding cannot change its model while something is bound to the column: {}; drop it, run this again, \
+            "{}.{} cannot change its model while something is bound to the column: {}; drop it, run this again, \
              then make it anew",
-            self.tables.garment,
+            self.target.garment,
+            self.target.embedding(),
             names.join(", ")
         );
     }
 
+    /// An SQL condition: row `g` lacks its new vector.
+    fn is_stale(&self) -> String {
+        format!(
+            "g.{} IS NOT NULL AND g.{} IS NULL",
+            quoted(self.target.embedding()),
+            quoted(&self.next)
+        )
+    }
+
     /// Photos and garment rows that lack their new vector.
     pub fn count_stale(&self, client: &mut Client) -> Result<(u64, u64)> {
+        let (_, link) = self.target.link()?;
         let row = client.query_one(
             &format!(
-                "SELECT count(DISTINCT photo_id), count(*) FROM {} WHERE {NEXT} IS NULL",
-                self.tables.garment
+                "SELECT count(DISTINCT g.{}), count(*) FROM {} g WHERE {}",
+                quoted(link),
+                self.target.garment,
+                self.is_stale()
             ),
             &[],
         )?;
@@ -137,48 +182,71 @@ impl Shadow {
 
     /// The next photos with such rows, in the order of their ids, after `last`.
     pub fn stale_after(&self, client: &mut Client, last: i64) -> Result<Vec<Stale>> {
+        let Target { photo, garment, .. } = &self.target;
+        let bbox = quoted(self.target.column(Role::Box).unwrap_or("box"));
+        // A photo of which nothing was found is its own garment, and its box is all of it.
+        let whole = format!("g.{bbox} ~= box(point(p.width, p.height), point(0, 0))");
+        let of_this = match self.target.link()? {
+            (Role::PhotoId, column) => format!("g.{} = p.id", quoted(column)),
+            (_, column) => format!("g.{} = p.path::{}", quoted(column), self.target.key_type),
+        };
         let rows = client.query(
             &format!(
-                "SELECT p.id, p.path, p.sha256, g.ids, g.boxes, g.whole FROM {} p JOIN LATERAL (
-                   SELECT array_agg(g.id ORDER BY g.id), array_agg(g.box ORDER BY g.id),
-                     array_agg(g.category = 'photo' ORDER BY g.id)
-                   FROM {} g WHERE g.photo_id = p.id AND g.{NEXT} IS NULL) AS g (ids, boxes, whole) ON g.ids IS NOT NULL
+                "SELECT p.id, p.path, p.sha256, g.places, g.boxes, g.whole FROM {photo} p JOIN LATERAL (
+                   SELECT array_agg(g.ctid::text ORDER BY g.ctid), array_agg(g.{bbox} ORDER BY g.ctid),
+                     array_agg({whole} ORDER BY g.ctid)
+                   FROM {garment} g WHERE {of_this} AND {}) AS g (places, boxes, whole) ON g.places IS NOT NULL
                  WHERE p.id > $1 ORDER BY p.id LIMIT $2",
-                self.tables.photo, self.tables.garment
+                self.is_stale()
             ),
             &[&last, &PAGE],
         )?;
         let stale = |row: &postgres::Row| -> Result<Stale> {
-            let ids: Vec<i64> = row.try_get(3)?;
+            let places: Vec<String> = row.try_get(3)?;
             let boxes: Vec<Box2> = row.try_get(4)?;
             let whole: Vec<bool> = row.try_get(5)?;
-            let garments = ids.into_iter().zip(boxes).zip(whole);
+            let garments = places.into_iter().zip(boxes).zip(whole);
             Ok(Stale {
                 id: row.try_get(0)?,
                 path: row.try_get(1)?,
                 sha256: row.try_get(2)?,
                 garments: garments
-                    .map(|((id, bbox), whole)| (id, bbox, whole))
+                    .map(|((place, bbox), is_whole)| StaleGarment {
+                        place,
+                        bbox,
+                        is_whole,
+                    })
                     .collect(),
             })
         };
         rows.iter().map(stale).collect()
     }
 
-    /// Writes new vectors, all or none.
-    pub fn fill(&self, client: &mut Client, vectors: &[(i64, Vec<f32>)]) -> Result<()> {
-        let ids: Vec<i64> = vectors.iter().map(|(id, _)| *id).collect();
+    /// Writes new vectors, all or none. A row that somebody wrote meanwhile stays without: it is in another place,
+    /// and what may be in its old one is told by its photo and its box.
+    pub fn fill(&self, client: &mut Client, vectors: &[NewVector]) -> Result<()> {
+        let column = |of: fn(&NewVector) -> &str| vectors.iter().map(of).collect::<Vec<&str>>();
+        let photos: Vec<i64> = vectors.iter().map(|new| new.photo).collect();
+        let boxes: Vec<Box2> = vectors.iter().map(|new| new.bbox).collect();
         let embeddings: Vec<EmbeddingRef<'_>> = vectors
             .iter()
-            .map(|(_, vector)| EmbeddingRef(vector))
+            .map(|new| EmbeddingRef(&new.vector))
             .collect();
         client.execute(
             &format!(
-                "UPDATE {} g SET {NEXT} = n.embedding \
-                 FROM ROWS FROM (unnest($1::bigint[]), unnest($2::embedding[])) AS n (id, embedding) WHERE g.id = n.id",
-                self.tables.garment
+                "UPDATE {garment} g SET {next} = n.embedding \
+                 FROM ROWS FROM (unnest($1::text[]::tid[]), unnest($2::bigint[]), unnest($3::box[]), unnest($4::{vector}[])) \
+                   AS n (place, photo, box, embedding) JOIN {photo} p ON p.id = n.photo \
+                 WHERE g.ctid = n.place AND {of_photo} AND g.{bbox} ~= n.box AND {stale}",
+                garment = self.target.garment,
+                photo = self.target.photo,
+                next = quoted(&self.next),
+                vector = self.target.vector.name(),
+                of_photo = self.target.is_of_photo()?,
+                bbox = quoted(self.target.column(Role::Box).unwrap_or("box")),
+                stale = self.is_stale(),
             ),
-            &[&ids, &embeddings],
+            &[&column(|new| &new.place), &photos, &boxes, &embeddings],
         )?;
         Ok(())
     }
@@ -192,7 +260,7 @@ impl Shadow {
                 "SELECT i.indexrelid::pg_catalog.regclass::text, i.indisvalid FROM pg_catalog.pg_index i \
                  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
                  WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2",
-                &[&self.tables.garment, &format!("{name}{SUFFIX}")],
+                &[&self.target.garment, &format!("{name}{SUFFIX}")],
             )?;
             match found {
                 Some(row) if row.get(1) => continue,
@@ -220,9 +288,9 @@ impl Shadow {
                SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attribute a \
                  ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid \
-                 AND d.refobjid = i.indrelid AND a.attname = 'embedding') \
+                 AND d.refobjid = i.indrelid AND a.attname = $3::text) \
              ORDER BY c.relname",
-            &[&self.tables.garment, &SUFFIX],
+            &[&self.target.garment, &SUFFIX, &self.target.embedding()],
         )?;
         rows.iter()
             .map(|row| {
@@ -236,7 +304,7 @@ impl Shadow {
                 let Some((table, columns)) = rest.split_once(" USING ") else {
                     bail!("the definition of index {name} is not understood: {definition}");
                 };
-                let columns = with_word(columns, "embedding", NEXT);
+                let columns = self.with_next(columns);
                 Ok((
                     name,
                     format!("{verb}INDEX CONCURRENTLY {next} ON {table} USING {columns}"),
@@ -251,7 +319,7 @@ impl Shadow {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match self.try_swap(client, becomes_default) {
-                Ok(()) => return Ok(Swap::Done),
+                Ok(swap) => return Ok(swap),
                 Err(error) if has_code(&error, &SqlState::NOT_NULL_VIOLATION) => {
                     return Ok(Swap::RowsAreMissing);
                 }
@@ -266,27 +334,55 @@ impl Shadow {
         }
     }
 
-    fn try_swap(&self, client: &mut Client, becomes_default: bool) -> Result<()> {
-        let garment = &self.tables.garment;
+    /// A part of a definition with the new column in the place of the old one.
+    fn with_next(&self, definition: &str) -> String {
+        let old = self.target.embedding();
+        let is_word = old.chars().all(|c| c.is_alphanumeric() || c == '_');
+        match is_word {
+            true => with_word(definition, old, &self.next),
+            false => definition.replace(&quoted(old), &quoted(&self.next)),
+        }
+    }
+
+    fn try_swap(&self, client: &mut Client, becomes_default: bool) -> Result<Swap> {
+        let garment = &self.target.garment;
+        let (old, next) = (self.target.embedding(), self.next.as_str());
         let mut change = client.transaction()?;
         // Long, and in nobody's way.
         change.execute(
             &format!(
                 "UPDATE {} SET embed_model = $1 WHERE embed_model <> $1",
-                self.tables.photo
+                self.target.photo
             ),
             &[&self.model.sha256],
         )?;
+        if let Some(column) = self.target.column(Role::EmbedModel) {
+            let update = format!(
+                "UPDATE {garment} SET {0} = $1 WHERE {0} <> $1",
+                quoted(column)
+            );
+            change.execute(&update, &[&self.model.sha256])?;
+        }
         if becomes_default {
             change.execute("SELECT lookbook_model_default($1)", &[&self.model.name])?;
         }
         let indexes = self.index_statements(&mut change)?;
         change.batch_execute(LOCK_TIMEOUT)?;
+        change.batch_execute(&format!("LOCK TABLE {garment} IN ACCESS EXCLUSIVE MODE"))?;
+        let (quoted_old, quoted_next) = (quoted(old), quoted(next));
+        if self.is_not_null {
+            change.batch_execute(&format!(
+                "ALTER TABLE {garment} ALTER COLUMN {quoted_next} SET NOT NULL"
+            ))?;
+        } else {
+            let lacking = format!("SELECT FROM {garment} g WHERE {} LIMIT 1", self.is_stale());
+            if change.query_opt(&lacking, &[])?.is_some() {
+                return Ok(Swap::RowsAreMissing);
+            }
+        }
         change.batch_execute(&format!(
-            "LOCK TABLE {garment} IN ACCESS EXCLUSIVE MODE;
-             ALTER TABLE {garment} ALTER COLUMN {NEXT} SET NOT NULL;
-             ALTER TABLE {garment} DROP COLUMN embedding;
-             ALTER TABLE {garment} RENAME COLUMN {NEXT} TO embedding"
+            "ALTER TABLE {garment} DROP COLUMN {quoted_old};
+             ALTER TABLE {garment} RENAME COLUMN {quoted_next} TO {quoted_old}"
         ))?;
         for (name, _) in &indexes {
             let rename = change.query_opt(
@@ -299,17 +395,10 @@ impl Shadow {
                 change.batch_execute(&rename.get::<_, String>(0))?;
             }
         }
-        change.execute(
-            "DELETE FROM lookbook_embedding_column \
-             WHERE relation = pg_catalog.to_regclass($1) AND attribute = 'embedding'",
-            &[garment],
-        )?;
-        change.execute(
-            "UPDATE lookbook_embedding_column SET attribute = 'embedding' \
-             WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2",
-            &[garment, &NEXT],
-        )?;
-        Ok(change.commit()?)
+        forget(&mut change, &self.target, next)?;
+        record_model(&mut change, &self.target, old, &self.model)?;
+        change.commit()?;
+        Ok(Swap::Done)
     }
 }
 
@@ -319,30 +408,50 @@ fn has_code(error: &anyhow::Error, code: &SqlState) -> bool {
         .is_some_and(|error| error.code() == Some(code))
 }
 
-fn recorded_model(client: &mut impl GenericClient, garment: &str) -> Result<Option<String>> {
+/// The column that is filled beside the old one.
+fn next_of(target: &Target) -> String {
+    format!("{}{SUFFIX}", target.embedding())
+}
+
+fn recorded_model(client: &mut impl GenericClient, target: &Target) -> Result<Option<String>> {
     let row = client.query_opt(
-        "SELECT model_sha256::text FROM lookbook_embedding_column \
-         WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2",
-        &[&garment, &NEXT],
+        &format!(
+            "SELECT model_sha256::text FROM {} \
+             WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2::text::name",
+            target.record
+        ),
+        &[&target.garment, &next_of(target)],
     )?;
     Ok(row.map(|row| row.get(0)))
 }
 
-fn has_column(client: &mut impl GenericClient, garment: &str) -> Result<bool> {
+fn has_column(client: &mut impl GenericClient, target: &Target) -> Result<bool> {
     let row = client.query_opt(
         "SELECT FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) \
-         AND attname = $2 AND NOT attisdropped",
-        &[&garment, &NEXT],
+         AND attname = $2::text AND NOT attisdropped",
+        &[&target.garment, &next_of(target)],
     )?;
     Ok(row.is_some())
 }
 
-fn drop_column(client: &mut impl GenericClient, garment: &str) -> Result<()> {
-    client.batch_execute(&format!("ALTER TABLE {garment} DROP COLUMN {NEXT}"))?;
+fn drop_column(client: &mut impl GenericClient, target: &Target) -> Result<()> {
+    let next = next_of(target);
+    client.batch_execute(&format!(
+        "ALTER TABLE {} DROP COLUMN {}",
+        target.garment,
+        quoted(&next)
+    ))?;
+    forget(client, target, &next)
+}
+
+/// Nothing is said of that column any more.
+fn forget(client: &mut impl GenericClient, target: &Target, column: &str) -> Result<()> {
     client.execute(
-        "DELETE FROM lookbook_embedding_column \
-         WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2",
-        &[&garment, &NEXT],
+        &format!(
+            "DELETE FROM {} WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2::text::name",
+            target.record
+        ),
+        &[&target.garment, &column],
     )?;
     Ok(())
 }
@@ -374,7 +483,7 @@ mod tests {
             with_word(
                 "lookbook (embedding embedding_ip_ops, my_embedding) WHERE (embedding IS NOT NULL)",
                 "embedding",
-                NEXT
+                "embedding_next"
             ),
             "lookbook (embedding_next embedding_ip_ops, my_embedding) WHERE (embedding_next IS NOT NULL)"
         );

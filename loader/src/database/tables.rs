@@ -1,42 +1,41 @@
-//! The tables `photo` and `garment`: made when missing, checked when there, and kept to one loader
-//! at a time.
+//! The loader's own tables: `photo` and `garment`, or the list of photos beside a table of the shop. Made when
+//! missing, checked when there.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use postgres::{Client, Transaction};
 
-use super::quoted;
-use crate::shard::Shard;
+use super::{
+    Role, Target, VectorKind,
+    catalog::{columns_of, exists, references_of, unique_keys},
+    lock::LOCK_CLASS,
+    quoted,
+};
 
-/// Namespace of our advisory locks: "look".
-pub(super) const LOCK_CLASS: i32 = 0x6c6f_6f6b;
-/// A server takes a moment to notice that a killed loader is gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// What a product's key may be.
+const KEY_TYPES: &[&str] = &["text", "varchar", "int2", "int4", "int8", "uuid"];
+const TEXT: &[&str] = &["text"];
 
-const PHOTO_COLUMNS: &[(&str, &str)] = &[
-    ("id", "int8"),
-    ("path", "text"),
-    ("sku", "text"),
-    ("sha256", "bytea"),
-    ("width", "int4"),
-    ("height", "int4"),
-    ("detect_model", "text"),
-    ("embed_model", "text"),
-    ("attributes", "jsonb"),
-    ("full_front_pose", "bool"),
+const PHOTO_COLUMNS: &[(&str, &[&str])] = &[
+    ("id", &["int8"]),
+    ("path", TEXT),
+    ("sku", KEY_TYPES),
+    ("sha256", &["bytea"]),
+    ("width", &["int4"]),
+    ("height", &["int4"]),
+    ("detect_model", TEXT),
+    ("embed_model", TEXT),
+    ("attributes", &["jsonb"]),
+    ("full_front_pose", &["bool"]),
 ];
-const GARMENT_COLUMNS: &[(&str, &str)] = &[
-    ("photo_id", "int8"),
-    ("sku", "text"),
-    ("category", "text"),
-    ("label", "text"),
-    ("score", "float4"),
-    ("box", "box"),
-    ("embedding", "embedding"),
+const GARMENT_COLUMNS: &[(&str, &[&str])] = &[
+    ("photo_id", &["int8"]),
+    ("sku", KEY_TYPES),
+    ("category", TEXT),
+    ("label", TEXT),
+    ("score", &["float4"]),
+    ("box", &["box"]),
 ];
 
 /// A row of up to this many bytes stays in one piece (`TOAST_TUPLE_TARGET_MAIN` of
@@ -46,80 +45,60 @@ const GARMENT_COLUMNS: &[(&str, &str)] = &[
 /// where it does not fit, and above 2 kB texts would be moved out in its place.
 const INLINE_BYTES: u32 = 8160;
 
-/// The two tables, quoted and with their schema.
-#[derive(Debug, Clone)]
-pub struct Tables {
-    schema: String,
-    pub photo: String,
-    pub garment: String,
+/// The shop's product key: `public.product(sku)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductKey {
+    /// As the user wrote it.
+    pub table: String,
+    pub column: String,
 }
 
-impl Tables {
-    pub fn in_schema(schema: &str) -> Self {
-        let qualified = |table| format!("{}.{table}", quoted(schema));
-        Self {
-            schema: schema.to_owned(),
-            photo: qualified("photo"),
-            garment: qualified("garment"),
+impl FromStr for ProductKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.trim().strip_suffix(')');
+        let parts = parts.and_then(|text| text.split_once('('));
+        match parts.map(|(table, column)| (table.trim(), column.trim())) {
+            Some((table, column)) if !table.is_empty() && !column.is_empty() => Ok(Self {
+                table: table.to_owned(),
+                column: column.to_owned(),
+            }),
+            _ => Err("must be TABLE(COLUMN), like public.product(sku)".to_owned()),
         }
     }
+}
 
-    /// Keeps other loaders out of this schema until the connection ends; a shard those of the same shard,
-    /// and of no shard.
-    pub fn lock(&self, client: &mut Client, shard: Option<&Shard>) -> Result<()> {
-        let Some(shard) = shard else {
-            return wait_for(client, TRY_LOCK, &self.schema, || {
-                format!(
-                    "another lookbook load is writing to schema {:?} of this database: let it finish, then run this again",
-                    self.schema
-                )
-            });
-        };
-        wait_for(client, TRY_LOCK_SHARED, &self.schema, || {
-            format!(
-                "a lookbook load without --shard is writing to schema {:?} of this database: let it finish, then run this again",
-                self.schema
-            )
-        })?;
-        wait_for(
-            client,
-            TRY_LOCK,
-            &format!("{} {shard}", self.schema),
-            || {
-                format!(
-                    "another lookbook load of shard {shard} is writing to schema {:?} of this database: give each machine a shard of its own",
-                    self.schema
-                )
-            },
-        )
-    }
-
-    /// Whether this shard is the last one at work, which then keeps new ones out.
-    pub fn outlast_other_shards(&self, client: &mut Client) -> Result<bool> {
-        let unlock = "SELECT pg_catalog.pg_advisory_unlock_shared($1, pg_catalog.hashtext($2))";
-        client.query_one(unlock, &[&LOCK_CLASS, &self.schema])?;
-        Ok(client
-            .query_one(TRY_LOCK, &[&LOCK_CLASS, &self.schema])?
-            .get(0))
-    }
-
+impl Target {
     /// Whether both tables are there.
     pub fn exist(&self, client: &mut Client) -> Result<bool> {
         Ok(exists(client, &self.photo)? && exists(client, &self.garment)?)
     }
 
     /// Makes what is missing, for vectors of that many dimensions, and checks what is there.
-    pub fn ensure(&self, client: &mut Client, dimensions: usize) -> Result<()> {
+    pub fn ensure(
+        &self,
+        client: &mut Client,
+        dimensions: usize,
+        product: Option<&ProductKey>,
+    ) -> Result<()> {
         let mut change = client.transaction()?;
         // Shards may begin at the same moment.
         change.execute(
             "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))",
-            &[&LOCK_CLASS, &format!("{} tables", self.schema)],
+            &[&LOCK_CLASS, &format!("{} tables", self.lock_name())],
         )?;
+        let product = match product {
+            Some(product) => Some(Product::find(&mut change, product)?),
+            None => None,
+        };
         self.add_pose_column(&mut change)?;
         self.check(&mut change, dimensions)?;
-        self.create_missing(&mut change, dimensions)
+        self.create_missing(&mut change, dimensions, product.as_ref())
             .with_context(|| format!("cannot create the tables in schema {:?}", self.schema))?;
+        if let Some(product) = &product {
+            self.refer(&mut change, product)?;
+        }
         Ok(change.commit()?)
     }
 
@@ -133,26 +112,6 @@ impl Tables {
             }
         }
         Ok(())
-    }
-
-    /// The detector of the newest photo.
-    pub fn detect_model(&self, client: &mut Client) -> Result<Option<String>> {
-        let newest = format!(
-            "SELECT detect_model FROM {} ORDER BY id DESC LIMIT 1",
-            self.photo
-        );
-        Ok(client.query_opt(&newest, &[])?.map(|row| row.get(0)))
-    }
-
-    /// Deletes photos with their garments, in one transaction; returns how many were there.
-    pub fn delete_photos(&self, client: &mut Client, ids: &[i64]) -> Result<u64> {
-        let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.photo);
-        Ok(client.execute(&delete, &[&ids])?)
-    }
-
-    /// New statistics for the planner.
-    pub fn analyze(&self, client: &mut Client) -> Result<()> {
-        Ok(client.batch_execute(&format!("ANALYZE {}", self.garment))?)
     }
 
     /// Tables of earlier releases lack it.
@@ -176,7 +135,12 @@ impl Tables {
         })
     }
 
-    fn create_missing(&self, change: &mut Transaction<'_>, dimensions: usize) -> Result<()> {
+    fn create_missing(
+        &self,
+        change: &mut Transaction<'_>,
+        dimensions: usize,
+        product: Option<&Product>,
+    ) -> Result<()> {
         let has_schema = change
             .query_opt(
                 "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1",
@@ -186,13 +150,15 @@ impl Tables {
         if !has_schema {
             change.batch_execute(&format!("CREATE SCHEMA {}", quoted(&self.schema)))?;
         }
+        // A product's key keeps its type, or nothing could refer to it.
+        let sku = product.map_or("text", |product| product.sql_type.as_str());
         // Asked first: IF NOT EXISTS needs the right to create even where nothing is created.
         if !exists(change, &self.photo)? {
             change.batch_execute(&format!(
                 "CREATE TABLE {} (
                    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
                    path text NOT NULL UNIQUE,
-                   sku text NOT NULL,
+                   sku {sku} NOT NULL,
                    sha256 bytea NOT NULL,
                    width int NOT NULL,
                    height int NOT NULL,
@@ -209,17 +175,63 @@ impl Tables {
                 "CREATE TABLE {garment} (
                    id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
                    photo_id bigint NOT NULL REFERENCES {photo} ON DELETE CASCADE,
-                   sku text NOT NULL,
+                   sku {sku} NOT NULL,
                    category text NOT NULL,
                    label text NOT NULL,
                    score real,
                    box box NOT NULL,
-                   embedding embedding({dimensions}) NOT NULL)
+                   embedding {vector}({dimensions}) NOT NULL)
                    WITH (toast_tuple_target = {INLINE_BYTES});
-                 CREATE INDEX ON {garment} (photo_id)",
+                 CREATE INDEX ON {garment} (photo_id);
+                 CREATE INDEX ON {garment} (sku)",
                 garment = self.garment,
-                photo = self.photo
+                photo = self.photo,
+                vector = self.vector.name(),
             ))?;
+        }
+        if !self.has_extension && !exists(change, &self.record)? {
+            change.batch_execute(&format!(
+                "CREATE TABLE {record} (
+                   relation regclass NOT NULL,
+                   attribute name NOT NULL,
+                   model_name text NOT NULL,
+                   model_sha256 text NOT NULL CHECK (model_sha256 ~ '^[0-9a-f]{{64}}$'),
+                   PRIMARY KEY (relation, attribute));
+                 COMMENT ON TABLE {record} IS 'Which model filled a column: vectors of two models do not mix'",
+                record = self.record
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables refer to the product, where they do not yet.
+    fn refer(&self, change: &mut Transaction<'_>, product: &Product) -> Result<()> {
+        for table in [&self.photo, &self.garment] {
+            let references = references_of(change, table)?;
+            let is_there = references.iter().any(|reference| {
+                reference.column == "sku"
+                    && reference.table == product.table
+                    && reference.referenced == product.column
+            });
+            if is_there {
+                continue;
+            }
+            change
+                .batch_execute(&format!(
+                    "ALTER TABLE {table} ADD FOREIGN KEY (sku) REFERENCES {} ({}) ON UPDATE CASCADE ON DELETE CASCADE",
+                    product.table,
+                    quoted(&product.column)
+                ))
+                .with_context(|| {
+                    format!(
+                        "--sku-references: {table}.sku cannot refer to {}.{}",
+                        product.table, product.column
+                    )
+                })?;
+        }
+        // A product that goes takes its photos along, and finds them by this.
+        if !super::catalog::is_indexed(change, &self.photo, "sku")? {
+            change.batch_execute(&format!("CREATE INDEX ON {} (sku)", self.photo))?;
         }
         Ok(())
     }
@@ -227,107 +239,156 @@ impl Tables {
     /// What is there already must be what a load writes; what is missing is nothing wrong.
     fn check(&self, change: &mut Transaction<'_>, dimensions: usize) -> Result<()> {
         let mut wrong = Vec::new();
-        for (table, wanted) in [
-            (&self.photo, PHOTO_COLUMNS),
-            (&self.garment, GARMENT_COLUMNS),
-        ] {
-            if !exists(change, table)? {
-                continue;
-            }
-            let columns = columns_of(change, table)?;
-            for (name, type_name) in wanted {
-                let found = columns.iter().find(|column| column.name == *name);
-                match found {
-                    None => wrong.push(format!("{table} has no column {name} ({type_name})")),
-                    Some(column) if column.type_name != *type_name => wrong.push(format!(
-                        "{table}.{name} is {}, it must be {type_name}",
-                        column.type_name
-                    )),
-                    Some(column)
-                        if *type_name == "embedding"
-                            && column.typmod > 0
-                            && usize::try_from(column.typmod) != Ok(dimensions) =>
-                    {
-                        wrong.push(format!(
-                            "{table}.{name} is embedding({}), the model gives {dimensions} dimensions",
-                            column.typmod
-                        ));
+        check_columns(change, &self.photo, PHOTO_COLUMNS, &mut wrong)?;
+        if !self.is_mapped {
+            check_columns(change, &self.garment, GARMENT_COLUMNS, &mut wrong)?;
+        }
+        if exists(change, &self.garment)? {
+            let columns = columns_of(change, &self.garment)?;
+            let name = self.embedding();
+            let type_name = self.vector.name();
+            let found = columns.iter().find(|column| column.name == name);
+            let garment = &self.garment;
+            match found {
+                None => wrong.push(format!("{garment} has no column {name} ({type_name})")),
+                Some(column) if column.type_name != type_name => wrong.push(format!(
+                    "{garment}.{name} is {}, it must be {type_name}{}",
+                    column.type_name,
+                    match (column.type_name.as_str(), self.vector) {
+                        ("vector", VectorKind::Embedding) => " (--pgvector writes vector)",
+                        _ => "",
                     }
-                    Some(_) => {}
+                )),
+                Some(column)
+                    if column.typmod > 0 && usize::try_from(column.typmod) != Ok(dimensions) =>
+                {
+                    wrong.push(format!(
+                        "{garment}.{name} is {type_name}({}), the model gives {dimensions} dimensions",
+                        column.typmod
+                    ));
                 }
+                Some(_) => {}
             }
         }
-        if exists(change, &self.photo)? && !has_unique_index(change, &self.photo, "path")? {
+        if exists(change, &self.photo)?
+            && !unique_keys(change, &self.photo)?.contains(&vec!["path".to_owned()])
+        {
             wrong.push(format!("{}.path has no unique index", self.photo));
         }
         if !wrong.is_empty() {
+            let wrong = wrong.join("; ");
+            if self.is_mapped {
+                bail!("--into {} does not work: {wrong}", self.garment);
+            }
             bail!(
-                "the tables in schema {:?} are not what the loader writes: {}; change them, or load into another schema with --schema NAME",
-                self.schema,
-                wrong.join("; ")
+                "the tables in schema {:?} are not what the loader writes: {wrong}; change them, or load into another schema with --schema NAME",
+                self.schema
             );
         }
         Ok(())
     }
+
+    /// The role of the sku, for gates.
+    pub(super) fn sku_columns(&self) -> Vec<(&str, &str)> {
+        let mut columns = vec![(self.photo.as_str(), "sku")];
+        if let Some(column) = self.column(Role::Sku) {
+            columns.push((&self.garment, column));
+        }
+        columns
+    }
 }
 
-const TRY_LOCK: &str = "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2))";
-const TRY_LOCK_SHARED: &str =
-    "SELECT pg_catalog.pg_try_advisory_lock_shared($1, pg_catalog.hashtext($2))";
-
-/// Takes a lock of the session, or fails after [`LOCK_PATIENCE`].
-fn wait_for(
-    client: &mut Client,
-    lock: &str,
-    name: &str,
-    refusal: impl FnOnce() -> String,
+fn check_columns(
+    change: &mut Transaction<'_>,
+    table: &str,
+    wanted: &[(&str, &[&str])],
+    wrong: &mut Vec<String>,
 ) -> Result<()> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    while !client
-        .query_one(lock, &[&LOCK_CLASS, &name])?
-        .get::<_, bool>(0)
-    {
-        if Instant::now() >= deadline {
-            bail!(refusal());
+    if !exists(change, table)? {
+        return Ok(());
+    }
+    let columns = columns_of(change, table)?;
+    for (name, types) in wanted {
+        let found = columns.iter().find(|column| column.name == *name);
+        match found {
+            None => wrong.push(format!("{table} has no column {name} ({})", types[0])),
+            Some(column) if !types.contains(&column.type_name.as_str()) => wrong.push(format!(
+                "{table}.{name} is {}, it must be {}",
+                column.type_name,
+                types.join(", ")
+            )),
+            Some(_) => {}
         }
-        thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }
 
-struct Column {
-    name: String,
-    type_name: String,
-    typmod: i32,
+/// The shop's product key, as the server knows it.
+struct Product {
+    /// Quoted, as is.
+    table: String,
+    column: String,
+    sql_type: String,
 }
 
-fn exists(client: &mut impl postgres::GenericClient, table: &str) -> Result<bool> {
-    let found = client.query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&table])?;
-    Ok(found.get(0))
+impl Product {
+    fn find(change: &mut Transaction<'_>, product: &ProductKey) -> Result<Self> {
+        let ProductKey { table, column } = product;
+        let found = change.query_one("SELECT pg_catalog.to_regclass($1)::text", &[&table])?;
+        let found: Option<String> = found.get(0);
+        let found =
+            found.with_context(|| format!("--sku-references: there is no table {table}"))?;
+        let columns = columns_of(change, &found)?;
+        let name = unquoted(column);
+        let Some(key) = columns.iter().find(|known| known.name == name) else {
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            bail!(
+                "--sku-references: {found} has no column {name}; it has {}",
+                names.join(", ")
+            );
+        };
+        ensure!(
+            KEY_TYPES.contains(&key.type_name.as_str()),
+            "--sku-references: {found}.{name} is of type {}; a product's key is a text, an integer or a uuid",
+            key.sql_type
+        );
+        ensure!(
+            unique_keys(change, &found)?.contains(&vec![name.clone()]),
+            "--sku-references: {found}.{name} is not unique: a foreign key needs a primary key or a unique constraint on it"
+        );
+        Ok(Self {
+            table: found,
+            column: name,
+            sql_type: key.sql_type.clone(),
+        })
+    }
 }
 
-fn columns_of(change: &mut Transaction<'_>, table: &str) -> Result<Vec<Column>> {
-    let rows = change.query(
-        "SELECT a.attname::text, t.typname::text, a.atttypmod FROM pg_catalog.pg_attribute a \
-         JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-         WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped",
-        &[&table],
-    )?;
-    let column = |row: &postgres::Row| Column {
-        name: row.get(0),
-        type_name: row.get(1),
-        typmod: row.get(2),
-    };
-    Ok(rows.iter().map(column).collect())
+/// The name that an SQL identifier stands for.
+pub(super) fn unquoted(identifier: &str) -> String {
+    match identifier
+        .strip_prefix('"')
+        .and_then(|inner| inner.strip_suffix('"'))
+    {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => identifier.to_owned(),
+    }
 }
 
-fn has_unique_index(change: &mut Transaction<'_>, table: &str, column: &str) -> Result<bool> {
-    let found = change.query_opt(
-        "SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
-         ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-         WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indnkeyatts = 1 \
-         AND i.indpred IS NULL AND a.attname = $2 LIMIT 1",
-        &[&table, &column],
-    )?;
-    Ok(found.is_some())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_key_is_a_table_and_a_column() {
+        let key: ProductKey = "public.product (sku)".parse().unwrap();
+        assert_eq!(
+            (key.table.as_str(), key.column.as_str()),
+            ("public.product", "sku")
+        );
+        for wrong in ["product", "product()", "(sku)", "product(sku", ""] {
+            assert!(wrong.parse::<ProductKey>().is_err(), "{wrong}");
+        }
+        assert_eq!(unquoted("\"a \"\"b\"\"\""), "a \"b\"");
+    }
 }

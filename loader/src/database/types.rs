@@ -1,12 +1,12 @@
-//! The two values the client library does not know: `embedding` and `box`, in PostgreSQL's binary
-//! form.
+//! The values the client library does not know, in PostgreSQL's binary form: `embedding` (and pgvector's `vector`,
+//! which is the same), `box`, `uuid`; and a cell, which takes the form of its column.
 
-use std::error::Error;
+use std::{error::Error, fmt};
 
 use lookbook_vecmath::wire;
 use postgres::types::{FromSql, IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
 
-/// A vector as the extension's `embedding`.
+/// A vector as the extension's `embedding`, or pgvector's `vector`.
 #[derive(Debug)]
 pub struct EmbeddingRef<'a>(pub &'a [f32]);
 
@@ -19,7 +19,7 @@ impl ToSql for EmbeddingRef<'_> {
     }
 
     fn accepts(of: &Type) -> bool {
-        of.name() == "embedding"
+        ["embedding", "vector"].contains(&of.name())
     }
 
     to_sql_checked!();
@@ -69,6 +69,97 @@ impl FromSql<'_> for Box2 {
     }
 }
 
+/// Sixteen bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uuid([u8; 16]);
+
+impl Uuid {
+    /// Of its usual form: 32 hex digits in five groups.
+    pub fn parse(text: &str) -> Option<Self> {
+        let groups = text.split('-').map(str::len);
+        if !text.is_ascii() || !groups.eq([8, 4, 4, 4, 12]) {
+            return None;
+        }
+        let digits = text.replace('-', "");
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let dash = if [4, 6, 8, 10].contains(&at) { "-" } else { "" };
+            write!(f, "{dash}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A value that is written as its column needs it.
+#[derive(Debug, Clone, Copy)]
+pub enum Cell<'a> {
+    Null,
+    /// Also what a column of integers or of uuids shall hold.
+    Text(&'a str),
+    Int(i64),
+    Float(f32),
+    Bool(bool),
+    Bytes(&'a [u8]),
+    Json(&'a serde_json::Value),
+    Box(Box2),
+    Vector(&'a [f32]),
+}
+
+impl ToSql for Cell<'_> {
+    fn to_sql(
+        &self,
+        of: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        match *self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Text(text) => match *of {
+                Type::INT2 | Type::INT4 | Type::INT8 => Cell::Int(text.parse()?).to_sql(of, out),
+                Type::UUID => {
+                    let uuid = Uuid::parse(text).ok_or_else(|| format!("{text:?} is no uuid"))?;
+                    out.extend_from_slice(&uuid.0);
+                    Ok(IsNull::No)
+                }
+                _ => {
+                    out.extend_from_slice(text.as_bytes());
+                    Ok(IsNull::No)
+                }
+            },
+            Self::Int(number) => match *of {
+                Type::INT2 => i16::try_from(number)?.to_sql(of, out),
+                Type::INT4 => i32::try_from(number)?.to_sql(of, out),
+                _ => number.to_sql(of, out),
+            },
+            Self::Float(number) => match *of {
+                Type::FLOAT8 => f64::from(number).to_sql(of, out),
+                _ => number.to_sql(of, out),
+            },
+            Self::Bool(value) => value.to_sql(of, out),
+            Self::Bytes(bytes) => bytes.to_sql(of, out),
+            Self::Json(value) => value.to_sql(of, out),
+            Self::Box(rectangle) => rectangle.to_sql(of, out),
+            Self::Vector(vector) => EmbeddingRef(vector).to_sql(of, out),
+        }
+    }
+
+    /// Columns are checked before.
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +177,39 @@ mod tests {
         assert_eq!(sent[..8], 3.0f64.to_be_bytes());
         assert_eq!(Box2::from_sql(&Type::BOX, &sent).unwrap(), rectangle);
         assert!(Box2::from_sql(&Type::BOX, &sent[1..]).is_err());
+    }
+
+    #[test]
+    fn a_uuid_is_read_and_written_in_its_usual_form() {
+        let text = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        assert_eq!(Uuid::parse(text).unwrap().to_string(), text);
+        for wrong in [
+            "",
+            "0f8fad5b",
+            "0f8fad5bd9cb469fa16570867728950e",
+            "0f8fad5b-d9cb-469f-a165-70867728950g",
+        ] {
+            assert_eq!(Uuid::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_cell_takes_the_form_of_its_column() {
+        let sent = |cell: Cell<'_>, of: &Type| {
+            let mut sent = BytesMut::new();
+            cell.to_sql(of, &mut sent).map(|_| sent.to_vec())
+        };
+        assert_eq!(sent(Cell::Text("258"), &Type::INT4).unwrap(), [0, 0, 1, 2]);
+        assert_eq!(sent(Cell::Text("258"), &Type::TEXT).unwrap(), b"258");
+        assert_eq!(
+            sent(Cell::Int(1), &Type::INT8).unwrap(),
+            1_i64.to_be_bytes()
+        );
+        assert_eq!(
+            sent(Cell::Float(0.5), &Type::FLOAT8).unwrap(),
+            0.5_f64.to_be_bytes()
+        );
+        assert!(sent(Cell::Text("70000"), &Type::INT2).is_err());
+        assert!(sent(Cell::Text("x"), &Type::INT4).is_err());
     }
 }

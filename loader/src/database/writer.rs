@@ -11,7 +11,14 @@ use postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Box2, EmbeddingRef, Tables};
+use super::{Box2, Models, Role, Target, gate::Gate, quoted, types::Cell};
+use crate::source::Reject;
+
+/// Products may go while a batch is written that refers to them: then it is looked at again.
+const TRIES: u32 = 5;
+
+const PHOTO_COLUMNS: &str =
+    "id, path, sku, sha256, width, height, detect_model, embed_model, attributes, full_front_pose";
 
 /// A photo and what was found in it, ready to be written.
 #[derive(Debug)]
@@ -41,27 +48,38 @@ pub struct GarmentRow {
 /// Owns the connection while rows are written.
 pub struct Writer {
     client: Client,
-    tables: Tables,
-    detect_model: String,
-    embed_model: String,
-    /// Of the extension's type in this database.
-    embedding_type: Type,
+    target: Target,
+    models: Models,
+    gate: Gate,
+    /// Of the two tables' columns; `None` when nothing shall be written.
+    types: Option<[Vec<Type>; 2]>,
 }
 
 impl Writer {
-    pub fn new(mut client: Client, tables: Tables, models: super::Models) -> Result<Self> {
-        let probe = format!("SELECT embedding FROM {}", tables.garment);
-        let embedding_type = client.prepare(&probe)?.columns()[0].type_().clone();
-        let super::Models {
-            detect: detect_model,
-            embed: embed_model,
-        } = models;
+    pub fn new(mut client: Client, target: Target, models: Models) -> Result<Self> {
+        let mut types_of = |table: &str, columns: &str| -> Result<Vec<Type>> {
+            let probe = client.prepare(&format!("SELECT {columns} FROM {table}"))?;
+            let types = probe.columns().iter();
+            Ok(types.map(|column| column.type_().clone()).collect())
+        };
+        let types = [
+            types_of(&target.photo, PHOTO_COLUMNS)?,
+            types_of(&target.garment, &garment_columns(&target))?,
+        ];
         Ok(Self {
+            types: Some(types),
+            ..Self::looking(client, target, models)?
+        })
+    }
+
+    /// Refuses what a writer would refuse, and writes nothing.
+    pub fn looking(mut client: Client, target: Target, models: Models) -> Result<Self> {
+        Ok(Self {
+            gate: Gate::of(&mut client, &target)?,
             client,
-            tables,
-            detect_model,
-            embed_model,
-            embedding_type,
+            target,
+            models,
+            types: None,
         })
     }
 
@@ -72,52 +90,83 @@ impl Writer {
 
     /// Deletes photos with their garments; returns how many were there.
     pub fn delete(&mut self, ids: &[i64]) -> Result<u64> {
-        let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.tables.photo);
-        self.client.execute(&delete, &[&ids]).map_err(explain)
-    }
-
-    /// Commits all of `photos`, or none.
-    pub fn write(&mut self, photos: &[PhotoRow]) -> Result<()> {
+        if self.types.is_none() {
+            return Ok(0);
+        }
         let mut change = self.client.transaction().map_err(explain)?;
-        let target = Target {
-            tables: &self.tables,
-            detect_model: &self.detect_model,
-            embed_model: &self.embed_model,
-            embedding_type: &self.embedding_type,
-        };
-        target.write(&mut change, photos).map_err(explain)?;
-        change.commit().map_err(explain)
+        let deleted = self
+            .target
+            .delete_photos(&mut change, ids)
+            .map_err(explain)?;
+        change.commit().map_err(explain)?;
+        Ok(deleted)
+    }
+
+    /// Takes out of `photos` what the tables cannot take, and says why; commits all of the rest, or none.
+    pub fn write(&mut self, photos: &mut Vec<PhotoRow>) -> Result<Vec<Reject>> {
+        let mut refused = Vec::new();
+        for attempt in 1.. {
+            let mut change = self.client.transaction().map_err(explain)?;
+            refused.extend(self.gate.refuse(&mut change, photos).map_err(explain)?);
+            let Some(types) = self.types.as_ref().filter(|_| !photos.is_empty()) else {
+                break;
+            };
+            let batch = Batch {
+                target: &self.target,
+                models: &self.models,
+                types,
+                photos,
+            };
+            let written = batch.write(&mut change).and_then(|()| change.commit());
+            match written {
+                Ok(()) => break,
+                Err(error)
+                    if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
+                        && attempt < TRIES => {}
+                Err(error) => return Err(explain(error)),
+            }
+        }
+        Ok(refused)
     }
 }
 
-struct Target<'a> {
-    tables: &'a Tables,
-    detect_model: &'a String,
-    embed_model: &'a String,
-    embedding_type: &'a Type,
+fn garment_columns(target: &Target) -> String {
+    let names: Vec<String> = target
+        .columns
+        .iter()
+        .map(|(_, column)| quoted(column))
+        .collect();
+    names.join(", ")
 }
 
-impl Target<'_> {
-    fn write(
-        &self,
-        change: &mut Transaction<'_>,
-        photos: &[PhotoRow],
-    ) -> Result<(), postgres::Error> {
-        let replaced: Vec<i64> = photos.iter().filter_map(|photo| photo.replaces).collect();
+struct Batch<'a> {
+    target: &'a Target,
+    models: &'a Models,
+    types: &'a [Vec<Type>; 2],
+    photos: &'a [PhotoRow],
+}
+
+impl Batch<'_> {
+    fn write(&self, change: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        let replaced: Vec<i64> = self
+            .photos
+            .iter()
+            .filter_map(|photo| photo.replaces)
+            .collect();
         if !replaced.is_empty() {
-            let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.tables.photo);
-            change.execute(&delete, &[&replaced])?;
+            self.target.delete_photos(change, &replaced)?;
         }
         let mut fresh = self
-            .reserve(change, photos.len() - replaced.len())?
+            .reserve(change, self.photos.len() - replaced.len())?
             .into_iter();
         // Exactly as many as are taken here.
-        let ids: Vec<i64> = photos
+        let ids: Vec<i64> = self
+            .photos
             .iter()
             .filter_map(|photo| photo.replaces.or_else(|| fresh.next()))
             .collect();
-        self.copy_photos(change, photos, &ids)?;
-        self.copy_garments(change, photos, &ids)
+        self.copy_photos(change, &ids)?;
+        self.copy_garments(change, &ids)
     }
 
     fn reserve(
@@ -129,7 +178,7 @@ impl Target<'_> {
         let rows = change.query(
             "SELECT pg_catalog.nextval(pg_catalog.pg_get_serial_sequence($1, 'id')) \
              FROM pg_catalog.generate_series(1, $2)",
-            &[&self.tables.photo, &count],
+            &[&self.target.photo, &count],
         )?;
         rows.iter().map(|row| row.try_get(0)).collect()
     }
@@ -137,44 +186,27 @@ impl Target<'_> {
     fn copy_photos(
         &self,
         change: &mut Transaction<'_>,
-        photos: &[PhotoRow],
         ids: &[i64],
     ) -> Result<(), postgres::Error> {
         let copy = format!(
-            "COPY {} (id, path, sku, sha256, width, height, detect_model, embed_model, attributes, full_front_pose) \
-             FROM STDIN (FORMAT binary)",
-            self.tables.photo
+            "COPY {} ({PHOTO_COLUMNS}) FROM STDIN (FORMAT binary)",
+            self.target.photo
         );
-        let types = [
-            Type::INT8,
-            Type::TEXT,
-            Type::TEXT,
-            Type::BYTEA,
-            Type::INT4,
-            Type::INT4,
-            Type::TEXT,
-            Type::TEXT,
-            Type::JSONB,
-            Type::BOOL,
-        ];
-        let mut out = BinaryCopyInWriter::new(change.copy_in(&copy)?, &types);
-        for (photo, id) in photos.iter().zip(ids) {
-            let sha256 = photo.sha256.as_slice();
-            // Limits on pixels keep both far below 2^31.
-            let (width, height) = (photo.width.cast_signed(), photo.height.cast_signed());
-            let row: [&(dyn ToSql + Sync); 10] = [
-                id,
-                &photo.path,
-                &photo.sku,
-                &sha256,
-                &width,
-                &height,
-                self.detect_model,
-                self.embed_model,
-                &photo.attributes,
-                &photo.full_front_pose,
+        let mut out = BinaryCopyInWriter::new(change.copy_in(&copy)?, &self.types[0]);
+        for (photo, id) in self.photos.iter().zip(ids) {
+            let row = [
+                Cell::Int(*id),
+                Cell::Text(&photo.path),
+                self.of_photo(Role::Sku, photo, *id),
+                self.of_photo(Role::Sha256, photo, *id),
+                self.of_photo(Role::Width, photo, *id),
+                self.of_photo(Role::Height, photo, *id),
+                self.of_photo(Role::DetectModel, photo, *id),
+                self.of_photo(Role::EmbedModel, photo, *id),
+                self.of_photo(Role::Attributes, photo, *id),
+                self.of_photo(Role::FullFrontPose, photo, *id),
             ];
-            out.write(&row)?;
+            out.write(&row.each_ref().map(|cell| cell as &(dyn ToSql + Sync)))?;
         }
         out.finish().map(drop)
     }
@@ -182,55 +214,82 @@ impl Target<'_> {
     fn copy_garments(
         &self,
         change: &mut Transaction<'_>,
-        photos: &[PhotoRow],
         ids: &[i64],
     ) -> Result<(), postgres::Error> {
         let copy = format!(
-            "COPY {} (photo_id, sku, category, label, score, box, embedding) FROM STDIN (FORMAT binary)",
-            self.tables.garment
+            "COPY {} ({}) FROM STDIN (FORMAT binary)",
+            self.target.garment,
+            garment_columns(self.target)
         );
-        let types = [
-            Type::INT8,
-            Type::TEXT,
-            Type::TEXT,
-            Type::TEXT,
-            Type::FLOAT4,
-            Type::BOX,
-            self.embedding_type.clone(),
-        ];
-        let mut out = BinaryCopyInWriter::new(change.copy_in(&copy)?, &types);
-        for (photo, id) in photos.iter().zip(ids) {
+        let roles: Vec<Role> = self.target.columns.iter().map(|(role, _)| *role).collect();
+        let mut out = BinaryCopyInWriter::new(change.copy_in(&copy)?, &self.types[1]);
+        for (photo, id) in self.photos.iter().zip(ids) {
             for garment in &photo.garments {
-                let embedding = EmbeddingRef(&garment.embedding);
-                let row: [&(dyn ToSql + Sync); 7] = [
-                    id,
-                    &photo.sku,
-                    &garment.category,
-                    &garment.label,
-                    &garment.score,
-                    &garment.bbox,
-                    &embedding,
-                ];
+                let cells: Vec<Cell<'_>> = roles
+                    .iter()
+                    .map(|role| self.cell(*role, photo, *id, garment))
+                    .collect();
+                let row: Vec<&(dyn ToSql + Sync)> = cells
+                    .iter()
+                    .map(|cell| cell as &(dyn ToSql + Sync))
+                    .collect();
                 out.write(&row)?;
             }
         }
         out.finish().map(drop)
     }
+
+    fn cell<'a>(
+        &'a self,
+        role: Role,
+        photo: &'a PhotoRow,
+        id: i64,
+        garment: &'a GarmentRow,
+    ) -> Cell<'a> {
+        match role {
+            Role::Embedding => Cell::Vector(&garment.embedding),
+            Role::Category => Cell::Text(&garment.category),
+            Role::Label => Cell::Text(&garment.label),
+            Role::Score => garment.score.map_or(Cell::Null, Cell::Float),
+            Role::Box => Cell::Box(garment.bbox),
+            _ => self.of_photo(role, photo, id),
+        }
+    }
+
+    /// What all garments of a photo have; of a garment, nothing.
+    fn of_photo<'a>(&'a self, role: Role, photo: &'a PhotoRow, id: i64) -> Cell<'a> {
+        match role {
+            Role::Key => Cell::Text(&photo.path),
+            Role::PhotoId => Cell::Int(id),
+            Role::Sku => Cell::Text(&photo.sku),
+            Role::Sha256 => Cell::Bytes(&photo.sha256),
+            Role::Width => Cell::Int(photo.width.into()),
+            Role::Height => Cell::Int(photo.height.into()),
+            Role::DetectModel => Cell::Text(&self.models.detect),
+            Role::EmbedModel => Cell::Text(&self.models.embed),
+            Role::Attributes => photo.attributes.as_ref().map_or(Cell::Null, Cell::Json),
+            Role::FullFrontPose => photo.full_front_pose.map_or(Cell::Null, Cell::Bool),
+            Role::Embedding | Role::Category | Role::Label | Role::Score | Role::Box => Cell::Null,
+        }
+    }
 }
 
-fn explain(error: postgres::Error) -> anyhow::Error {
-    let is_gone = error.is_closed()
+fn explain(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let Some(cause) = error.downcast_ref::<postgres::Error>() else {
+        return error;
+    };
+    let is_gone = cause.is_closed()
         || matches!(
-            error.code(),
+            cause.code(),
             Some(
                 &SqlState::ADMIN_SHUTDOWN
                     | &SqlState::CRASH_SHUTDOWN
                     | &SqlState::CANNOT_CONNECT_NOW
             )
         )
-        || (error.code().is_none() && has_io_cause(&error));
-    let is_taken = error.code() == Some(&SqlState::UNIQUE_VIOLATION);
-    let error = anyhow::Error::from(error);
+        || (cause.code().is_none() && has_io_cause(cause));
+    let is_taken = cause.code() == Some(&SqlState::UNIQUE_VIOLATION);
     if is_gone {
         return error.context("the connection to the database was lost");
     }

@@ -10,8 +10,8 @@ use super::Report;
 use crate::{
     args::DoctorArgs,
     database::{
-        IndexBuilder, ModelKind, ModelRow, Tables, choose_model, connect, connect_to_server,
-        embedding_column_model,
+        IndexBuilder, ModelKind, ModelRow, Target, VectorKind, choose_model, connect,
+        connect_to_server, embedding_column_model,
     },
     messages::render,
     runtime::ModelFiles,
@@ -31,7 +31,7 @@ pub struct Defaults {
 /// Checks what can be asked of the server; `None` when there is none.
 pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
     let url = args.database.url.as_deref();
-    let (mut client, target) = match connect_to_server(url) {
+    let (mut client, server) = match connect_to_server(url) {
         Ok(connected) => connected,
         Err(error) => {
             let advice = "name the database with --database URL, and see that the server runs and lets you in";
@@ -39,7 +39,7 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
             return None;
         }
     };
-    version(&mut client, &target, report);
+    version(&mut client, &server, report);
     pgvector(&mut client, report);
     if !extension(&mut client, report) {
         return None;
@@ -53,12 +53,12 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
     };
     let defaults = models(&mut client, report);
     inference(&mut client, report);
-    let tables = Tables::in_schema(&args.schema);
-    match tables.exist(&mut client) {
+    let target = Target::own(&args.schema, VectorKind::Embedding, true);
+    match target.exist(&mut client) {
         Ok(true) => {
-            column(&mut client, &tables, report);
+            column(&mut client, &target, report);
             runs(&mut client, &args.schema, report);
-            index(client, tables, report);
+            index(client, target, report);
         }
         Ok(false) => report.ok(
             "tables",
@@ -72,7 +72,7 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
     Some(defaults)
 }
 
-fn version(client: &mut Client, target: &str, report: &mut Report) {
+fn version(client: &mut Client, server: &str, report: &mut Report) {
     let asked = client.query_one(
         "SELECT pg_catalog.current_setting('server_version'), \
          pg_catalog.current_setting('server_version_num')::int / 10000, pg_catalog.pg_is_in_recovery()",
@@ -80,7 +80,7 @@ fn version(client: &mut Client, target: &str, report: &mut Report) {
     );
     match asked {
         Ok(row) => {
-            let found = format!("PostgreSQL {}, {target}", row.get::<_, String>(0));
+            let found = format!("PostgreSQL {}, {server}", row.get::<_, String>(0));
             let major: i32 = row.get(1);
             if !SERVERS.contains(&major) {
                 report.warn("server", found, "lookbook is built for PostgreSQL 14 to 18");
@@ -219,25 +219,25 @@ fn picture() -> Result<Vec<u8>> {
     Ok(png.into_inner())
 }
 
-fn column(client: &mut Client, tables: &Tables, report: &mut Report) {
+fn column(client: &mut Client, target: &Target, report: &mut Report) {
     let rows = client.query_one(
         "SELECT greatest(c.reltuples, 0)::bigint FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
-        &[&tables.garment],
+        &[&target.garment],
     );
     let about = rows
         .map(|row| format!("about {} rows", row.get::<_, i64>(0)))
         .unwrap_or_default();
-    let filled_by = embedding_column_model(client, tables);
+    let filled_by = embedding_column_model(client, target);
     let default = choose_model(client, ModelKind::Embedder, None);
     match (filled_by, default) {
         (Err(error), _) => report.fail("tables", render(&error), ""),
         (Ok(Some((name, sha256))), Ok(default)) if sha256 != default.sha256 => report.warn(
             "tables",
-            format!("{}, {about}, filled by model {name:?}; the default is {:?}", tables.garment, default.name),
+            format!("{}, {about}, filled by model {name:?}; the default is {:?}", target.garment, default.name),
             "the two cannot be compared: lookbook reembed gives every row the new one, --embed-model keeps the old one",
         ),
-        (Ok(Some((name, _))), _) => report.ok("tables", format!("{}, {about}, filled by model {name:?}", tables.garment)),
-        (Ok(None), _) => report.ok("tables", format!("{}, {about}", tables.garment)),
+        (Ok(Some((name, _))), _) => report.ok("tables", format!("{}, {about}, filled by model {name:?}", target.garment)),
+        (Ok(None), _) => report.ok("tables", format!("{}, {about}", target.garment)),
     }
 }
 
@@ -264,12 +264,12 @@ fn runs(client: &mut Client, schema: &str, report: &mut Report) {
     }
 }
 
-fn index(mut client: Client, tables: Tables, report: &mut Report) {
+fn index(mut client: Client, target: Target, report: &mut Report) {
     if let Err(error) = client.batch_execute(INDEX_CHECK_TIMEOUT) {
         report.warn("index", render(&error.into()), "");
         return;
     }
-    let mut builder = IndexBuilder::new(client, tables);
+    let mut builder = IndexBuilder::new(client, target);
     let found = match builder.find() {
         Ok(Some(found)) => found,
         Ok(None) => {
@@ -291,6 +291,10 @@ fn index(mut client: Client, tables: Tables, report: &mut Report) {
             format!("{} is not valid and not used", found.name),
             format!("REINDEX INDEX {}", found.name),
         );
+        return;
+    }
+    if found.method != "lookbook" {
+        report.ok("index", format!("{} ({})", found.name, found.method));
         return;
     }
     match builder.check(&found) {

@@ -27,6 +27,10 @@ pub enum IndexReport {
     Made(FoundIndex, Duration),
     /// `--no-index`, and there is none.
     Unwanted,
+    /// The table is the shop's, and there is none.
+    Suggested {
+        statement: String,
+    },
     /// Other shards are still at work, and there is none.
     LeftToOthers,
     /// By Ctrl-C, before or while it was made.
@@ -38,6 +42,13 @@ pub enum IndexReport {
 }
 
 impl IndexReport {
+    /// Looks for an index; nobody but the owner of a shop's table makes one there.
+    pub fn of_mapped(mut builder: IndexBuilder) -> Result<Self> {
+        let statement = builder.statement_for_owner();
+        let found = builder.find()?;
+        Ok(found.map_or(Self::Suggested { statement }, Self::Kept))
+    }
+
     /// Looks for an index and makes one where there is none.
     pub fn of(
         mut builder: IndexBuilder,
@@ -100,6 +111,9 @@ impl IndexReport {
                 index.bytes as f64 / 1e6
             ),
             Self::Unwanted => "no index, as asked by --no-index: searches are exact".to_owned(),
+            Self::Suggested { statement } => {
+                format!("no index yet, searches are exact; the table's owner may run: {statement}")
+            }
             Self::LeftToOthers => {
                 "no index yet: the last of the shards at work makes it".to_owned()
             }
@@ -122,6 +136,7 @@ impl IndexReport {
                 made
             }
             Self::Unwanted => json!({"action": "unwanted"}),
+            Self::Suggested { statement } => json!({"action": "suggested", "statement": statement}),
             Self::LeftToOthers => json!({"action": "left_to_other_shards"}),
             Self::Interrupted => json!({"action": "interrupted"}),
             Self::Failed { reason, .. } => json!({"action": "failed", "reason": reason}),

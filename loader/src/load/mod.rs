@@ -4,6 +4,7 @@
 mod batch;
 mod books;
 pub mod engines;
+mod finish;
 mod index;
 pub mod inference;
 mod metrics;
@@ -24,26 +25,26 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, bail};
 pub use batch::BatchSize;
 pub use books::Books;
-use index::IndexReport;
+use engines::Engines;
+use finish::Finish;
 use lookbook_vision::{Limits, decode_side, decode_side_alone};
 use metrics::Metrics;
 use pipeline::{Load, Meters, Shape};
 pub use progress::Reporter;
-use prune::Gone;
 pub use prune::Prune;
 use rejects::RejectsFile;
 use setup::Setup;
 use split::Split;
 pub use stage::{Meter, Stop, in_batches};
-use summary::Summary;
+use summary::{Clock, Summary};
 pub use tally::Tally;
 
 use crate::{
     args::LoadArgs,
-    database::{IndexBuilder, Journal, RunEnd, RunStart},
+    database::{Journal, RunStart},
     interrupt,
     messages::{self, Ending},
     source::Source,
@@ -80,7 +81,7 @@ impl Job<'_> {
         let metrics = Metrics::new(
             self.args.run.metrics_file.as_deref(),
             self.verb,
-            &self.args.schema,
+            &self.args.target.schema,
         )?;
         let books = self.books(&setup);
         self.load(start, source, setup, metrics, books)
@@ -117,7 +118,7 @@ impl Job<'_> {
         let source = self.args.source.to_string();
         Books::new(Journal::open(
             self.args.database.url.as_deref(),
-            &self.args.schema,
+            &self.args.target.schema,
             &RunStart {
                 verb: self.verb,
                 source: &source,
@@ -129,6 +130,23 @@ impl Job<'_> {
         ))
     }
 
+    /// Threads and sizes for this source and these models.
+    fn shape(&self, source: &Source<'_>, engines: &Engines, threads: usize) -> Result<Shape> {
+        let (detector, embedder) = engines.first()?;
+        Ok(Shape {
+            readers: source.readers(),
+            decoders: threads,
+            croppers: threads.div_ceil(2),
+            batch: self.args.batch,
+            decode_side: engines
+                .estimators
+                .first()
+                .map_or(0, decode_side_alone)
+                .max(decode_side(Some(detector), embedder)),
+            require_full_front_pose: self.args.require_full_front_pose,
+        })
+    }
+
     fn load(
         &self,
         start: Instant,
@@ -138,9 +156,8 @@ impl Job<'_> {
         mut books: Books,
     ) -> Result<Ending> {
         let args = self.args;
-        let is_dry_run = args.run.dry_run;
         let Setup {
-            tables,
+            target,
             mut writer,
             known,
             detect_row,
@@ -148,30 +165,15 @@ impl Job<'_> {
             engines,
             threads,
         } = setup;
-        let (first_detector, first_embedder) = engines.first()?;
-        let providers = [
-            first_detector.provider().to_owned(),
-            first_embedder.provider().to_owned(),
-        ];
-        let shape = Shape {
-            readers: source.readers(),
-            decoders: threads,
-            croppers: threads.div_ceil(2),
-            batch: args.batch,
-            decode_side: engines
-                .estimators
-                .first()
-                .map_or(0, decode_side_alone)
-                .max(decode_side(Some(first_detector), first_embedder)),
-            require_full_front_pose: args.require_full_front_pose,
-        };
+        let (detector, embedder) = engines.first()?;
+        let providers = [detector.provider(), embedder.provider()].map(str::to_owned);
+        let shape = self.shape(&source, &engines, threads)?;
         let stop = Stop::default();
-        let rejects_file = match is_dry_run {
+        let rejects_file = match args.run.dry_run {
             true => None,
             false => Some(RejectsFile::new(&args.rejects)?),
         };
-        let total = source.total();
-        let tally = Tally::new(total, rejects_file, args.max_error_rate);
+        let tally = Tally::new(source.total(), rejects_file, args.max_error_rate);
         let meters = Meters::new(&shape, &engines);
         let split = Split::new(threads);
         let load = Load {
@@ -186,11 +188,9 @@ impl Job<'_> {
             stop: &stop,
         };
         let mut reporter = Reporter::new(args.progress, &tally);
-        let started_up = start.elapsed();
-        let processor = summary::processor_time();
-        let pipeline_start = Instant::now();
-        tracing::info!(photos = total, run = books.run(), "run started");
-        load.run(engines, writer.as_mut(), || {
+        let clock = Clock::after(start);
+        tracing::info!(photos = tally.total, run = books.run(), "run started");
+        load.run(engines, &mut writer, || {
             if interrupt::is_requested() {
                 stop.request();
             }
@@ -198,108 +198,50 @@ impl Job<'_> {
             books.tick(&tally);
             metrics.tick(&tally, &meters);
         });
-        let pipeline_wall = pipeline_start.elapsed();
-        let processor = summary::processor_time().saturating_sub(processor);
-        let wall = start.elapsed();
-        let counts = tally.counts();
+        let times = clock.stop();
         let source = load.source.into_inner();
         let source = source.unwrap_or_else(PoisonError::into_inner);
-        let mut error = stop.take_error().map(|error| {
-            error.context(format!(
-                "the load did not finish; the {} photos it committed stay, run the same command again to go on",
-                counts.loaded
-            ))
-        });
-        if error.is_none() && source.was_empty() && !self.may_be_empty() {
-            error = Some(anyhow!(source.nothing()));
-        }
-        let gone = self
-            .prune
-            .map(|prune| Gone::find(&known, &source, args.run.shard.as_ref(), prune));
-        let mut pruned = None;
-        if let Some(gone) = &gone
-            && error.is_none()
-            && !interrupt::is_requested()
-        {
-            let deleted = gone.check().and_then(|is_allowed| match is_allowed {
-                true => gone.delete(writer.as_mut()),
-                false => gone.delete(None),
-            });
-            match deleted {
-                Ok(deleted) => pruned = Some(deleted),
-                Err(refused) => error = Some(refused),
-            }
-        }
-        let mut index = None;
-        if let Some(writer) = writer
-            && error.is_none()
-            && counts.loaded + counts.skipped > 0
-        {
-            let mut client = writer.into_client();
-            let is_last = match &args.run.shard {
-                Some(_) => tables.outlast_other_shards(&mut client)?,
-                None => true,
-            };
-            let builder = IndexBuilder::new(client, tables);
-            let url = args.database.url.as_deref();
-            let made = match is_last {
-                true => IndexReport::of(builder, !args.no_index, url, &mut reporter),
-                false => IndexReport::left_to_others(builder),
-            };
-            match made.context("the photos are loaded; the index could not be looked after, run the same command again") {
-                Ok(made) => index = Some(made),
-                Err(failed) => error = Some(failed),
-            }
-        }
+        let counts = tally.counts();
+        let finish = Finish {
+            job: self,
+            known: &known,
+            source: &source,
+            counts,
+        };
+        let finished = finish.run(&stop, (writer, target), &mut reporter);
         reporter.finish();
         let summary = Summary {
             counts,
-            wall,
-            started_up,
-            pipeline_wall,
-            processor,
+            times,
             threads,
             meters: &meters,
             providers,
             models: [&detect_row.name, &embed_row.name],
             ignored: source.ignored(),
             rejects_file: &args.rejects,
-            index,
-            pruned,
+            index: finished.index,
+            pruned: finished.pruned,
             prune: self.prune,
-            is_dry_run,
+            is_dry_run: args.run.dry_run,
             run: books.run(),
             decoders_at_once: split.allowed(&meters),
-            is_interrupted: error.is_none() && interrupt::is_requested(),
+            is_interrupted: finished.error.is_none() && interrupt::is_requested(),
         };
         let printed = summary.print(reporter.is_json());
-        let ending = match error {
+        let ending = match finished.error {
             Some(error) => Err(error),
             None => summary.ending(),
         };
-        let (status, exit_code) = match &ending {
-            Ok(_) if summary.is_interrupted => ("interrupted", messages::PARTIAL),
-            Ok(Ending::Complete) => ("complete", 0),
-            Ok(Ending::Partial) => ("partial", messages::PARTIAL),
-            Err(_) => ("failed", messages::FATAL),
-        };
+        let end = summary.run_end(&ending);
         tracing::info!(
-            status,
+            status = end.status,
             loaded = counts.loaded,
             rejected = counts.rejected,
             "run ended"
         );
-        metrics.finish(&tally, &meters, exit_code);
-        books.close(
-            &tally,
-            pruned.map_or(0, |pruned| pruned.deleted),
-            &RunEnd {
-                status,
-                error: ending.as_ref().err().map(messages::render),
-                images_per_second: summary.rate(),
-                report: summary.to_json(),
-            },
-        );
+        metrics.finish(&tally, &meters, messages::exit_code(&ending));
+        let pruned = finished.pruned.map_or(0, |pruned| pruned.deleted);
+        books.close(&tally, pruned, &end);
         printed?;
         ending
     }

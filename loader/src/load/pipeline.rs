@@ -101,7 +101,7 @@ pub struct Load<'a> {
 
 impl<'a> Load<'a> {
     /// Loads all entries; `watch` is called a few times a second meanwhile. Errors end up in `stop`.
-    pub fn run(&self, engines: Engines, writer: Option<&mut Writer>, mut watch: impl FnMut()) {
+    pub fn run(&self, engines: Engines, writer: &mut Writer, mut watch: impl FnMut()) {
         let Some((detect_prepare, embed_prepare)) = engines
             .detectors
             .first()

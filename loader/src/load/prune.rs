@@ -69,7 +69,7 @@ impl Gone {
     }
 
     /// Whether deleting them is asked for, and allowed.
-    pub fn check(&self) -> Result<bool> {
+    fn check(&self) -> Result<bool> {
         let (gone, of) = (self.ids.len(), self.of);
         if gone == 0 || !self.prune.is_wanted {
             return Ok(false);
@@ -91,19 +91,20 @@ impl Gone {
         Ok(true)
     }
 
-    /// Deletes them, each batch in a transaction. `None` writes nothing.
-    pub fn delete(&self, writer: Option<&mut Writer>) -> Result<Pruned> {
+    /// Deletes them, each batch in a transaction, where that is asked for and allowed.
+    pub fn delete(&self, writer: &mut Writer) -> Result<Pruned> {
         let mut pruned = Pruned {
             gone: self.count(),
             deleted: 0,
         };
-        if let Some(writer) = writer {
-            for ids in self.ids.chunks(BATCH) {
-                if interrupt::is_requested() {
-                    break;
-                }
-                pruned.deleted += writer.delete(ids)?;
+        if !self.check()? {
+            return Ok(pruned);
+        }
+        for ids in self.ids.chunks(BATCH) {
+            if interrupt::is_requested() {
+                break;
             }
+            pruned.deleted += writer.delete(ids)?;
         }
         Ok(pruned)
     }

@@ -3,22 +3,24 @@
 //! Invariant: a dry run takes no lock and writes nothing, and is refused where the load would be.
 
 use anyhow::{Result, bail, ensure};
+use postgres::Client;
 
 use super::engines::{self, Engines};
 use crate::{
     args::LoadArgs,
     database::{
-        Known, ModelKind, ModelRow, Models, Tables, Writer, check_embedding_column, choose_model,
-        choose_model_if_any, claim_embedding_column, connect,
+        Known, ModelKind, ModelRow, Models, Target, Writer, check_embedding_column,
+        claim_embedding_column,
     },
-    runtime::{self, ModelFiles},
+    opened::Opened,
+    runtime,
+    shelf::Shelf,
 };
 
 /// Everything that is open.
 pub struct Setup {
-    pub tables: Tables,
-    /// `None` in a dry run.
-    pub writer: Option<Writer>,
+    pub target: Target,
+    pub writer: Writer,
     pub known: Known,
     pub detect_row: ModelRow,
     pub embed_row: ModelRow,
@@ -29,71 +31,52 @@ pub struct Setup {
 impl Setup {
     pub fn new(args: &LoadArgs) -> Result<Self> {
         let is_dry_run = args.run.dry_run;
-        let mut client = connect(args.database.url.as_deref())?;
-        let tables = Tables::in_schema(&args.schema);
+        let Opened {
+            mut client,
+            target,
+            shelf,
+        } = Opened::new(&args.database, &args.target)?;
         if !is_dry_run {
-            tables.lock(&mut client, args.run.shard.as_ref())?;
+            target.lock(&mut client, args.run.shard.as_ref())?;
         }
-        let detect_row = choose_model(
-            &mut client,
-            ModelKind::Detector,
-            args.models.detect_model.as_deref(),
-        )?;
-        let embed_row = choose_model(
-            &mut client,
-            ModelKind::Embedder,
-            args.models.embed_model.as_deref(),
-        )?;
-        let detector = ModelFiles::of_row(&mut client, &detect_row)?;
-        let embedder = ModelFiles::of_row(&mut client, &embed_row)?;
         let threads = runtime::threads(&args.runtime);
-        let runtime = runtime::load(&args.runtime)?;
-        let mut engines = engines::open(&runtime, &args.runtime, [&detector, &embedder], threads)?;
-        let pose_row =
-            choose_model_if_any(&mut client, ModelKind::Pose, args.pose_model.as_deref())?;
-        match &pose_row {
-            Some(row) => {
-                let estimator = ModelFiles::of_row(&mut client, row)?;
-                engines.estimators =
-                    engines::open_estimators(&runtime, &args.runtime, &estimator, threads)?;
-                ensure!(
-                    engines.estimators.len() >= engines.detectors.len(),
-                    "pose model {:?} runs on another device than the detector: name one with --device",
-                    row.name
-                );
-            }
-            None if args.require_full_front_pose => bail!(
-                "--require-full-front-pose needs a pose model, and this database has no default one: store one with lookbook model add and choose it with lookbook model default, or name one with --pose-model"
-            ),
-            None => {}
-        }
+        let (rows, engines) = open_models(args, &mut client, &shelf, threads)?;
+        let [detect_row, embed_row] = rows;
         let (_, first_embedder) = engines.first()?;
         let is_shared = args.run.shard.is_some();
         let is_there = if is_dry_run {
-            let is_there = tables.exist(&mut client)?;
-            if is_there {
-                check_embedding_column(&mut client, &tables, &embed_row, is_shared)?;
+            let is_there = target.exist(&mut client)?;
+            if is_there || target.is_mapped {
+                check_embedding_column(&mut client, &target, &embed_row, is_shared)?;
             }
             is_there
         } else {
-            tables.ensure(&mut client, first_embedder.dimensions())?;
-            claim_embedding_column(&mut client, &tables, &embed_row, is_shared)?;
+            if target.is_mapped {
+                // Before anything is made beside a table that cannot be used.
+                check_embedding_column(&mut client, &target, &embed_row, is_shared)?;
+            }
+            let product = args.product.sku_references.as_ref();
+            target.ensure(&mut client, first_embedder.dimensions(), product)?;
+            claim_embedding_column(&mut client, &target, &embed_row, is_shared)?;
             true
         };
+        if target.is_mapped {
+            tracing::info!(table = target.garment, mapping = target.mapping(), "target");
+        }
         let models = Models {
             detect: detect_row.sha256.clone(),
             embed: embed_row.sha256.clone(),
         };
         let known = match is_there {
-            true => Known::read(&mut client, &tables, &models)?,
+            true => Known::read(&mut client, &target, &models)?,
             false => Known::default(),
         };
         let writer = match is_dry_run {
-            true => None,
-            false => Some(Writer::new(client, tables.clone(), models)?),
+            true => Writer::looking(client, target.clone(), models)?,
+            false => Writer::new(client, target.clone(), models)?,
         };
         Ok(Self {
-            tables,
+            target,
             writer,
             known,
             detect_row,
@@ -102,4 +85,37 @@ impl Setup {
             threads,
         })
     }
+}
+
+/// Detector and embedder, and the pose model where there is one.
+fn open_models(
+    args: &LoadArgs,
+    client: &mut Client,
+    shelf: &Shelf,
+    threads: usize,
+) -> Result<([ModelRow; 2], Engines)> {
+    let choice = &args.models;
+    let detect_row = shelf.choose(client, ModelKind::Detector, choice.detect_model.as_deref())?;
+    let embed_row = shelf.choose(client, ModelKind::Embedder, choice.embed_model.as_deref())?;
+    let detector = shelf.files(client, &detect_row)?;
+    let embedder = shelf.files(client, &embed_row)?;
+    let runtime = runtime::load(&args.runtime)?;
+    let mut engines = engines::open(&runtime, &args.runtime, [&detector, &embedder], threads)?;
+    match &shelf.choose_if_any(client, ModelKind::Pose, args.pose_model.as_deref())? {
+        Some(row) => {
+            let estimator = shelf.files(client, row)?;
+            engines.estimators =
+                engines::open_estimators(&runtime, &args.runtime, &estimator, threads)?;
+            ensure!(
+                engines.estimators.len() >= engines.detectors.len(),
+                "pose model {:?} runs on another device than the detector: name one with --device",
+                row.name
+            );
+        }
+        None if args.require_full_front_pose => bail!(
+            "--require-full-front-pose needs a pose model, and this database has no default one: store one with lookbook model add and choose it with lookbook model default, or name one with --pose-model"
+        ),
+        None => {}
+    }
+    Ok(([detect_row, embed_row], engines))
 }

@@ -1,6 +1,10 @@
 //! What a load says at its end: counts, rates, where the time went, and how to go on.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{
+    fmt::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,17 +17,15 @@ use super::{
     stage::Meter,
     tally::Counts,
 };
-use crate::messages::{self, Ending};
+use crate::{
+    database::RunEnd,
+    messages::{self, Ending},
+};
 
 /// Everything there is to say about a load.
 pub struct Summary<'a> {
     pub counts: Counts,
-    /// Of the whole command without the index, and of it what passed before the first photo was read.
-    pub wall: Duration,
-    pub started_up: Duration,
-    pub pipeline_wall: Duration,
-    /// Processor time of the pipeline, over all threads.
-    pub processor: Duration,
+    pub times: Times,
     pub threads: usize,
     pub meters: &'a Meters,
     /// Where the detector and the embedder ran.
@@ -42,6 +44,45 @@ pub struct Summary<'a> {
     /// Decoders that were let run at once in the end.
     pub decoders_at_once: usize,
     pub is_interrupted: bool,
+}
+
+/// How long a load took.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Of the whole command without the index, and of it what passed before the first photo was read.
+    pub wall: Duration,
+    pub started_up: Duration,
+    pub pipeline_wall: Duration,
+    /// Processor time of the pipeline, over all threads.
+    pub processor: Duration,
+}
+
+/// Runs from the first photo to the last.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    command: Instant,
+    pipeline: Instant,
+    processor: Duration,
+}
+
+impl Clock {
+    /// Of a command that began at `command`.
+    pub fn after(command: Instant) -> Self {
+        Self {
+            command,
+            pipeline: Instant::now(),
+            processor: processor_time(),
+        }
+    }
+
+    pub fn stop(self) -> Times {
+        Times {
+            wall: self.command.elapsed(),
+            started_up: self.pipeline.duration_since(self.command),
+            pipeline_wall: self.pipeline.elapsed(),
+            processor: processor_time().saturating_sub(self.processor),
+        }
+    }
 }
 
 /// Processor time that this process used until now.
@@ -100,9 +141,24 @@ impl Summary<'_> {
         })
     }
 
+    /// What the record of the run says of its end.
+    pub fn run_end(&self, ending: &Result<Ending>) -> RunEnd {
+        RunEnd {
+            status: match ending {
+                Ok(_) if self.is_interrupted => "interrupted",
+                Ok(Ending::Complete) => "complete",
+                Ok(Ending::Partial) => "partial",
+                Err(_) => "failed",
+            },
+            error: ending.as_ref().err().map(messages::render),
+            images_per_second: self.rate(),
+            report: self.to_json(),
+        }
+    }
+
     /// Photos that went through the pipeline, per second of the whole command.
     pub fn rate(&self) -> f64 {
-        per_second(self.counts.loaded, self.wall)
+        per_second(self.counts.loaded, self.times.wall)
     }
 
     /// The stage that limits, when there was work for one.
@@ -118,11 +174,11 @@ impl Summary<'_> {
     /// Wall time over the busy time of the slowest stage: 1 when nothing waited that could overlap.
     fn overlap_ratio(&self) -> Option<f64> {
         let busy = self.slowest()?.busy();
-        Some(self.pipeline_wall.as_secs_f64() / busy.as_secs_f64())
+        Some(self.times.pipeline_wall.as_secs_f64() / busy.as_secs_f64())
     }
 
     fn cores_used(&self) -> f64 {
-        self.processor.as_secs_f64() / self.pipeline_wall.as_secs_f64().max(1e-9)
+        self.times.processor.as_secs_f64() / self.times.pipeline_wall.as_secs_f64().max(1e-9)
     }
 
     fn provider(&self, meter: &Meter) -> &str {
@@ -162,7 +218,7 @@ impl Summary<'_> {
         add(format_args!(
             ", {skipped} skipped as loaded before, {rejected} rejected"
         ));
-        add(format_args!(" in {:.1} s", self.wall.as_secs_f64()));
+        add(format_args!(" in {:.1} s", self.times.wall.as_secs_f64()));
         if loaded > 0 {
             add(format_args!(": {:.1} images/s", self.rate()));
         }
@@ -177,7 +233,7 @@ impl Summary<'_> {
             let [detector, embedder] = self.models;
             add(format_args!(
                 "models: {detector}, {embedder}; start-up {:.1} s\n",
-                self.started_up.as_secs_f64()
+                self.times.started_up.as_secs_f64()
             ));
             add(format_args!("stage    workers  images/s alone  busy\n"));
             for meter in self.meters.all() {
@@ -266,9 +322,9 @@ impl Summary<'_> {
             "ignored_files": self.ignored,
             "index": self.index.as_ref().map(IndexReport::to_json),
             "interrupted": self.is_interrupted,
-            "wall_seconds": self.wall.as_secs_f64(),
-            "startup_seconds": self.started_up.as_secs_f64(),
-            "pipeline_seconds": self.pipeline_wall.as_secs_f64(),
+            "wall_seconds": self.times.wall.as_secs_f64(),
+            "startup_seconds": self.times.started_up.as_secs_f64(),
+            "pipeline_seconds": self.times.pipeline_wall.as_secs_f64(),
             "images_per_second": self.rate(),
             "models": {"detector": self.models[0], "embedder": self.models[1]},
             "stages": self.meters.all().map(stage),
@@ -276,14 +332,14 @@ impl Summary<'_> {
             "wall_over_slowest_stage": self.overlap_ratio(),
             "cores_used": self.cores_used(),
             "cores": self.threads,
-            "processor_seconds": self.processor.as_secs_f64(),
+            "processor_seconds": self.times.processor.as_secs_f64(),
             "batch_sizes": {"detect": self.meters.detect_batch.chosen(), "embed": self.meters.embed_batch.chosen()},
             "decoders_at_once": self.decoders_at_once,
         })
     }
 
     fn busy_share(&self, meter: &Meter) -> f64 {
-        meter.busy().as_secs_f64() / self.pipeline_wall.as_secs_f64().max(1e-9)
+        meter.busy().as_secs_f64() / self.times.pipeline_wall.as_secs_f64().max(1e-9)
     }
 }
 

@@ -318,8 +318,8 @@ impl Load<'_> {
         );
     }
 
-    /// Without a writer everything is counted and nothing written.
-    pub fn write(&self, mut writer: Option<&mut Writer>, input: Receiver<PhotoRow>) {
+    /// Counts what the writer took, and rejects what it did not.
+    pub fn write(&self, writer: &mut Writer, input: Receiver<PhotoRow>) {
         let mut rows: Vec<PhotoRow> = Vec::new();
         let mut oldest = Instant::now();
         loop {
@@ -334,14 +334,17 @@ impl Load<'_> {
             let is_due =
                 is_over || rows.len() >= COMMIT_PHOTOS || oldest.elapsed() >= COMMIT_PERIOD;
             if is_due && !rows.is_empty() {
-                let write = || {
-                    writer
-                        .as_deref_mut()
-                        .map_or(Ok(()), |writer| writer.write(&rows))
-                };
-                if let Err(error) = self.meters.write.run(rows.len(), write) {
-                    self.stop.fail(error);
-                    return;
+                let count = rows.len();
+                match self.meters.write.run(count, || writer.write(&mut rows)) {
+                    Ok(refused) => {
+                        for reject in &refused {
+                            self.tally.reject(reject, self.stop);
+                        }
+                    }
+                    Err(error) => {
+                        self.stop.fail(error);
+                        return;
+                    }
                 }
                 tracing::debug!(photos = rows.len(), "batch committed");
                 let replaced = rows.iter().filter(|row| row.replaces.is_some()).count();

@@ -14,7 +14,7 @@ use lookbook_vision::{BoundingBox, Embedder, Limits, Preprocessor, Tensor, decod
 use postgres::Client;
 
 use crate::{
-    database::{Shadow, Stale},
+    database::{NewVector, Shadow, Stale, StaleGarment},
     load::{BatchSize, Meter, Stop, Tally, in_batches},
     messages,
     source::{Refusal, Reject, code, read_file},
@@ -37,8 +37,8 @@ struct Prepared {
     tensors: Vec<Tensor>,
 }
 
-/// A photo's garments and their vectors.
-type Vectors = Vec<(i64, Vec<f32>)>;
+/// Those of a photo's garments.
+type Vectors = Vec<NewVector>;
 
 /// The open model and where the photos are.
 pub struct Filler {
@@ -197,7 +197,7 @@ impl Reader<'_> {
         }
         let prepared = messages::contain(|| {
             let photo = decode(&bytes, &self.limits, Some(self.side))?;
-            let crop = |(_, bbox, is_whole): &(i64, crate::database::Box2, bool)| {
+            let crop = |StaleGarment { bbox, is_whole, .. }: &StaleGarment| {
                 if *is_whole {
                     return self.prepare.prepare(&photo.whole());
                 }
@@ -245,8 +245,15 @@ fn embed(
             }
         };
         let own = |Prepared { photo, .. }: Prepared| {
-            let ids = photo.garments.into_iter().map(|(id, _, _)| id);
-            ids.zip(&mut vectors).collect()
+            let id = photo.id;
+            let garments = photo.garments.into_iter().zip(&mut vectors);
+            let new = |(garment, vector): (StaleGarment, Vec<f32>)| NewVector {
+                place: garment.place,
+                photo: id,
+                bbox: garment.bbox,
+                vector,
+            };
+            garments.map(new).collect()
         };
         photos.into_iter().map(own).collect()
     });

@@ -7,7 +7,7 @@ mod fill;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use fill::Filler;
 use lookbook_vision::decode_side;
 use postgres::Client;
@@ -16,13 +16,15 @@ use serde_json::json;
 use crate::{
     args::ReembedArgs,
     database::{
-        Journal, ModelKind, ModelRow, RunEnd, RunStart, Shadow, Swap, Tables, choose_model,
-        connect, embedding_column_model, model_by_sha256,
+        Journal, ModelKind, ModelRow, RunEnd, RunStart, Shadow, Swap, Target, connect_to_target,
+        embedding_column_model,
     },
     interrupt,
     load::{BatchSize, Books, Reporter, Stop, Tally, engines},
     messages::{self, Ending},
-    runtime::{self, ModelFiles},
+    opened::Opened,
+    runtime,
+    shelf::Shelf,
 };
 
 /// Rows that others write meanwhile are filled again; who writes faster than that wins.
@@ -32,39 +34,48 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
     interrupt::listen()?;
     let start = Instant::now();
     let url = args.database.url.as_deref();
-    let mut client = connect(url)?;
-    let tables = Tables::in_schema(&args.schema);
-    tables.require(&mut client)?;
-    tables.lock(&mut client, None)?;
+    let Opened {
+        mut client,
+        target,
+        shelf,
+    } = Opened::new(&args.database, &args.target)?;
+    ensure!(
+        target.has_extension || !args.make_default,
+        "--make-default chooses the model of embed_image, and this database has no lookbook extension"
+    );
+    target.require(&mut client)?;
+    target.lock(&mut client, None)?;
     if args.abandon {
-        let was_there = Shadow::abandon(&mut client, &tables)?;
+        let was_there = Shadow::abandon(&mut client, &target)?;
         messages::note(match was_there {
             true => "the vectors that were made for another model are gone",
             false => "no change of models was begun",
         });
         return Ok(Ending::Complete);
     }
-    let model = choose_model(
+    let model = shelf.choose(
         &mut client,
         ModelKind::Embedder,
         args.embed_model.as_deref(),
     )?;
-    let old = embedding_column_model(&mut client, &tables)?;
+    let old = embedding_column_model(&mut client, &target)?;
     if old
         .as_ref()
         .is_some_and(|(_, sha256)| *sha256 == model.sha256)
     {
-        Shadow::abandon(&mut client, &tables)?;
+        Shadow::abandon(&mut client, &target)?;
         messages::note(format_args!(
-            "{}.embedding is of model {:?} already: nothing to do",
-            tables.garment, model.name
+            "{}.{} is of model {:?} already: nothing to do",
+            target.garment,
+            target.embedding(),
+            model.name
         ));
         return Ok(Ending::Complete);
     }
-    let filler = filler(args, &mut client, &tables, &model)?;
+    let filler = filler(args, &mut client, (&target, &shelf), &model)?;
     let books = Books::new(Journal::open(
         url,
-        &args.schema,
+        &args.target.schema,
         &RunStart {
             verb: "reembed",
             source: &args.root.display().to_string(),
@@ -73,12 +84,13 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
             devices: filler.devices(),
         },
     ));
-    let shadow = Shadow::open(&mut client, &tables, &model, filler.dimensions())?;
+    let shadow = Shadow::open(&mut client, &target, &model, filler.dimensions())?;
     let (photos, garments) = shadow.count_stale(&mut client)?;
     let tally = Tally::recorded(photos);
     let work = Work {
         args,
-        tables: &tables,
+        target: &target,
+        shelf: &shelf,
         shadow: &shadow,
         model: &model,
         tally: &tally,
@@ -123,10 +135,10 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
 fn filler(
     args: &ReembedArgs,
     client: &mut Client,
-    tables: &Tables,
+    (target, shelf): (&Target, &Shelf),
     model: &ModelRow,
 ) -> Result<Filler> {
-    let files = ModelFiles::of_row(client, model)?;
+    let files = shelf.files(client, model)?;
     let threads = runtime::threads(&args.runtime);
     let runtime = runtime::load(&args.runtime)?;
     let embedders = engines::open_embedders(&runtime, &args.runtime, &files, threads)?;
@@ -134,16 +146,17 @@ fn filler(
         bail!("no model was opened");
     };
     // A load looks at photos at a scale that suits both of its models; the vectors shall be the same.
-    let detector = match tables.detect_model(client)? {
-        Some(sha256) => model_by_sha256(client, &sha256)?,
+    let detector = match target.detect_model(client)? {
+        Some(sha256) => shelf.by_sha256(client, &sha256)?,
         None => None,
     };
     let detector = match detector {
         Some(row) => row,
-        None => choose_model(client, ModelKind::Detector, None)?,
+        None => shelf.choose(client, ModelKind::Detector, None)?,
     };
-    let detector =
-        ModelFiles::of_row(client, &detector)?.open_detector(&runtime, &Default::default())?;
+    let detector = shelf
+        .files(client, &detector)?
+        .open_detector(&runtime, &Default::default())?;
     let side = decode_side(Some(&detector), first);
     let sizes = BatchSize::new(args.batch, first.provider() == engines::CPU);
     Ok(Filler::new(
@@ -157,7 +170,8 @@ fn filler(
 
 struct Work<'a> {
     args: &'a ReembedArgs,
-    tables: &'a Tables,
+    target: &'a Target,
+    shelf: &'a Shelf,
     shadow: &'a Shadow,
     model: &'a ModelRow,
     tally: &'a Tally,
@@ -169,7 +183,10 @@ impl Work<'_> {
         let mut reporter = Reporter::new(self.args.progress, self.tally);
         for _ in 0..MAX_ROUNDS {
             let stop = Stop::default();
-            let mut lister = connect(self.args.database.url.as_deref())?;
+            let (mut lister, _) = connect_to_target(
+                self.args.database.url.as_deref(),
+                self.args.target.may_lack_extension(),
+            )?;
             let missing = filler.fill(self.shadow, client, &mut lister, self.tally, &stop, || {
                 if interrupt::is_requested() {
                     stop.request();
@@ -195,7 +212,7 @@ impl Work<'_> {
             self.shadow.make_indexes(client)?;
             if self.shadow.swap(client, self.args.make_default)? == Swap::Done {
                 reporter.finish();
-                self.tables.analyze(client)?;
+                self.target.analyze(client)?;
                 self.say_default(client)?;
                 return Ok(Ending::Complete);
             }
@@ -203,7 +220,7 @@ impl Work<'_> {
         }
         bail!(
             "rows are written into {} faster than they get vectors of model {:?}: stop the writers, then run this again",
-            self.tables.garment,
+            self.target.garment,
             self.model.name
         )
     }
@@ -213,7 +230,9 @@ impl Work<'_> {
         let fill::Missing { gone, other } = missing;
         if other.is_empty() && (gone.is_empty() || self.args.drop_missing) {
             let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
-            let deleted = self.tables.delete_photos(client, &ids)?;
+            let mut change = client.transaction()?;
+            let deleted = self.target.delete_photos(&mut change, &ids)?;
+            change.commit()?;
             if deleted > 0 {
                 messages::note(format_args!("{deleted} photos that are gone were deleted"));
             }
@@ -245,7 +264,12 @@ impl Work<'_> {
     }
 
     fn say_default(&self, client: &mut Client) -> Result<()> {
-        let default = choose_model(client, ModelKind::Embedder, None)
+        if !self.target.has_extension {
+            return Ok(());
+        }
+        let default = self
+            .shelf
+            .choose(client, ModelKind::Embedder, None)
             .context("the vectors are swapped; the default embedder cannot be read")?;
         if default.sha256 != self.model.sha256 {
             messages::warn(format_args!(

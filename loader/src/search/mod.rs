@@ -19,13 +19,11 @@ use sheet::{Card, Place, Section};
 
 use crate::{
     args::SearchArgs,
-    database::{
-        Box2, EmbeddingRef, ModelKind, ModelRow, Tables, choose_model, connect,
-        embedding_column_model, model_by_sha256,
-    },
+    database::{Box2, EmbeddingRef, ModelKind, ModelRow, Role, Target, embedding_column_model},
     detect::{colour_of, photo_of},
     messages::{self, Ending},
-    runtime::{self, ModelFiles},
+    opened::Opened,
+    runtime,
 };
 
 /// Longest side that neighbours are decoded for: they are shown small.
@@ -37,19 +35,20 @@ struct Neighbour {
     path: String,
     category: String,
     label: String,
-    bbox: Box2,
+    /// `None`: the table has none, or it is the whole photo.
+    bbox: Option<Box2>,
     distance: f64,
 }
 
 pub fn run(args: &SearchArgs) -> Result<Ending> {
-    let mut client = connect(args.database.url.as_deref())?;
-    let tables = Tables::in_schema(&args.schema);
-    tables.require(&mut client)?;
-    let (detector, embedder) = open(args, &mut client, &tables)?;
+    let mut opened = Opened::new(&args.database, &args.target)?;
+    opened.target.require(&mut opened.client)?;
+    let (detector, embedder) = open(args, &mut opened)?;
+    let Opened { client, target, .. } = opened;
     let mut search = Search {
         args,
         client,
-        tables,
+        target,
         detector,
         embedder,
     };
@@ -84,12 +83,12 @@ pub fn run(args: &SearchArgs) -> Result<Ending> {
 struct Search<'a> {
     args: &'a SearchArgs,
     client: Client,
-    tables: Tables,
+    target: Target,
     detector: Detector,
     embedder: Embedder,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
     /// Prints what is found for one photo; its sheet has pictures only where one was asked for.
     fn photo(&mut self, file: &Path) -> Result<sheet::Query> {
         let side = decode_side(Some(&self.detector), &self.embedder);
@@ -99,7 +98,7 @@ impl Search<'_> {
         }
         let mut sections = Vec::new();
         for query in &self.queries(file, &photo)? {
-            let category = category_of(self.args, query);
+            let category = self.category_of(query);
             let found = self.nearest(query, category)?;
             show(query, category, &found)?;
             if self.args.html.is_some() {
@@ -146,19 +145,22 @@ impl Search<'_> {
         Ok(found)
     }
 
+    /// What to compare with: the category asked for, else the garment's own where the table has one; a whole
+    /// photo is compared with everything.
+    fn category_of<'q>(&self, query: &'q Garment) -> Option<&'q str>
+    where
+        'a: 'q,
+    {
+        let has_categories = self.target.column(Role::Category).is_some();
+        match &self.args.category {
+            Some(category) => Some(category),
+            None if query.score.is_none() || !has_categories => None,
+            None => Some(&query.category),
+        }
+    }
+
     fn nearest(&mut self, query: &Garment, category: Option<&str>) -> Result<Vec<Neighbour>> {
-        let sql = format!(
-            "SELECT g.sku, p.path, g.category, g.label, g.box, g.embedding <-> $1 AS distance\n\
-         FROM {} g JOIN {} p ON p.id = g.photo_id\n{}ORDER BY g.embedding <-> $1 LIMIT {}",
-            self.tables.garment,
-            self.tables.photo,
-            if category.is_some() {
-                "WHERE g.category = $2\n"
-            } else {
-                ""
-            },
-            self.args.k
-        );
+        let sql = self.target.nearest(category.is_some(), self.args.k)?;
         let second = category.map(|category| format!(", $2: '{category}'"));
         messages::detail(format_args!(
             "{sql};  -- $1: the garment's vector{}",
@@ -170,12 +172,17 @@ impl Search<'_> {
             Some(category) => self.client.query(&statement, &[&vector, category]),
             None => self.client.query(&statement, &[&vector]),
         };
-        let rows = rows.with_context(|| format!("cannot search {}", self.tables.garment))?;
+        let rows = rows.with_context(|| format!("cannot search {}", self.target.garment))?;
+        // A table of the shop may have none of it.
+        let text = |row: &postgres::Row, at: usize| {
+            let found: Option<String> = row.get(at);
+            found.unwrap_or_default()
+        };
         let neighbour = |row: &postgres::Row| Neighbour {
-            sku: row.get(0),
-            path: row.get(1),
-            category: row.get(2),
-            label: row.get(3),
+            sku: text(row, 0),
+            path: text(row, 1),
+            category: text(row, 2),
+            label: text(row, 3),
             bbox: row.get(4),
             distance: row.get(5),
         };
@@ -184,11 +191,12 @@ impl Search<'_> {
 }
 
 /// The detector of choice and the embedder that filled the column: no other may search it.
-fn open(args: &SearchArgs, client: &mut Client, tables: &Tables) -> Result<(Detector, Embedder)> {
-    let detect_row = choose_model(client, ModelKind::Detector, args.detect_model.as_deref())?;
-    let embed_row = embedder_of(client, tables)?;
-    let detector = ModelFiles::of_row(client, &detect_row)?;
-    let embedder = ModelFiles::of_row(client, &embed_row)?;
+fn open(args: &SearchArgs, opened: &mut Opened) -> Result<(Detector, Embedder)> {
+    let embed_row = embedder_of(opened)?;
+    let Opened { client, shelf, .. } = opened;
+    let detect_row = shelf.choose(client, ModelKind::Detector, args.detect_model.as_deref())?;
+    let detector = shelf.files(client, &detect_row)?;
+    let embedder = shelf.files(client, &embed_row)?;
     let runtime = runtime::load(&args.runtime)?;
     let options = SessionOptions {
         device: args.runtime.device.first(),
@@ -200,26 +208,22 @@ fn open(args: &SearchArgs, client: &mut Client, tables: &Tables) -> Result<(Dete
     ))
 }
 
-fn embedder_of(client: &mut Client, tables: &Tables) -> Result<ModelRow> {
-    match embedding_column_model(client, tables)? {
-        None => choose_model(client, ModelKind::Embedder, None),
-        Some((name, sha256)) => model_by_sha256(client, &sha256)?.with_context(|| {
+fn embedder_of(opened: &mut Opened) -> Result<ModelRow> {
+    let Opened {
+        client,
+        target,
+        shelf,
+    } = opened;
+    match embedding_column_model(client, target)? {
+        None => shelf.choose(client, ModelKind::Embedder, None),
+        Some((name, sha256)) => shelf.by_sha256(client, &sha256)?.with_context(|| {
             format!(
-                "{}.embedding was filled by model {name:?} (sha256 {sha256}), which is not in this database or not yours \
-                 to use: store it again with lookbook model add, or ask its owner to grant it",
-                tables.garment
+                "{}.{} was filled by model {name:?} (sha256 {sha256}), which {}",
+                target.garment,
+                target.embedding(),
+                shelf.advice()
             )
         }),
-    }
-}
-
-/// What to compare with: the category asked for, else the garment's own; a whole photo is compared
-/// with everything.
-fn category_of<'a>(args: &'a SearchArgs, query: &'a Garment) -> Option<&'a str> {
-    match &args.category {
-        Some(category) => Some(category),
-        None if query.score.is_none() => None,
-        None => Some(&query.category),
     }
 }
 
@@ -293,10 +297,12 @@ fn neighbour_picture(root: &Path, row: &Neighbour) -> Result<RgbImage, String> {
     if !file.is_file() {
         return Err(format!("{} is not in the folder given by --root", row.path));
     }
-    let b = row.bbox;
+    let photo = photo_of(&file, NEIGHBOUR_SIDE).map_err(|error| format!("{error:#}"))?;
+    let Some(b) = row.bbox else {
+        return Ok(photo.pixels().clone());
+    };
     // A box is stored as float8; it was float4 when it was found.
     let [x1, y1, x2, y2] = [b.x1, b.y1, b.x2, b.y2].map(|edge| edge as f32);
-    let photo = photo_of(&file, NEIGHBOUR_SIDE).map_err(|error| format!("{error:#}"))?;
     Ok(cut(&photo, BoundingBox { x1, y1, x2, y2 }))
 }
 

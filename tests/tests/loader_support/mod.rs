@@ -53,6 +53,18 @@ impl<'c> Shop<'c> {
         })
     }
 
+    /// On a server that knows nothing of us.
+    pub fn without_extension(cluster: &'c Cluster, name: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("lookbook-shop-")
+            .tempdir()?;
+        fs::create_dir(folder.path().join("photos"))?;
+        Ok(Self {
+            database: cluster.empty_database(name)?,
+            folder,
+        })
+    }
+
     /// With models so small that a load takes no time: `mean` averages the colours, `boxes` finds
     /// garments by colour.
     pub fn with_tiny_models(cluster: &'c Cluster, name: &str) -> Result<Self> {

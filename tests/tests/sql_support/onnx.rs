@@ -158,6 +158,26 @@ pub fn embedder(pool: &str) -> Vec<u8> {
     ))
 }
 
+/// Three dimensions: `factor` times the average of the red, green and blue planes.
+pub fn scaled_embedder(factor: f32) -> Vec<u8> {
+    let nodes = [
+        node("GlobalAveragePool", &["image"], &["pooled"], &[]),
+        node(
+            "Flatten",
+            &["pooled"],
+            &["flat"],
+            &[integer_attribute("axis", 1)],
+        ),
+        node("Mul", &["flat", "factor"], &["embedding"], &[]),
+    ];
+    model(&graph(
+        &nodes,
+        &[floats("factor", &[1], &[factor])],
+        &[image(Dim::Named("n"), SIDE)],
+        &[embedding()],
+    ))
+}
+
 /// As `embedder("GlobalAveragePool")`, after `rounds` rounds of a loop that changes nothing but time.
 pub fn slow_embedder(rounds: i64) -> Vec<u8> {
     let scalar = |name: &str, element: i64| value_info(name, element, &[]);

@@ -1,0 +1,111 @@
+//! What the system catalogs say of tables: columns with their types, keys, what refers to what.
+//!
+//! Knows nothing of photos. Tables are named as SQL text: quoted, with their schema.
+
+use anyhow::Result;
+use postgres::GenericClient;
+
+/// A column of a table.
+#[derive(Debug, Clone)]
+pub struct Column {
+    pub name: String,
+    /// Of the type itself, without its schema: `int4`, `embedding`.
+    pub type_name: String,
+    /// As SQL names it, with its schema where it is not on the search path.
+    pub sql_type: String,
+    pub typmod: i32,
+    pub is_not_null: bool,
+    /// Gets a value by itself where none is given.
+    pub has_default: bool,
+    /// Takes no value from anybody.
+    pub is_generated: bool,
+}
+
+/// A column that refers to one of another table.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    pub column: String,
+    /// Quoted, as is.
+    pub table: String,
+    pub referenced: String,
+    pub sql_type: String,
+}
+
+pub fn exists(client: &mut impl GenericClient, table: &str) -> Result<bool> {
+    let found = client.query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&table])?;
+    Ok(found.get(0))
+}
+
+/// The kind of a relation (`r`, `p`, `v`, ...); `None`: there is none of that name.
+pub fn relation_kind(client: &mut impl GenericClient, table: &str) -> Result<Option<String>> {
+    let row = client.query_opt(
+        "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)",
+        &[&table],
+    )?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// In their order.
+pub fn columns_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Column>> {
+    let rows = client.query(
+        "SELECT a.attname::text, t.typname::text, pg_catalog.format_type(t.oid, NULL), a.atttypmod, a.attnotnull, \
+           a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a' \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        &[&table],
+    )?;
+    let column = |row: &postgres::Row| Column {
+        name: row.get(0),
+        type_name: row.get(1),
+        sql_type: row.get(2),
+        typmod: row.get(3),
+        is_not_null: row.get(4),
+        has_default: row.get(5),
+        is_generated: row.get(6),
+    };
+    Ok(rows.iter().map(column).collect())
+}
+
+/// The columns of each unique index over the whole table; those on expressions are left out.
+pub fn unique_keys(client: &mut impl GenericClient, table: &str) -> Result<Vec<Vec<String>>> {
+    let rows = client.query(
+        "SELECT pg_catalog.array_agg(a.attname::text) FROM pg_catalog.pg_index i \
+         CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] \
+         WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL \
+         GROUP BY i.indexrelid",
+        &[&table],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Whether an index begins with that column.
+pub fn is_indexed(client: &mut impl GenericClient, table: &str, column: &str) -> Result<bool> {
+    let found = client.query_opt(
+        "SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+           ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+         WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND a.attname = $2 LIMIT 1",
+        &[&table, &column],
+    )?;
+    Ok(found.is_some())
+}
+
+/// What single columns refer to.
+pub fn references_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Reference>> {
+    let rows = client.query(
+        "SELECT a.attname::text, c.confrelid::pg_catalog.regclass::text, r.attname::text, \
+           pg_catalog.format_type(r.atttypid, NULL) \
+         FROM pg_catalog.pg_constraint c \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1] \
+         JOIN pg_catalog.pg_attribute r ON r.attrelid = c.confrelid AND r.attnum = c.confkey[1] \
+         WHERE c.conrelid = pg_catalog.to_regclass($1) AND c.contype = 'f' AND pg_catalog.cardinality(c.conkey) = 1",
+        &[&table],
+    )?;
+    let reference = |row: &postgres::Row| Reference {
+        column: row.get(0),
+        table: row.get(1),
+        referenced: row.get(2),
+        sql_type: row.get(3),
+    };
+    Ok(rows.iter().map(reference).collect())
+}

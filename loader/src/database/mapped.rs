@@ -1,0 +1,274 @@
+//! A table of the shop as a target: which of its columns takes what, and whether it can.
+//!
+//! Invariant: a mapping that would fail at the first batch is refused before the first photo, with the column, its type
+//! and what would be right.
+
+use anyhow::{Result, bail};
+use postgres::Client;
+
+use super::{
+    Role, RoleColumn, Target, VectorKind,
+    catalog::{Column, columns_of, is_indexed, relation_kind, unique_keys},
+    quoted, record,
+};
+use crate::messages;
+
+const TEXTS: &[&str] = &["text", "varchar"];
+const KEYS: &[&str] = &["text", "varchar", "int2", "int4", "int8", "uuid"];
+
+impl Role {
+    /// Types of columns that take it, and how to say so.
+    fn types(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Key | Self::Sku => (KEYS, "text, varchar, an integer or uuid"),
+            Self::PhotoId => (&["int8"], "bigint"),
+            Self::Embedding => (&["embedding", "vector"], "embedding, or pgvector's vector"),
+            Self::Category | Self::Label | Self::DetectModel | Self::EmbedModel => {
+                (TEXTS, "text or varchar")
+            }
+            Self::Score => (&["float4", "float8"], "real or double precision"),
+            Self::Box => (&["box"], "box"),
+            Self::Attributes => (&["jsonb", "json"], "jsonb or json"),
+            Self::Sha256 => (&["bytea"], "bytea"),
+            Self::Width | Self::Height => (&["int4", "int8"], "integer or bigint"),
+            Self::FullFrontPose => (&["bool"], "boolean"),
+        }
+    }
+
+    /// Whether some rows have none, and which.
+    fn absence(self) -> Option<&'static str> {
+        match self {
+            Self::Score => Some("a photo in which nothing was found has none"),
+            Self::Attributes => Some("a photo of which the source says nothing more has none"),
+            Self::FullFrontPose => Some("without a pose model there is none"),
+            _ => None,
+        }
+    }
+}
+
+impl Target {
+    /// The table `table`, as SQL names it, of the shop; the loader's own tables beside it are in `schema`.
+    pub fn mapped(
+        client: &mut Client,
+        schema: &str,
+        table: &str,
+        map: &[RoleColumn],
+        has_extension: bool,
+    ) -> Result<Self> {
+        let (name, of_schema, relname) = find(client, table)?;
+        let columns = columns_of(client, &name)?;
+        let mapping = Mapping {
+            table: &name,
+            columns: &columns,
+            map,
+        };
+        let mut wrong = Vec::new();
+        let chosen = mapping.choose(&mut wrong);
+        mapping.check_others(&chosen, &mut wrong);
+        mapping.check_unique(&chosen, unique_keys(client, &name)?, &mut wrong);
+        if !wrong.is_empty() {
+            bail!("--into {table} does not work: {}", wrong.join("; "));
+        }
+        let of = |role| {
+            let found = chosen.iter().find(|(of, _)| *of == role);
+            found.map(|(_, column)| *column)
+        };
+        let vector = match of(Role::Embedding) {
+            Some(column) if column.type_name == "vector" => VectorKind::Vector,
+            _ => VectorKind::Embedding,
+        };
+        let list = match of_schema == schema {
+            true => format!("{relname}_photo"),
+            false => format!("{of_schema}_{relname}_photo"),
+        };
+        let target = Self {
+            schema: schema.to_owned(),
+            photo: format!("{}.{}", quoted(schema), quoted(&list)),
+            key_type: of(Role::Key)
+                .map_or("bigint", |key| key.sql_type.as_str())
+                .to_owned(),
+            columns: chosen
+                .iter()
+                .map(|(role, column)| (*role, column.name.clone()))
+                .collect(),
+            garment: name,
+            vector,
+            record: record(schema, has_extension),
+            is_mapped: true,
+            has_extension,
+        };
+        let (_, link) = target.link()?;
+        if !is_indexed(client, &target.garment, link)? {
+            messages::warn(format_args!(
+                "no index of {} begins with {link}: whenever a photo is replaced the whole table is read; CREATE INDEX \
+                 CONCURRENTLY ON {} ({})",
+                target.garment,
+                target.garment,
+                quoted(link)
+            ));
+        }
+        Ok(target)
+    }
+
+    /// Which column takes what, in words.
+    pub fn mapping(&self) -> String {
+        let pairs = self.columns.iter();
+        let pairs: Vec<String> = pairs
+            .map(|(role, column)| format!("{role}={column}"))
+            .collect();
+        pairs.join(",")
+    }
+}
+
+/// The table's full name in SQL, its schema, and its name.
+fn find(client: &mut Client, table: &str) -> Result<(String, String, String)> {
+    let row = client.query_opt(
+        "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass($1)",
+        &[&table],
+    )?;
+    let Some(row) = row else {
+        bail!(
+            "--into {table}: there is no such table in this database; create it first, with a column for the vectors, or leave \
+             --into out and the loader makes its own"
+        );
+    };
+    let (schema, name): (String, String) = (row.get(0), row.get(1));
+    let full = format!("{}.{}", quoted(&schema), quoted(&name));
+    match relation_kind(client, &full)?.as_deref() {
+        Some("r" | "p") => Ok((full, schema, name)),
+        _ => bail!("--into {table}: it is no table, and rows are copied into tables only"),
+    }
+}
+
+struct Mapping<'a> {
+    table: &'a str,
+    columns: &'a [Column],
+    map: &'a [RoleColumn],
+}
+
+impl<'a> Mapping<'a> {
+    /// Roles that were mapped, and those that have a column of their own name.
+    fn choose(&self, wrong: &mut Vec<String>) -> Vec<(Role, &'a Column)> {
+        let mut chosen: Vec<(Role, &Column)> = Vec::new();
+        for (_, role) in Role::ALL {
+            let mapped = self.map.iter().find(|mapped| mapped.role == *role);
+            let name = match mapped {
+                Some(mapped) => match &mapped.column {
+                    Some(column) => column.as_str(),
+                    None => continue,
+                },
+                None => role.name(),
+            };
+            match self.columns.iter().find(|column| column.name == name) {
+                Some(column) => {
+                    self.check(*role, column, mapped.is_some(), wrong);
+                    if let Some((other, _)) = chosen.iter().find(|(_, taken)| taken.name == name) {
+                        wrong.push(format!("column {name} cannot be both {other} and {role}"));
+                    }
+                    chosen.push((*role, column));
+                }
+                None if mapped.is_some() => wrong.push(format!(
+                    "{} has no column {name} to be the {role}; it has {}",
+                    self.table,
+                    self.names()
+                )),
+                None => {}
+            }
+        }
+        let has = |role| chosen.iter().any(|(of, _)| *of == role);
+        let is_mapped = |role| {
+            self.map
+                .iter()
+                .any(|mapped| mapped.role == role && mapped.column.is_some())
+        };
+        if !has(Role::Embedding) && !is_mapped(Role::Embedding) {
+            wrong.push(format!(
+                "no column for the vectors: name one of type embedding or vector with --into-map embedding=COLUMN (the \
+                 columns are {})",
+                self.names()
+            ));
+        }
+        if !has(Role::Key)
+            && !has(Role::PhotoId)
+            && !is_mapped(Role::Key)
+            && !is_mapped(Role::PhotoId)
+        {
+            wrong.push(format!(
+                "no column says of which photo a row is: name one that takes the photo's key (its path, or the column id of \
+                 a query) with --into-map key=COLUMN (the columns are {})",
+                self.names()
+            ));
+        }
+        chosen
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
+        names.join(", ")
+    }
+
+    fn check(&self, role: Role, column: &Column, is_named: bool, wrong: &mut Vec<String>) {
+        let place = format!("{}.{}", self.table, column.name);
+        // It was taken by its name only.
+        let hint = match is_named {
+            true => String::new(),
+            false => format!(" (--into-map {role}= leaves it out, {role}=COLUMN names another)"),
+        };
+        let (types, words) = role.types();
+        if !types.contains(&column.type_name.as_str()) {
+            wrong.push(format!(
+                "{place} is of type {}, the {role} needs {words}{hint}",
+                column.sql_type
+            ));
+        } else if column.is_generated {
+            wrong.push(format!(
+                "{place} is generated and takes no value, it cannot be the {role}{hint}"
+            ));
+        } else if column.is_not_null
+            && let Some(absence) = role.absence()
+        {
+            wrong.push(format!("{place} is NOT NULL, but {absence}{hint}"));
+        }
+    }
+
+    /// Columns that nobody fills.
+    fn check_others(&self, chosen: &[(Role, &Column)], wrong: &mut Vec<String>) {
+        for column in self.columns {
+            let is_filled = chosen.iter().any(|(_, taken)| taken.name == column.name);
+            if !is_filled && column.is_not_null && !column.has_default && !column.is_generated {
+                wrong.push(format!(
+                    "{}.{} ({}) is NOT NULL, has no default and no role: map one to it, or give it a default",
+                    self.table, column.name, column.sql_type
+                ));
+            }
+        }
+    }
+
+    /// A photo with two garments has two rows.
+    fn check_unique(
+        &self,
+        chosen: &[(Role, &Column)],
+        keys: Vec<Vec<String>>,
+        wrong: &mut Vec<String>,
+    ) {
+        let is_of_the_photo = |name: &String| {
+            let found = chosen.iter().find(|(_, column)| column.name == *name);
+            found.is_some_and(|(role, _)| role.is_of_the_photo())
+        };
+        for key in keys {
+            if key.iter().all(is_of_the_photo) {
+                wrong.push(format!(
+                    "{} ({}) is unique, but there is one row for each garment, and a photo with two garments has the same there \
+                     twice: write into a table of garments that refers to it",
+                    self.table,
+                    key.join(", ")
+                ));
+            }
+        }
+    }
+}

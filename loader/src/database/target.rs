@@ -1,0 +1,350 @@
+//! Where a load writes: a table of photos, which is the loader's, and a table with one row per garment, which is
+//! the loader's or the shop's; and which of its columns takes what.
+//!
+//! Knows names and SQL, not what is in the database. Invariant: a garment belongs to a photo by one column, the
+//! link, whatever else the table has.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Result, bail};
+use postgres::{Client, GenericClient};
+
+use super::quoted;
+
+/// What a column of the table of garments takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The photo's identity: what the source calls it.
+    Key,
+    /// The photo's number in the loader's table of photos.
+    PhotoId,
+    Embedding,
+    Sku,
+    Category,
+    Label,
+    Score,
+    Box,
+    Attributes,
+    Sha256,
+    Width,
+    Height,
+    DetectModel,
+    EmbedModel,
+    FullFrontPose,
+}
+
+impl Role {
+    pub const ALL: &[(&str, Self)] = &[
+        ("key", Self::Key),
+        ("photo_id", Self::PhotoId),
+        ("embedding", Self::Embedding),
+        ("sku", Self::Sku),
+        ("category", Self::Category),
+        ("label", Self::Label),
+        ("score", Self::Score),
+        ("box", Self::Box),
+        ("attributes", Self::Attributes),
+        ("sha256", Self::Sha256),
+        ("width", Self::Width),
+        ("height", Self::Height),
+        ("detect_model", Self::DetectModel),
+        ("embed_model", Self::EmbedModel),
+        ("full_front_pose", Self::FullFrontPose),
+    ];
+
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, role)| *role == self);
+        found.map_or("", |(name, _)| name)
+    }
+
+    /// Whether every garment of a photo has the same.
+    pub fn is_of_the_photo(self) -> bool {
+        !matches!(
+            self,
+            Self::Embedding | Self::Category | Self::Label | Self::Score | Self::Box
+        )
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A role and its column: `key=image_id`; none (`label=`) leaves it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleColumn {
+    pub role: Role,
+    pub column: Option<String>,
+}
+
+impl FromStr for RoleColumn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((name, column)) = text.split_once('=') else {
+            return Err("must be ROLE=COLUMN, or ROLE= to leave it out".to_owned());
+        };
+        let (name, column) = (name.trim(), column.trim());
+        match Role::ALL.iter().find(|(known, _)| *known == name) {
+            Some((_, role)) => Ok(Self {
+                role: *role,
+                column: (!column.is_empty()).then(|| column.to_owned()),
+            }),
+            None => {
+                let names: Vec<&str> = Role::ALL.iter().map(|(name, _)| *name).collect();
+                Err(format!(
+                    "there is no role {name:?} in a target; the roles are {}",
+                    names.join(", ")
+                ))
+            }
+        }
+    }
+}
+
+/// The type of the vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VectorKind {
+    /// Ours.
+    Embedding,
+    /// pgvector's.
+    Vector,
+}
+
+impl VectorKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Vector => "vector",
+        }
+    }
+}
+
+/// The columns that the loader's own `garment` has.
+const OWN: &[Role] = &[
+    Role::PhotoId,
+    Role::Sku,
+    Role::Category,
+    Role::Label,
+    Role::Score,
+    Role::Box,
+    Role::Embedding,
+];
+
+/// The two tables, quoted and with their schema, and the columns of the second.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// That of the loader's own tables.
+    pub schema: String,
+    pub photo: String,
+    pub garment: String,
+    /// The columns that are written, by role; one is the link.
+    pub columns: Vec<(Role, String)>,
+    /// The type that the link's column has in SQL.
+    pub key_type: String,
+    pub vector: VectorKind,
+    /// The table that says which model filled a column, as SQL names it.
+    pub record: String,
+    pub is_mapped: bool,
+    /// Our extension is in the database.
+    pub has_extension: bool,
+}
+
+impl Target {
+    /// The loader's own tables `photo` and `garment`.
+    pub fn own(schema: &str, vector: VectorKind, has_extension: bool) -> Self {
+        let qualified = |table| format!("{}.{table}", quoted(schema));
+        Self {
+            schema: schema.to_owned(),
+            photo: qualified("photo"),
+            garment: qualified("garment"),
+            columns: OWN
+                .iter()
+                .map(|role| (*role, role.name().to_owned()))
+                .collect(),
+            key_type: "bigint".to_owned(),
+            vector,
+            record: record(schema, has_extension),
+            is_mapped: false,
+            has_extension,
+        }
+    }
+
+    /// The column of a role, unquoted.
+    pub fn column(&self, role: Role) -> Option<&str> {
+        let found = self.columns.iter().find(|(of, _)| *of == role);
+        found.map(|(_, column)| column.as_str())
+    }
+
+    /// The column that says of which photo a garment is.
+    pub fn link(&self) -> Result<(Role, &str)> {
+        let found = [Role::PhotoId, Role::Key]
+            .into_iter()
+            .find_map(|role| Some((role, self.column(role)?)));
+        match found {
+            Some(link) => Ok(link),
+            None => bail!("no column of {} says of which photo a row is", self.garment),
+        }
+    }
+
+    /// The column of the vectors, unquoted.
+    pub fn embedding(&self) -> &str {
+        self.column(Role::Embedding).unwrap_or("embedding")
+    }
+
+    /// A column of the garments in SQL: our own need no quotes.
+    pub fn in_sql(&self, column: &str) -> String {
+        match self.is_mapped {
+            true => quoted(column),
+            false => column.to_owned(),
+        }
+    }
+
+    /// An SQL condition: garment `g` is of photo `p`.
+    pub fn is_of_photo(&self) -> Result<String> {
+        Ok(match self.link()? {
+            (Role::PhotoId, column) => format!("p.id = g.{}", self.in_sql(column)),
+            // A key is written as PostgreSQL writes it, so that texts can be compared; the tables hash.
+            (_, column) => format!("g.{}::pg_catalog.text = p.path", quoted(column)),
+        })
+    }
+
+    /// The statement that finds the nearest rows to `$1`, of category `$2` where that is given: sku, path,
+    /// category, label, box, distance. A table of the shop is asked alone, so that nothing hinders its index.
+    pub fn nearest(&self, has_category: bool, k: u16) -> Result<String> {
+        let of = |role, absent: &str| match self.column(role) {
+            Some(column) => format!("g.{}", self.in_sql(column)),
+            None => absent.to_owned(),
+        };
+        let text = |role, absent: &str| match self.column(role) {
+            Some(_) if self.is_mapped || role == Role::Sku => format!("{}::text", of(role, absent)),
+            _ => of(role, absent),
+        };
+        let embedding = of(Role::Embedding, "");
+        if has_category && self.column(Role::Category).is_none() {
+            bail!(
+                "{} has no column of the category (--into-map category=COLUMN)",
+                self.garment
+            );
+        }
+        let (link, _) = self.link()?;
+        let (path, photos) = match link {
+            Role::Key => (text(Role::Key, ""), String::new()),
+            _ => (
+                "p.path".to_owned(),
+                format!(" JOIN {} p ON {}", self.photo, self.is_of_photo()?),
+            ),
+        };
+        Ok(format!(
+            "SELECT {sku}, {path}, {category}, {label}, {bbox}, {embedding} <-> $1 AS distance\n\
+             FROM {garment} g{photos}\n{filter}ORDER BY {embedding} <-> $1 LIMIT {k}",
+            sku = text(Role::Sku, "NULL::text"),
+            category = text(Role::Category, "NULL::text"),
+            label = text(Role::Label, "NULL::text"),
+            bbox = of(Role::Box, "NULL::box"),
+            garment = self.garment,
+            filter = match has_category {
+                true => format!("WHERE {} = $2\n", of(Role::Category, "")),
+                false => String::new(),
+            },
+        ))
+    }
+
+    /// What the advisory locks of this target are called.
+    pub fn lock_name(&self) -> &str {
+        match self.is_mapped {
+            true => &self.garment,
+            false => &self.schema,
+        }
+    }
+
+    /// How messages call it.
+    pub fn described(&self) -> String {
+        match self.is_mapped {
+            true => format!("table {}", self.garment),
+            false => format!("schema {:?}", self.schema),
+        }
+    }
+
+    /// Deletes photos with their garments; returns how many photos were there. Within a transaction.
+    pub fn delete_photos(
+        &self,
+        change: &mut impl GenericClient,
+        ids: &[i64],
+    ) -> Result<u64, postgres::Error> {
+        // Of our own tables the second follows the first.
+        if self.is_mapped {
+            let delete = match self.columns.iter().find(|(role, _)| *role == Role::PhotoId) {
+                Some((_, column)) => format!(
+                    "DELETE FROM {} WHERE {} = ANY($1)",
+                    self.garment,
+                    quoted(column)
+                ),
+                None => format!(
+                    "DELETE FROM {} WHERE {} IN (SELECT p.path::{} FROM {} p WHERE p.id = ANY($1))",
+                    self.garment,
+                    quoted(self.column(Role::Key).unwrap_or_default()),
+                    self.key_type,
+                    self.photo
+                ),
+            };
+            change.execute(&delete, &[&ids])?;
+        }
+        let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.photo);
+        change.execute(&delete, &[&ids])
+    }
+
+    /// The detector of the newest photo.
+    pub fn detect_model(&self, client: &mut Client) -> Result<Option<String>> {
+        let newest = format!(
+            "SELECT detect_model FROM {} ORDER BY id DESC LIMIT 1",
+            self.photo
+        );
+        Ok(client.query_opt(&newest, &[])?.map(|row| row.get(0)))
+    }
+
+    /// New statistics for the planner.
+    pub fn analyze(&self, client: &mut Client) -> Result<()> {
+        Ok(client.batch_execute(&format!("ANALYZE {}", self.garment))?)
+    }
+}
+
+/// The table that says which model filled a column: the extension's, else one of ours.
+pub fn record(schema: &str, has_extension: bool) -> String {
+    match has_extension {
+        true => "lookbook_embedding_column".to_owned(),
+        false => format!("{}.lookbook_embedding_column", quoted(schema)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_has_a_column_or_is_left_out() {
+        let of = |text: &str| text.parse::<RoleColumn>();
+        assert_eq!(
+            of("key=image id").unwrap(),
+            RoleColumn {
+                role: Role::Key,
+                column: Some("image id".to_owned())
+            }
+        );
+        assert_eq!(of("label=").unwrap().column, None);
+        let error = of("image=file").unwrap_err();
+        assert!(
+            error.contains("no role \"image\" in a target; the roles are key"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn our_own_tables_are_linked_by_the_photos_number() {
+        let own = Target::own("shop", VectorKind::Embedding, true);
+        assert_eq!(own.link().unwrap(), (Role::PhotoId, "photo_id"));
+        assert_eq!(own.is_of_photo().unwrap(), "p.id = g.photo_id");
+        assert_eq!(own.embedding(), "embedding");
+    }
+}

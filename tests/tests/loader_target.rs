@@ -1,0 +1,477 @@
+//! Rows of the loader in a shop's own tables, with its keys; and on a server that has pgvector only.
+
+mod loader_support;
+mod sql_support;
+
+use std::{fs, io::Write};
+
+use anyhow::{Result, ensure};
+use loader_support::{AVERAGE, Outcome, Shop};
+use lookbook_tests::{Cluster, Installation};
+use postgres::Client;
+use sql_support::{bmp, detector_manifest, embedder_manifest, import, onnx};
+
+const RED: [u8; 3] = [255, 0, 0];
+const GREEN: [u8; 3] = [0, 255, 0];
+
+/// A shop whose photos sit in a table, with numbers for keys, and a table that refers to them.
+const SHOP: &str = r#"
+    CREATE TABLE product (id bigint PRIMARY KEY, name text);
+    INSERT INTO product SELECT n, 'article ' || n FROM generate_series(1, 9) n;
+    CREATE TABLE product_image (id int PRIMARY KEY, product_id bigint, data bytea);
+    CREATE SCHEMA "Web";
+    CREATE TABLE "Web"."product look" (
+      id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+      image_id int NOT NULL REFERENCES product_image ON DELETE CASCADE,
+      product_id bigint NOT NULL REFERENCES product ON DELETE CASCADE,
+      kind varchar(20), place box, certainty double precision, look embedding(3), extra jsonb, made_by text,
+      seen_at timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX ON "Web"."product look" (image_id)"#;
+const INTO: &[&str] = &[
+    "--into",
+    r#""Web"."product look""#,
+    "--into-map",
+    "key=image_id,sku=product_id,category=kind,box=place,score=certainty,embedding=look,attributes=extra,embed_model=made_by",
+];
+const QUERY: &str =
+    "SELECT id, product_id AS sku, data AS image, 'studio' AS light FROM product_image ORDER BY id";
+
+fn from_sql<'a>(verb: &'a str, target: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec![verb, "--from-sql", QUERY];
+    args.extend(target);
+    args
+}
+
+fn put_image(client: &mut Client, id: i32, product: i64, colour: [u8; 3]) -> Result<()> {
+    client.execute(
+        "INSERT INTO product_image VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET data = EXCLUDED.data",
+        &[&id, &product, &bmp(16, 16, colour)],
+    )?;
+    Ok(())
+}
+
+/// The rows of the shop's table are those that the loader's own tables get from the same source.
+fn expect_as_own(shop: &Shop<'_>, looks: &str) -> Result<()> {
+    shop.database.psql("DROP SCHEMA IF EXISTS own CASCADE")?;
+    shop.run(from_sql("load", &["--schema", "own", "--no-index"]))?;
+    let own = "SELECT p.path::int, g.sku::bigint, g.category, g.box::text, g.score::float8, g.embedding::text, p.attributes,
+                 p.embed_model FROM own.garment g JOIN own.photo p ON p.id = g.photo_id";
+    let differences = shop.database.psql(&format!(
+        "SELECT (SELECT count(*) FROM ({looks} EXCEPT ALL {own}) a), (SELECT count(*) FROM ({own} EXCEPT ALL {looks}) b),
+           (SELECT count(*) > 0 FROM ({looks}) c)"
+    ))?;
+    ensure!(differences == "0|0|t", "{differences}");
+    Ok(())
+}
+
+const LOOKS: &str = r#"SELECT image_id, product_id, kind::text, place::text, certainty, look::text, extra, made_by FROM "Web"."product look""#;
+
+#[test]
+fn garments_go_into_a_table_of_the_shop_under_its_keys() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into")?;
+    let mut client = shop.database.connect()?;
+    client.batch_execute(SHOP)?;
+    for id in 1..=6 {
+        put_image(&mut client, id, id.into(), RED)?;
+    }
+    // A product that is not there, in a source that knows no foreign key.
+    put_image(&mut client, 7, 404, RED)?;
+    let load = || shop.run(from_sql("load", INTO));
+    let mut dry = from_sql("load", INTO);
+    dry.push("--dry-run");
+    shop.run(dry)?
+        .expect(2)?
+        .expect_stdout(&["would load 6 photos with 12 garments", "1 rejected"])?;
+    ensure!(
+        shop.database
+            .psql("SELECT to_regclass('\"Web_product look_photo\"')")?
+            .is_empty()
+    );
+    load()?.expect(2)?.expect_stdout(&[
+        "loaded 6 photos with 12 garments",
+        "1 rejected",
+        "no index yet, searches are exact; the table's owner may run: CREATE INDEX CONCURRENTLY ON \"Web\".\"product look\" \
+         USING lookbook (\"look\", \"kind\")",
+    ])?;
+    let [path, code, reason] = &shop.rejects()?[0];
+    ensure!(
+        path == "7" && code == "sku_unknown" && reason.contains("product has no row whose id is"),
+        "{path} {code} {reason}"
+    );
+    client.batch_execute("DELETE FROM product_image WHERE id = 7")?;
+    expect_as_own(&shop, LOOKS)?;
+    load()?
+        .expect(0)?
+        .expect_stdout(&["loaded 0 photos", "6 skipped"])?;
+
+    // A changed photo, one whose rows the shop deleted, one that is gone, one that is new.
+    put_image(&mut client, 1, 1, GREEN)?;
+    client.batch_execute(
+        r#"DELETE FROM "Web"."product look" WHERE image_id = 2; DELETE FROM product_image WHERE id = 3"#,
+    )?;
+    put_image(&mut client, 8, 8, GREEN)?;
+    let mut sync = from_sql("sync", INTO);
+    sync.extend(["--prune", "--prune-limit", "0.5"]);
+    shop.run(sync)?.expect(0)?.expect_stdout(&[
+        "loaded 3 photos with 6 garments (2 replaced)",
+        "1 photos that are gone from the source were deleted",
+    ])?;
+    expect_as_own(&shop, LOOKS)?;
+
+    let recorded = shop.database.psql(
+        "SELECT string_agg(verb || ' ' || status || ' ' || loaded || ' ' || rejected, ', ' ORDER BY id) FROM lookbook_run;
+         SELECT relation, attribute, model_name FROM lookbook_embedding_column WHERE relation::text LIKE '%look%'",
+    )?;
+    ensure!(
+        recorded
+            == "load partial 6 1, load complete 0 0, sync complete 3 0\n\"Web\".\"product look\"|look|mean",
+        "{recorded}"
+    );
+    shop.put("query.bmp", &bmp(16, 16, GREEN))?;
+    let mut search = vec!["search", "photos/query.bmp", "-k", "2"];
+    search.extend(INTO);
+    let found = shop.run(search)?.expect(0)?;
+    found.expect_stdout(&["upper", "footwear", " 8 "])?;
+    Ok(())
+}
+
+#[test]
+fn a_mapping_that_cannot_work_is_refused_with_the_column_its_type_and_what_would_be_right()
+-> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_refused")?;
+    shop.put_many(16)?;
+    let cases: [(&str, &str, &[&str]); 11] = [
+        ("", "", &["there is no such table"]),
+        (
+            "CREATE VIEW look AS SELECT 1 AS key",
+            "",
+            &["it is no table"],
+        ),
+        (
+            "CREATE TABLE look (file text, v embedding(3))",
+            "key=file",
+            &["no column for the vectors", "the columns are file, v"],
+        ),
+        (
+            "CREATE TABLE look (file text, embedding embedding(3))",
+            "",
+            &[
+                "no column says of which photo a row is",
+                "--into-map key=COLUMN",
+            ],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding real[])",
+            "",
+            &[
+                "\"public\".\"look\".embedding is of type real[], the embedding needs embedding, or pgvector's vector",
+            ],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding embedding(4))",
+            "",
+            &["is embedding(4), the model gives 3 dimensions"],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding embedding(3), label int)",
+            "",
+            &[
+                "label is of type integer, the label needs text or varchar (--into-map label= leaves it out",
+            ],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding embedding(3), season text NOT NULL)",
+            "",
+            &["season (text) is NOT NULL, has no default and no role"],
+        ),
+        (
+            "CREATE TABLE look (key text PRIMARY KEY, embedding embedding(3))",
+            "",
+            &["(key) is unique, but there is one row for each garment"],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding embedding(3), score real NOT NULL)",
+            "",
+            &["score is NOT NULL, but a photo in which nothing was found has none"],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding embedding(3)); INSERT INTO look VALUES ('x', '[1,2,3]')",
+            "",
+            &[
+                "holds vectors already, and nobody recorded of which model",
+                "INSERT INTO lookbook_embedding_column",
+            ],
+        ),
+    ];
+    for (ddl, map, expected) in cases {
+        shop.database.psql(ddl)?;
+        let mut args = vec!["load", "photos", "--into", "look"];
+        if !map.is_empty() {
+            args.extend(["--into-map", map]);
+        }
+        let refused = shop.run(args)?.expect(1)?;
+        refused.expect_stderr(expected)?;
+        let drop = if ddl.starts_with("CREATE VIEW") {
+            "DROP VIEW look"
+        } else {
+            "DROP TABLE IF EXISTS look"
+        };
+        shop.database.psql(drop)?;
+    }
+    shop.run(["load", "photos", "--into", "look", "--into-map", "image=x"])?
+        .expect(1)?
+        .expect_stderr(&["there is no role \"image\" in a target; the roles are key"])?;
+    ensure!(
+        shop.database
+            .psql("SELECT to_regclass('look_photo')")?
+            .is_empty()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_mapped_table_changes_its_model_and_keeps_its_nulls() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_reembed")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(40)?;
+    client.batch_execute(
+        "CREATE TABLE look (id serial PRIMARY KEY, key varchar(80), embedding embedding(3), box box, note text, embed_model text);
+         CREATE INDEX ON look (key); CREATE INDEX look_vectors ON look USING lookbook (embedding);
+         INSERT INTO look (note) VALUES ('of the shop')",
+    )?;
+    let doubled = onnx::scaled_embedder(2.0);
+    let manifest = embedder_manifest(&mut client, "doubled", &doubled)?;
+    let sha256 = import(&mut client, "doubled", &manifest, &doubled)?;
+    let target = ["--into", "look"];
+    let run = |args: &[&str]| shop.run(args.iter().chain(&target));
+    run(&["load", "photos"])?
+        .expect(0)?
+        .expect_stdout(&["index look_vectors was there"])?;
+    client.batch_execute(
+        "CREATE TABLE before AS SELECT key, box, embedding FROM look WHERE key IS NOT NULL",
+    )?;
+    run(&["load", "photos", "--embed-model", "doubled"])?
+        .expect(1)?
+        .expect_stderr(&["was filled by model \"mean\"", "lookbook reembed"])?;
+    run(&["reembed", "--root", "photos", "--embed-model", "doubled"])?
+        .expect(0)?
+        .expect_stdout(&["80 garments of 40 photos got vectors of model doubled"])?;
+    let found = shop.database.psql(&format!(
+        "SELECT count(*), count(*) FILTER (WHERE l2_distance(l.embedding, b.embedding * 2) < 1e-4), count(*) FILTER (WHERE embed_model = '{sha256}')
+         FROM look l JOIN before b ON b.key = l.key AND b.box ~= l.box;
+         SELECT embedding IS NULL, note FROM look WHERE key IS NULL;
+         SELECT model_name FROM lookbook_embedding_column WHERE relation = 'look'::regclass;
+         SELECT lookbook_index_check('look_vectors') >= 81"
+    ))?;
+    ensure!(found == "80|80|80\nt|of the shop\ndoubled\nt", "{found}");
+    run(&["load", "photos", "--embed-model", "doubled"])?
+        .expect(0)?
+        .expect_stdout(&["40 skipped"])?;
+    Ok(())
+}
+
+#[test]
+fn our_tables_refer_to_the_shops_products_and_photos_of_none_are_rejects() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "references")?;
+    let mut client = shop.database.connect()?;
+    client.batch_execute(
+        "CREATE TABLE product (sku varchar(8) PRIMARY KEY); INSERT INTO product VALUES ('A'), ('B'), ('C');
+         CREATE TABLE article (number int PRIMARY KEY, name text); INSERT INTO article VALUES (1), (2)",
+    )?;
+    for name in ["1", "2", "3", "4"] {
+        shop.put(&format!("{name}.bmp"), &bmp(16, 16, RED))?;
+    }
+    fs::write(
+        shop.path("list.csv"),
+        "path,sku\nphotos/1.bmp,A\nphotos/2.bmp,B\nphotos/3.bmp,Z\nphotos/4.bmp,far too long\n",
+    )?;
+    let load = |key: &str| shop.run(["load", "list.csv", "--sku-references", key]);
+    for (key, reason) in [
+        ("shoe(sku)", "there is no table shoe"),
+        ("product(id)", "has no column id; it has sku"),
+        ("article(name)", "name is not unique"),
+    ] {
+        load(key)?.expect(1)?.expect_stderr(&[reason])?;
+    }
+    load("public.product(sku)")?
+        .expect(2)?
+        .expect_stdout(&["loaded 2 photos with 4 garments", "2 rejected"])?;
+    let rejects: Vec<String> = shop
+        .rejects()?
+        .into_iter()
+        .map(|[path, code, _]| path + " " + &code)
+        .collect();
+    ensure!(
+        rejects.len() == 2
+            && rejects.contains(&"photos/3.bmp sku_unknown".to_owned())
+            && rejects.contains(&"photos/4.bmp sku_unknown".to_owned()),
+        "{rejects:?}"
+    );
+    // The tables know by themselves from now on; a product that goes takes its photos along.
+    shop.database
+        .psql("INSERT INTO product VALUES ('Z'); DELETE FROM product WHERE sku = 'A'")?;
+    shop.run(["load", "list.csv"])?.expect(2)?.expect_stdout(&[
+        "loaded 1 photo with 2 garments",
+        "1 skipped",
+        "2 rejected",
+    ])?;
+    let left = "SELECT string_agg(DISTINCT path || ' ' || g.sku, ', ' ORDER BY path || ' ' || g.sku) FROM photo p JOIN garment g ON g.photo_id = p.id;
+                SELECT count(*) FROM pg_index WHERE indrelid = 'garment'::regclass AND pg_get_indexdef(indexrelid) LIKE '%(sku)%'";
+    let left = shop.database.psql(left)?;
+    ensure!(left == "photos/2.bmp B, photos/3.bmp Z\n1", "{left}");
+
+    fs::write(
+        shop.path("numbers.csv"),
+        "path,sku\nphotos/1.bmp,1\nphotos/2.bmp,02\nphotos/3.bmp,3\n",
+    )?;
+    shop.run([
+        "load",
+        "numbers.csv",
+        "--schema",
+        "numbered",
+        "--sku-references",
+        "article(number)",
+    ])?
+    .expect(2)?
+    .expect_stdout(&["loaded 1 photo with 2 garments", "2 rejected"])?;
+    let found = shop
+        .database
+        .psql("SELECT pg_typeof(sku), sku FROM numbered.garment LIMIT 1")?;
+    ensure!(found == "integer|1", "{found}");
+    Ok(())
+}
+
+/// Writes `boxes`, `mean` and `doubled` as files with their manifests.
+fn write_models(shop: &Shop<'_>, client: &mut Client) -> Result<()> {
+    let (boxes, mean, doubled) = (
+        onnx::detector(),
+        onnx::embedder(AVERAGE),
+        onnx::scaled_embedder(2.0),
+    );
+    let manifests = [
+        ("boxes", detector_manifest(client, "boxes", &boxes)?, &boxes),
+        ("mean", embedder_manifest(client, "mean", &mean)?, &mean),
+        (
+            "doubled",
+            embedder_manifest(client, "doubled", &doubled)?,
+            &doubled,
+        ),
+    ];
+    for (name, manifest, onnx) in manifests {
+        fs::write(shop.path(&format!("{name}.json")), manifest.to_string())?;
+        fs::write(shop.path(&format!("{name}.onnx")), onnx)?;
+    }
+    Ok(())
+}
+
+/// Those that a search lists: photos of one colour are as near as each other, in any order.
+fn distances(search: &Outcome) -> Vec<&str> {
+    let rows = search.stdout.lines().map(str::split_whitespace);
+    let ranked = rows.filter_map(|mut row| row.next()?.parse::<u32>().ok().and(row.nth(1)));
+    ranked.collect()
+}
+
+#[test]
+fn a_server_with_pgvector_only_takes_the_same_rows_with_models_from_files() -> Result<()> {
+    if !Installation::under_test()?.offers_extension("vector") {
+        writeln!(
+            std::io::stderr(),
+            "NOT TESTED: a server with pgvector only, this one has none"
+        )?;
+        return Ok(());
+    }
+    let cluster = Cluster::shared()?;
+    let ours = Shop::with_tiny_models(cluster, "managed_ours")?;
+    let managed = Shop::without_extension(cluster, "managed")?;
+    write_models(&managed, &mut managed.database.connect()?)?;
+    for shop in [&ours, &managed] {
+        shop.put_many(40)?;
+        shop.put("query.bmp", &bmp(16, 16, [80, 90, 200]))?;
+    }
+    let models = ["--model-file", "boxes.onnx", "--model-file", "mean.onnx"];
+    let run = |args: &[&str]| -> Result<Outcome> { managed.run(args.iter().chain(&models)) };
+    run(&["load", "photos"])?
+        .expect(1)?
+        .expect_stderr(&["does not have the extension"])?;
+    run(&["load", "photos", "--pgvector"])?
+        .expect(1)?
+        .expect_stderr(&["has neither lookbook nor pgvector: run CREATE EXTENSION vector"])?;
+    managed
+        .database
+        .psql("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")?;
+    run(&["load", "photos", "--pgvector"])?
+        .expect(0)?
+        .expect_stdout(&[
+            "loaded 41 photos with 82 garments",
+            "index garment_embedding_idx made",
+        ])?;
+    ours.load()?.expect(0)?;
+    let rows = "SELECT p.path, p.sku, encode(p.sha256, 'hex'), p.detect_model, p.embed_model, g.category, g.label, g.score, g.box, g.embedding::text
+                FROM photo p JOIN garment g ON g.photo_id = p.id ORDER BY p.path, g.category";
+    ensure!(managed.database.psql(rows)? == ours.database.psql(rows)?);
+    run(&["load", "photos", "--pgvector"])?
+        .expect(0)?
+        .expect_stdout(&["41 skipped"])?;
+    let index = managed.database.psql(
+        "SELECT indexdef LIKE '%USING hnsw (embedding extensions.vector_l2_ops)%' FROM pg_indexes
+        WHERE indexname = 'garment_embedding_idx'",
+    )?;
+    ensure!(index == "t", "{index}");
+
+    let search = ["search", "photos/query.bmp", "-k", "3"];
+    let there = run(&[&search[..], &["--pgvector"]].concat())?.expect(0)?;
+    let here = ours.run(search)?.expect(0)?;
+    ensure!(
+        distances(&there) == distances(&here) && distances(&here).len() == 6,
+        "{there}{here}"
+    );
+
+    // Models do not mix there either, and are changed in the same way.
+    let other = [
+        "--pgvector",
+        "--model-file",
+        "doubled.onnx",
+        "--embed-model",
+        "doubled",
+    ];
+    run(&[&["load", "photos"][..], &other].concat())?
+        .expect(1)?
+        .expect_stderr(&[".embedding was filled by model \"mean\""])?;
+    managed
+        .database
+        .psql("CREATE TABLE before AS SELECT photo_id, box, embedding FROM garment")?;
+    run(&[&["reembed", "--root", "photos"][..], &other].concat())?
+        .expect(0)?
+        .expect_stdout(&["82 garments of 41 photos got vectors of model doubled"])?;
+    let changed = managed.database.psql(
+        "SELECT model_name FROM lookbook_embedding_column;
+         SELECT count(*) FROM garment g JOIN before b ON b.photo_id = g.photo_id AND b.box ~= g.box
+         WHERE extensions.vector_norm(g.embedding) / extensions.vector_norm(b.embedding) BETWEEN 1.999 AND 2.001",
+    )?;
+    ensure!(changed == "doubled\n82", "{changed}");
+
+    // A table of the shop with pgvector's type.
+    managed.database.psql(
+        "CREATE TABLE look (file text NOT NULL, category text, vectors extensions.vector(3) NOT NULL); CREATE INDEX ON look (file)",
+    )?;
+    run(&[
+        "load",
+        "photos",
+        "--into",
+        "look",
+        "--into-map",
+        "key=file,embedding=vectors",
+    ])?
+    .expect(0)?
+    .expect_stdout(&[
+        "loaded 41 photos",
+        "CREATE INDEX CONCURRENTLY ON \"public\".\"look\" USING hnsw (\"vectors\" vector_l2_ops)",
+    ])?;
+    let same = managed.database.psql("SELECT count(*) FROM look");
+    ensure!(same? == "82");
+    // On a server that has the extension models are its rows.
+    ours.run(["load", "photos", "--model-file", "mean.onnx"])?
+        .expect(1)?
+        .expect_stderr(&["--model-file is for servers without the extension"])?;
+    Ok(())
+}
