@@ -20,7 +20,11 @@ use crate::{
 
 /// Where `make install` and the sources keep the shipped models, from a folder above the program.
 const SHIPPED: &[&str] = &["share/lookbook/models", "models/shipped"];
-const DEFAULTS: &[&str] = &["garment-detector.onnx", "garment-embedder.onnx"];
+const DEFAULTS: &[&str] = &[
+    "garment-detector.onnx",
+    "garment-embedder.onnx",
+    "full-front-pose.onnx",
+];
 
 pub enum Shelf {
     Rows,

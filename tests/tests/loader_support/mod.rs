@@ -66,14 +66,15 @@ impl<'c> Shop<'c> {
     }
 
     /// With models so small that a load takes no time: `mean` averages the colours, `boxes` finds
-    /// garments by colour.
+    /// garments by colour; no pose is looked for.
     pub fn with_tiny_models(cluster: &'c Cluster, name: &str) -> Result<Self> {
         let shop = Self::with_shipped_models(cluster, name)?;
         let mut client = shop.database.connect()?;
         import_embedder(&mut client, "mean", AVERAGE)?;
         import_detector(&mut client, "boxes")?;
         client.batch_execute(
-            "SELECT lookbook_model_default('mean'); SELECT lookbook_model_default('boxes')",
+            "SELECT lookbook_model_default('mean'); SELECT lookbook_model_default('boxes');
+             DELETE FROM lookbook_default_model WHERE kind = 'pose'",
         )?;
         Ok(shop)
     }
