@@ -119,8 +119,7 @@ fn a_damaged_cached_model_is_fetched_again() -> Result<()> {
     let files: Vec<_> = fs::read_dir(&cache)?
         .map(|item| Ok(item?.path()))
         .collect::<Result<_>>()?;
-    // Detector, embedder, and the shipped pose model.
-    assert_eq!(files.len(), 3);
+    assert_eq!(files.len(), 2);
     let sizes: Vec<u64> = files
         .iter()
         .map(|file| Ok(file.metadata()?.len()))
