@@ -11,6 +11,7 @@ use std::thread::scope;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use index_support::drawn::{compare_in_snapshot, drawn_search};
 use index_support::{
     BY_INDEX_EXACTLY, PATIENCE, TimeBox, check_index, database, expect_exact, rows_of, truth_of,
     wait_until,
@@ -44,41 +45,6 @@ fn change(client: &mut Client, random: &mut Random, worker: i64) -> Result<()> {
         _ => client.execute("DELETE FROM look WHERE id % 97 = $1::bigint % 97 AND id / 1000000 = $2", &[&id, &worker]),
     };
     changed.context("a change")?;
-    Ok(())
-}
-
-/// A search by the index and without it, in one snapshot.
-fn search(client: &mut Client, random: &mut Random) -> Result<()> {
-    let (query, category) = (random.below(1_000_000), random.below(10));
-    let limit = [1, 10, 100, 10_000][random.below(4) as usize];
-    let condition = [
-        "true".to_owned(),
-        format!("category = {category}"),
-        format!("id % 10 = {category}"),
-    ];
-    let condition = &condition[random.below(3) as usize];
-    let query = format!(
-        "SELECT id, v <-> look({query}) FROM look WHERE {condition} ORDER BY v <-> look({query}) LIMIT {limit}"
-    );
-    let mut snapshot = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .start()?;
-    let of = |rows: Vec<postgres::Row>| -> Vec<Option<f64>> {
-        rows.iter().map(|row| row.get(1)).collect()
-    };
-    let found = of(snapshot.query(&query, &[]).with_context(|| query.clone())?);
-    snapshot.batch_execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on")?;
-    let truth = of(snapshot.query(&query, &[])?);
-    snapshot.commit()?;
-    ensure!(
-        found == truth,
-        "{query}: {} rows of {}\nfound {:?}\ntruth {:?}",
-        found.len(),
-        truth.len(),
-        &found[..found.len().min(12)],
-        &truth[..truth.len().min(12)]
-    );
     Ok(())
 }
 
@@ -134,7 +100,7 @@ fn run(
                 let mut random = Random(seed * 100 + 50 + number as u64);
                 guard((|| {
                     while goes_on() {
-                        search(&mut client, &mut random)?;
+                        compare_in_snapshot(&mut client, &drawn_search(&mut random, &["<->"]))??;
                         searches.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(())

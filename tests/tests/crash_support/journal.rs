@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow};
 use lookbook_tests::Random;
 use postgres::Client;
 
-use super::{Counts, until_gone};
+use super::{Counts, Known};
 
 /// Rows of a writer: its numbers go from `writer * SPAN` on.
 const SPAN: i64 = 1_000_000;
@@ -24,9 +24,7 @@ type Rows = BTreeMap<i64, (i64, i32)>;
 pub struct Journal {
     writer: i64,
     random: Random,
-    committed: Rows,
-    /// What was being committed when the server went: there, or not.
-    pending: Option<Rows>,
+    known: Known<Rows>,
 }
 
 impl Journal {
@@ -34,21 +32,18 @@ impl Journal {
         Journal {
             writer,
             random,
-            committed: Rows::new(),
-            pending: None,
+            known: Known::new(Rows::new()),
         }
     }
 
     /// Changes rows until the server is gone.
     pub fn write(&mut self, client: &mut Client, counts: &Counts) -> Result<()> {
         loop {
-            let mut after = self.committed.clone();
+            let mut after = self.known.committed.clone();
             let changed = self.change(client, &mut after);
-            if until_gone(changed)?.is_none() {
-                self.pending = Some(after);
+            if !self.known.note(after, changed)? {
                 return Ok(());
             }
-            self.committed = after;
             Counts::add(&counts.changes);
         }
     }
@@ -64,25 +59,16 @@ impl Journal {
             .iter()
             .map(|row| (row.get(0), (row.get(1), row.get(2))))
             .collect();
-        let differs = |other: &Rows| {
-            let of = |a: &Rows, b: &Rows| -> Vec<i64> {
-                a.iter()
-                    .filter(|(id, row)| b.get(id) != Some(row))
-                    .map(|(id, _)| *id)
-                    .collect()
-            };
-            (of(other, &found), of(&found, other))
-        };
-        let pending = self.pending.take();
-        ensure!(
-            found == self.committed || pending.as_ref() == Some(&found),
-            "writer {}: lost or changed, and not known: {:?} of what was committed, {:?} of what was pending",
-            self.writer,
-            differs(&self.committed),
-            pending.as_ref().map(differs)
-        );
-        self.committed = found;
-        Ok(self.committed.len())
+        let settled = self.known.settle(found);
+        settled.map_err(|(found, pending)| {
+            anyhow!(
+                "writer {}: lost or changed, and not known: {:?} of what was committed, {:?} of what was pending",
+                self.writer,
+                differences(&self.known.committed, &found),
+                pending.map(|pending| differences(&pending, &found))
+            )
+        })?;
+        Ok(self.known.committed.len())
     }
 
     fn n(&mut self) -> i64 {
@@ -223,4 +209,15 @@ impl Journal {
         self.delete(client, after, 25)?;
         client.batch_execute("COMMIT")
     }
+}
+
+/// Numbers of rows that one has and the other has not, or has otherwise; and the other way round.
+fn differences(one: &Rows, other: &Rows) -> (Vec<i64>, Vec<i64>) {
+    let of = |a: &Rows, b: &Rows| -> Vec<i64> {
+        a.iter()
+            .filter(|(id, row)| b.get(id) != Some(row))
+            .map(|(id, _)| *id)
+            .collect()
+    };
+    (of(one, other), of(other, one))
 }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lookbook_tests::Random;
-use postgres::{Client, IsolationLevel};
+use postgres::Client;
 
 use crate::index_support::BY_INDEX_EXACTLY;
+use crate::index_support::drawn::{compare_in_snapshot, drawn_search};
 
 /// The vector of a row follows from `n`, so a row that came back damaged is seen.
 pub const SCHEMA: &str = "
@@ -50,53 +51,17 @@ impl Counts {
     }
 }
 
-/// A search by the index in one snapshot with the truth. An error is of the server; the result says what was wrong.
-fn search(client: &mut Client, random: &mut Random) -> Result<Result<()>, postgres::Error> {
-    let (query, category) = (random.below(1_000_000), random.below(10));
-    let limit = [1, 10, 100, 10_000][random.below(4) as usize];
-    let operator = ["<->", "<=>"][random.below(2) as usize];
-    let condition = [
-        "true".to_owned(),
-        format!("category = {category}"),
-        format!("id % 10 = {category}"),
-    ];
-    let condition = &condition[random.below(3) as usize];
-    let query = format!(
-        "SELECT v {operator} look({query}) FROM look WHERE {condition} ORDER BY v {operator} look({query}) LIMIT {limit}"
-    );
-    let mut snapshot = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .start()?;
-    let of = |rows: Vec<postgres::Row>| -> Vec<f64> { rows.iter().map(|row| row.get(0)).collect() };
-    let found = of(snapshot.query(&query, &[])?);
-    snapshot.batch_execute(
-        "SET LOCAL enable_indexscan = off; SET LOCAL enable_seqscan = on; SET LOCAL enable_sort = on",
-    )?;
-    let truth = of(snapshot.query(&query, &[])?);
-    snapshot.commit()?;
-    let compare = || {
-        ensure!(
-            found == truth,
-            "{query}: {} rows of {}\nfound {:?}\ntruth {:?}",
-            found.len(),
-            truth.len(),
-            &found[..found.len().min(12)],
-            &truth[..truth.len().min(12)]
-        );
-        Ok(())
-    };
-    Ok(compare())
-}
-
 /// Searches until the server is gone.
 pub fn keep_searching(client: &mut Client, random: &mut Random, counts: &Counts) -> Result<()> {
     until_gone(client.batch_execute(BY_INDEX_EXACTLY))?;
-    while let Some(compared) = until_gone(search(client, random))? {
+    loop {
+        let query = drawn_search(random, &["<->", "<=>"]);
+        let Some(compared) = until_gone(compare_in_snapshot(client, &query))? else {
+            return Ok(());
+        };
         compared?;
         Counts::add(&counts.searches);
     }
-    Ok(())
 }
 
 /// Vacuums, and a checkpoint now and then, until the server is gone.
@@ -141,6 +106,43 @@ pub fn keep_building(client: &mut Client, random: &mut Random, counts: &Counts) 
         }
         Counts::add(&counts.builds);
         sleep(Duration::from_millis(random.below(120) as u64));
+    }
+}
+
+/// What was acknowledged, and what was under way when the server went: there afterwards, or not.
+#[derive(Debug)]
+pub struct Known<T> {
+    pub committed: T,
+    pending: Option<T>,
+}
+
+impl<T: PartialEq> Known<T> {
+    pub fn new(committed: T) -> Known<T> {
+        Known {
+            committed,
+            pending: None,
+        }
+    }
+
+    /// The outcome of a change to `after`; `false` when the server went amid it.
+    pub fn note(&mut self, after: T, changed: Result<(), postgres::Error>) -> Result<bool> {
+        let is_done = until_gone(changed)?.is_some();
+        if is_done {
+            self.committed = after;
+        } else {
+            self.pending = Some(after);
+        }
+        Ok(is_done)
+    }
+
+    /// What is there is what is known from now on, if it may be there; else it comes back with what was pending.
+    pub fn settle(&mut self, found: T) -> Result<(), (T, Option<T>)> {
+        let pending = self.pending.take();
+        if found != self.committed && pending.as_ref() != Some(&found) {
+            return Err((found, pending));
+        }
+        self.committed = found;
+        Ok(())
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use lookbook_tests::Random;
 use postgres::Client;
 use serde_json::{Value, json};
 
-use super::{Counts, until_gone};
+use super::{Counts, Known, until_gone};
 use crate::sql_support::{bmp, embed, embedder_manifest, onnx, sha256};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -31,8 +31,7 @@ pub struct Keeper {
     photo: Vec<u8>,
     kinds: Vec<Kind>,
     random: Random,
-    committed: Models,
-    pending: Option<Models>,
+    known: Known<Models>,
 }
 
 impl Keeper {
@@ -60,23 +59,20 @@ impl Keeper {
             photo,
             kinds,
             random,
-            committed: Models::new(),
-            pending: None,
+            known: Known::new(Models::new()),
         })
     }
 
     /// Changes models and uses them until the server is gone.
     pub fn keep_changing(&mut self, client: &mut Client, counts: &Counts) -> Result<()> {
         loop {
-            let mut after = self.committed.clone();
+            let mut after = self.known.committed.clone();
             let changed = self.change(client, &mut after);
-            if until_gone(changed)?.is_none() {
-                self.pending = Some(after);
+            if !self.known.note(after, changed)? {
                 return Ok(());
             }
-            self.committed = after;
             Counts::add(&counts.models);
-            for (&name, &kind) in &self.committed {
+            for (&name, &kind) in &self.known.committed {
                 match until_gone(embed(client, &self.photo, Some(name)))? {
                     Some(embedding) => ensure!(embedding == self.kinds[kind].embedding, "{name}"),
                     None => return Ok(()),
@@ -106,14 +102,11 @@ impl Keeper {
             ensure!(embedding == self.kinds[kind].embedding, "model {name}");
             found.insert(name, kind);
         }
-        let pending = self.pending.take();
-        ensure!(
-            found == self.committed || pending.as_ref() == Some(&found),
-            "models {found:?}, committed {:?}, pending {pending:?}",
-            self.committed
-        );
-        self.committed = found;
-        Ok(())
+        self.known.settle(found).map_err(|(found, pending)| {
+            anyhow!(
+                "models {found:?}, which are not those committed, nor those pending: {pending:?}"
+            )
+        })
     }
 
     /// A model comes, goes, or is replaced by one of the other kind.

@@ -2,6 +2,8 @@
 //! index, and what EXPLAIN says.
 #![allow(dead_code, reason = "each suite uses its part")]
 
+pub mod drawn;
+
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
