@@ -143,10 +143,6 @@ fn a_full_disk_fails_the_statement_and_nothing_else() -> Result<()> {
     assert_eq!(check_all(&database)?, 6_000);
     copy_rows(&mut client, 6_001, 1_000)?;
     assert_eq!(check_all(&database)?, 7_000);
-    drop(client);
-    drop(database);
-    drop(cluster);
-    drop(disk);
     Ok(())
 }
 
