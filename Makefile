@@ -44,7 +44,7 @@ status: ## Whether it runs, and its URL
 	@scripts/cluster status
 
 ##@ Develop
-.PHONY: regress-update soak-index crash-test soak fuzz prove-docker bench-distance bench-decode bench-embed bench-load bench-index train-detector train-embedder
+.PHONY: regress-update soak-index crash-test soak fuzz prove-docker prove-postgres bench-distance bench-decode bench-embed bench-worker bench-load bench-index train-detector train-embedder
 regress-update: ## Accept the output of the SQL regression files
 	@scripts/test regress-update
 soak-index: ## Kill servers and mix writes, vacuums and searches: MINUTES=10 for each of 6 tests
@@ -57,12 +57,16 @@ soak: ## pgbench writes, deletes and searches beside vacuums, compared with the 
 	@LOOKBOOK_SOAK_MINUTES=$(or $(MINUTES),30) scripts/test soak
 prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
 	@scripts/prove-docker
+prove-postgres: ## The suites on PostgreSQL 17 or 18 in a newer Debian root (root only): VERSIONS="17 18"
+	@scripts/setup test && scripts/prove-postgres $(VERSIONS)
 bench-distance: ## l2_distance in a sequential scan, against pgvector
 	@scripts/bench/distance
 bench-decode: ## Decoding and preparing of a 12-megapixel JPEG, against Pillow
 	@scripts/setup test && .lookbook/venv/bin/python scripts/bench/decode
 bench-embed: ## First and later calls of embed_image
 	@scripts/bench/embed
+bench-worker: ## The inference worker: fresh connections, many of them, and beside its model alone
+	@scripts/bench/worker
 bench-load: ## The loader beside a Python reference and beside its models alone
 	@scripts/bench/load
 bench-index: ## The index beside pgvector's HNSW and IVFFlat; SMOKE=1: a minute; SETS=, PARTS=, ENGINES= choose
