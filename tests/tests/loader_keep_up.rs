@@ -98,21 +98,6 @@ fn hold_when(shop: &Shop<'_>, child: &mut Child, table: &str, condition: &str) -
     }
 }
 
-/// The server notices that a killed loader is gone.
-fn wait_for_the_end(shop: &Shop<'_>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut client = shop.database.connect()?;
-    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lookbook' AND datname = current_database()";
-    while client.query_one(sessions, &[])?.get::<_, i64>(0) > 0 {
-        ensure!(
-            Instant::now() < deadline,
-            "the sessions of a killed loader stay"
-        );
-        sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
 fn start(shop: &Shop<'_>, args: &[&str]) -> Result<Child> {
     let mut command = shop.lookbook(args)?;
     Ok(command
@@ -231,7 +216,7 @@ fn a_sync_killed_by_9_is_found_out_and_a_rerun_does_the_rest() -> Result<()> {
     child.kill()?;
     child.wait()?;
     drop(hold);
-    wait_for_the_end(&shop)?;
+    shop.wait_for_the_end(PATIENCE)?;
     let replaced: i64 = shop.database.connect()?.query_one(
         "SELECT count(*) FROM photo WHERE loaded_at > (SELECT started_at FROM lookbook_run WHERE verb = 'sync')", &[])?.get(0);
     ensure!(
@@ -328,7 +313,7 @@ fn a_change_of_models_killed_by_9_goes_on_and_readers_never_see_a_mix() -> Resul
             child.kill()?;
             child.wait()?;
             drop(hold);
-            wait_for_the_end(&shop)?;
+            shop.wait_for_the_end(PATIENCE)?;
             let filled: i64 = shop
                 .database
                 .connect()?

@@ -6,14 +6,9 @@ mod loader_support;
 mod shop_support;
 mod sql_support;
 
-use std::{
-    fs,
-    process::{Child, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use loader_support::{Outcome, Shop};
 use lookbook_tests::Cluster;
 use shop_support::{Catalogue, Expected, Naming, serve};
@@ -49,67 +44,19 @@ impl<'c> World<'c> {
         expected.check(&mut self.shop.database.connect()?, schema)
     }
 
-    /// Begins `args`, and kills in the middle: returns when `schema.photo` shows committed work that `is_work` counts, with
-    /// what holds up the rest.
-    fn begin(
-        &self,
-        args: &[&str],
-        is_work: &str,
-        table: &str,
-    ) -> Result<(Child, postgres::Client)> {
-        let mut command = self.shop.lookbook(args)?;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut session = self.shop.database.connect()?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // The tables may only come into being.
-            let is_at_work = |session: &mut postgres::Client| {
-                session.query_one(is_work, &[]).is_ok_and(|row| row.get(0))
-            };
-            if is_at_work(&mut session) {
-                session.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN SHARE MODE"))?;
-                if is_at_work(&mut session) {
-                    return Ok((child, session));
-                }
-                session.batch_execute("COMMIT")?;
-            }
-            if child.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!(
-                    "{args:?} committed nothing: {}",
-                    Outcome::from(child.wait_with_output()?)
-                );
-            }
-            sleep(Duration::from_millis(5));
-        }
-    }
-
     /// SIGKILL for the loader, once some of its work is committed.
     fn kill_loader(&self, args: &[&str], is_work: &str, table: &str) -> Result<()> {
-        let (mut child, hold) = self.begin(args, is_work, table)?;
+        let (mut child, hold) = self.shop.begin(args, is_work, table, PATIENCE)?;
         child.kill()?;
         child.wait()?;
         drop(hold);
-        // The server notices.
-        let deadline = Instant::now() + PATIENCE;
-        let mut client = self.shop.database.connect()?;
-        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lookbook' AND datname = current_database()";
-        while client.query_one(sessions, &[])?.get::<_, i64>(0) > 0 {
-            ensure!(
-                Instant::now() < deadline,
-                "the sessions of a killed loader stay"
-            );
-            sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        self.shop.wait_for_the_end(PATIENCE)
     }
 
     /// SIGKILL for every process of the server, once some of the loader's work is committed.
     fn kill_server(&self, args: &[&str], is_work: &str, table: &str) -> Result<()> {
         let cluster = self.shop.database.cluster();
-        let (child, hold) = self.begin(args, is_work, table)?;
+        let (child, hold) = self.shop.begin(args, is_work, table, PATIENCE)?;
         cluster.kill_9_all()?;
         drop(hold);
         Outcome::from(child.wait_with_output()?)

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use lookbook_tests::{Cluster, Database, signal};
 use postgres::{Client, NoTls};
 use sql_support::{
-    backend_pid, bmp, embed, embedder_manifest, import, import_detector, import_embedder, onnx,
-    refusal,
+    add_slow_model, backend_pid, bmp, embed, embedder_manifest, import, import_detector,
+    import_embedder, onnx, refusal,
 };
 use std::time::{Duration, Instant};
 
@@ -412,15 +412,7 @@ fn the_planner_knows_that_a_fixed_image_is_embedded_once() -> Result<()> {
 /// A database with the model `slow`, put there without the check that would run it once.
 fn with_slow_model(name: &str) -> Result<Database<'static>> {
     let database = tiny(name)?;
-    let mut client = database.connect()?;
-    let model = onnx::slow_embedder(1_000_000_000);
-    let manifest = embedder_manifest(&mut client, "slow", &model)?;
-    client.batch_execute("SET session_replication_role = replica")?;
-    client.execute(
-        "INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx)
-         SELECT 'slow', 'embedder', $1::text::jsonb ->> 'sha256', $1::text::jsonb, $2",
-        &[&manifest.to_string(), &model],
-    )?;
+    add_slow_model(&mut database.connect()?)?;
     Ok(database)
 }
 

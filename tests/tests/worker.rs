@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lookbook_tests::{Cluster, signal};
-use sql_support::{backend_pid, bmp, embed, import_embedder, refusal};
-use worker_support::{PATIENCE, add_slow_model, number, photo, tiny, wait_for};
+use sql_support::{add_slow_model, backend_pid, bmp, embed, import_embedder, refusal};
+use worker_support::{PATIENCE, number, photo, tiny, wait_for};
 
 fn maps(pid: i32) -> Result<String> {
     Ok(std::fs::read_to_string(format!("/proc/{pid}/maps"))?)

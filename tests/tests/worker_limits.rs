@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lookbook_tests::{Cluster, signal};
 use postgres::Client;
-use sql_support::{backend_pid, embed, import_embedder, refusal};
-use worker_support::{PATIENCE, add_slow_model, number, photo, tiny, wait_for};
+use sql_support::{add_slow_model, backend_pid, embed, import_embedder, refusal};
+use worker_support::{PATIENCE, number, photo, tiny, wait_for};
 
 /// `MAX_POOLS` of `crates/worker/src/server/models.rs`.
 const MOST_LOADED: usize = 8;

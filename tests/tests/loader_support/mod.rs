@@ -139,27 +139,63 @@ impl<'c> Shop<'c> {
         self.run(["load", "photos"])
     }
 
-    /// Starts `lookbook load photos`, waits until something is committed, and stops it there: it goes on when the
-    /// session is dropped, which holds a lock on the photos.
+    /// Starts `lookbook load photos`, waits until something is committed, and stops it there: as [`Self::begin`].
     pub fn start_load(&self) -> Result<(Child, Client)> {
-        let mut load = self.lookbook(["load", "photos"])?;
-        let mut child = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let is_work = "SELECT count(*) > 0 FROM photo";
+        self.begin(&["load", "photos"], is_work, "photo", PATIENCE)
+    }
+
+    /// Starts `args`, waits until `is_work` sees something committed in `table`, and stops it there: it goes on when the
+    /// session is dropped, which holds a lock on the table.
+    pub fn begin(
+        &self,
+        args: &[&str],
+        is_work: &str,
+        table: &str,
+        patience: Duration,
+    ) -> Result<(Child, Client)> {
+        let mut command = self.lookbook(args)?;
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let mut session = self.database.connect()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
+        // The tables may only come into being.
+        let is_at_work =
+            |session: &mut Client| session.query_one(is_work, &[]).is_ok_and(|row| row.get(0));
         loop {
-            if count_photos(&mut session)?.is_some() {
+            if is_at_work(&mut session) {
                 // Waits for the batch under way, and the next one for this.
-                session.batch_execute("BEGIN; LOCK TABLE photo IN SHARE MODE")?;
-                if count_photos(&mut session)? > Some(0) {
+                session.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN SHARE MODE"))?;
+                if is_at_work(&mut session) {
                     return Ok((child, session));
                 }
                 session.batch_execute("COMMIT")?;
             }
             if child.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!("nothing was committed: {:?}", child.wait_with_output()?);
+                bail!(
+                    "{args:?} committed nothing: {}",
+                    Outcome::from(child.wait_with_output()?)
+                );
             }
             sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The server notices that a killed loader is gone.
+    pub fn wait_for_the_end(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut client = self.database.connect()?;
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lookbook' AND datname = current_database()";
+        while client.query_one(sessions, &[])?.get::<_, i64>(0) > 0 {
+            ensure!(
+                Instant::now() < deadline,
+                "the sessions of a killed loader stay"
+            );
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Photos in the table; 0 when there is no table yet.

@@ -18,6 +18,20 @@ pub fn embedder_manifest(client: &mut Client, name: &str, onnx: &[u8]) -> Result
     }))
 }
 
+/// The model `slow`, put there without the check that would run it once.
+pub fn add_slow_model(client: &mut Client) -> Result<()> {
+    let model = onnx::slow_embedder(1_000_000_000);
+    let manifest = embedder_manifest(client, "slow", &model)?;
+    client.batch_execute("SET session_replication_role = replica")?;
+    client.execute(
+        "INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx)
+         SELECT 'slow', 'embedder', $1::text::jsonb ->> 'sha256', $1::text::jsonb, $2",
+        &[&manifest.to_string(), &model],
+    )?;
+    client.batch_execute("RESET session_replication_role")?;
+    Ok(())
+}
+
 /// The manifest of [`onnx::detector`].
 pub fn detector_manifest(client: &mut Client, name: &str, onnx: &[u8]) -> Result<Value> {
     let mut manifest = embedder_manifest(client, name, onnx)?;

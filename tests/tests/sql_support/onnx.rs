@@ -138,18 +138,23 @@ fn embedding() -> Message {
 /// Input side in pixels of every model here.
 pub const SIDE: i64 = 16;
 
-/// Three dimensions: what `pool` (`GlobalAveragePool`, `GlobalMaxPool`, or an operator that does not
-/// exist) makes of the red, green and blue planes.
-pub fn embedder(pool: &str) -> Vec<u8> {
-    let nodes = [
+/// `output`: what `pool` makes of the planes of the image, flat.
+fn pooled(pool: &str, output: &str) -> [Message; 2] {
+    [
         node(pool, &["image"], &["pooled"], &[]),
         node(
             "Flatten",
             &["pooled"],
-            &["embedding"],
+            &[output],
             &[integer_attribute("axis", 1)],
         ),
-    ];
+    ]
+}
+
+/// Three dimensions: what `pool` (`GlobalAveragePool`, `GlobalMaxPool`, or an operator that does not
+/// exist) makes of the red, green and blue planes.
+pub fn embedder(pool: &str) -> Vec<u8> {
+    let nodes = pooled(pool, "embedding");
     model(&graph(
         &nodes,
         &[],
@@ -160,14 +165,10 @@ pub fn embedder(pool: &str) -> Vec<u8> {
 
 /// Three dimensions: `factor` times the average of the red, green and blue planes.
 pub fn scaled_embedder(factor: f32) -> Vec<u8> {
+    let [pool, flatten] = pooled("GlobalAveragePool", "flat");
     let nodes = [
-        node("GlobalAveragePool", &["image"], &["pooled"], &[]),
-        node(
-            "Flatten",
-            &["pooled"],
-            &["flat"],
-            &[integer_attribute("axis", 1)],
-        ),
+        pool,
+        flatten,
         node("Mul", &["flat", "factor"], &["embedding"], &[]),
     ];
     model(&graph(
@@ -194,14 +195,10 @@ pub fn slow_embedder(rounds: i64) -> Vec<u8> {
         ],
         &[scalar("go_out", BOOL), embedding_like("waste_out")],
     );
+    let [pool, flatten] = pooled("GlobalAveragePool", "flat");
     let nodes = [
-        node("GlobalAveragePool", &["image"], &["pooled"], &[]),
-        node(
-            "Flatten",
-            &["pooled"],
-            &["flat"],
-            &[integer_attribute("axis", 1)],
-        ),
+        pool,
+        flatten,
         node(
             "Loop",
             &["rounds", "go", "flat"],
@@ -283,14 +280,10 @@ pub fn embedder_with_external_data(path: &str) -> Vec<u8> {
         .message(13, &entry("location", path))
         .message(13, &entry("length", "12"))
         .number(14, 1);
+    let [pool, flatten] = pooled("GlobalAveragePool", "flat");
     let nodes = [
-        node("GlobalAveragePool", &["image"], &["pooled"], &[]),
-        node(
-            "Flatten",
-            &["pooled"],
-            &["flat"],
-            &[integer_attribute("axis", 1)],
-        ),
+        pool,
+        flatten,
         node("Add", &["flat", "weights"], &["embedding"], &[]),
     ];
     model(&graph(

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use lookbook_tests::{Cluster, Database};
 use postgres::Client;
 
-use crate::sql_support::{bmp, embedder_manifest, import_detector, import_embedder, onnx};
+use crate::sql_support::{bmp, import_detector, import_embedder};
 
 /// What a busy machine may need.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,20 +22,6 @@ pub fn tiny<'c>(cluster: &'c Cluster, name: &str) -> Result<Database<'c>> {
         "SELECT lookbook_model_default('mean'); SELECT lookbook_model_default('boxes')",
     )?;
     Ok(database)
-}
-
-/// The model `slow`, put there without the check that would run it once.
-pub fn add_slow_model(client: &mut Client) -> Result<()> {
-    let model = onnx::slow_embedder(1_000_000_000);
-    let manifest = embedder_manifest(client, "slow", &model)?;
-    client.batch_execute("SET session_replication_role = replica")?;
-    client.execute(
-        "INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx)
-         SELECT 'slow', 'embedder', $1::text::jsonb ->> 'sha256', $1::text::jsonb, $2",
-        &[&manifest.to_string(), &model],
-    )?;
-    client.batch_execute("RESET session_replication_role")?;
-    Ok(())
 }
 
 /// A number of `lookbook_worker`; `None` without a worker, or where it is NULL.
