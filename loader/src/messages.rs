@@ -95,9 +95,11 @@ pub fn detail(message: impl Display) {
 /// Writes to standard output. A reader that went away (`| head`) ends the run quietly.
 pub fn print(text: impl Display) -> Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()?;
-    Ok(())
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => error.into(),
+    })
 }
 
 /// From now on messages appear above this bar; `None` when it is gone.
@@ -186,15 +188,28 @@ fn fail(cause: &anyhow::Error) -> ExitCode {
             ExitCode::SUCCESS
         };
     }
-    let is_broken_pipe = cause
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
-    if is_broken_pipe {
+    if is_reader_gone(cause) {
         return ExitCode::SUCCESS;
     }
     error(render(cause));
     ExitCode::from(FATAL)
+}
+
+/// Whoever read standard output has read enough, as `head` does: no error. A broken connection to a server is one, though it
+/// is a broken pipe, too.
+#[derive(Debug)]
+struct ReaderGone;
+
+impl Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads standard output any more")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<ReaderGone>())
 }
 
 /// The chain of causes in one line; for what the server said, its message, detail and hint.
@@ -230,6 +245,15 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+
+    #[test]
+    fn a_broken_connection_is_not_a_reader_who_went_away() {
+        let broken = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(!is_reader_gone(&broken.context("talking to the server")));
+        assert!(is_reader_gone(
+            &anyhow::Error::from(ReaderGone).context("printing")
+        ));
+    }
 
     #[test]
     fn a_chain_of_causes_is_one_line_without_repetition() {

@@ -1,6 +1,6 @@
 //! `lookbook completions` and `lookbook man`: what shells and `man` know of the command line.
 
-use std::{fs, io};
+use std::fs;
 
 use anyhow::{Context, Result};
 use clap::Command;
@@ -31,7 +31,9 @@ pub fn man(args: &ManArgs) -> Result<Ending> {
     let mut command = cli::command();
     command.build();
     let Some(folder) = &args.out else {
-        Man::new(command).render(&mut io::stdout().lock())?;
+        let mut text = Vec::new();
+        Man::new(command).render(&mut text)?;
+        messages::print(String::from_utf8_lossy(&text).trim_end())?;
         return Ok(Ending::Complete);
     };
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
