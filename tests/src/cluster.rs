@@ -107,9 +107,23 @@ impl Cluster {
             .arg(self.data())
             .arg("--new-datadir")
             .arg(upgraded.data());
-        check_output(&mut upgrade)?;
+        check_output(&mut upgrade).with_context(|| upgraded.upgrade_log())?;
         upgraded.start_server()?;
         Ok(upgraded)
+    }
+
+    /// What `pg_upgrade` wrote down of each database, which its own output only names.
+    fn upgrade_log(&self) -> String {
+        let runs = fs::read_dir(self.data().join("pg_upgrade_output.d"));
+        let files = runs
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|run| fs::read_dir(run.path().join("log")).ok())
+            .flatten()
+            .flatten();
+        let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+        texts.collect::<Vec<_>>().join("\n")
     }
 
     /// A streaming replica of this cluster with the same settings and further ones; it takes read-only
