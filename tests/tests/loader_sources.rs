@@ -126,7 +126,14 @@ fn photos_that_sit_in_a_table_are_loaded_by_a_query() -> Result<()> {
         "SELECT id, file AS image FROM shop_image WHERE id < 3",
     ])?
     .expect(1)?;
-    ensure!(shop.rejects()?[0][..2] == ["1", "path_outside"]);
+    // Several readers share a source of paths: rejects are listed as they happen.
+    let mut outside = shop.rejects()?;
+    outside.sort();
+    let outside: Vec<&[String]> = outside.iter().map(|reject| &reject[..2]).collect();
+    ensure!(
+        outside == [["1", "path_outside"], ["2", "path_outside"]],
+        "{outside:?}"
+    );
     shop.run([
         "load",
         "--from-sql",
