@@ -19,6 +19,12 @@ use crate::devices::Devices;
 
 pub use crate::eval::args::EvalArgs;
 
+/// Headings of the help of verbs with many flags.
+const TARGET: &str = "Where rows go";
+const MODELS: &str = "Models";
+/// Flags of every verb come last.
+const GLOBAL: &str = "Every verb";
+
 /// Visual fashion search inside PostgreSQL: load catalogue photos, look at what was found, search.
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 100)]
@@ -29,13 +35,13 @@ pub struct Args {
     #[command(subcommand)]
     pub verb: Verb,
     /// Say more: the SQL of a search, every rejected photo
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     pub verbose: u8,
     /// Errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     pub quiet: bool,
     /// A TOML file with flags: at its top for every verb, or in a section for one ([load])
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub log: LogArgs,
@@ -44,7 +50,7 @@ pub struct Args {
 #[derive(Debug, ClapArgs)]
 pub struct LogArgs {
     /// Log events of at least this level: error, warn, info, debug or trace, or lookbook=debug
-    #[arg(long, value_name = "FILTER", global = true)]
+    #[arg(long, value_name = "FILTER", global = true, help_heading = GLOBAL)]
     pub log: Option<String>,
     /// text, or json: nothing but one JSON object per line on standard error
     #[arg(
@@ -52,7 +58,8 @@ pub struct LogArgs {
         value_enum,
         value_name = "FORMAT",
         default_value = "text",
-        global = true
+        global = true,
+        help_heading = GLOBAL
     )]
     pub log_format: LogFormat,
 }
@@ -122,28 +129,37 @@ pub struct ModelChoice {
 }
 
 #[derive(Debug, ClapArgs)]
-pub struct LoadArgs {
-    #[command(flatten)]
-    pub source: SourceArgs,
-    #[command(flatten)]
-    pub database: DatabaseArgs,
-    #[command(flatten)]
-    pub target: TargetArgs,
-    #[command(flatten)]
-    pub product: ProductArgs,
-    #[command(flatten)]
-    pub runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub models: ModelChoice,
-    /// Photos or garments per inference; 0: by the device
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub batch: usize,
-    /// Reject photos that do not show a person from the front, from head to foot
-    #[arg(long)]
-    pub require_full_front_pose: bool,
+pub struct PoseArgs {
     /// Pose model by its name in the database; else its default one, else poses are not looked for
     #[arg(long, value_name = "NAME")]
     pub pose_model: Option<String>,
+    /// Look for no poses, which saves their time: full_front_pose stays NULL
+    #[arg(long, conflicts_with = "pose_model")]
+    pub no_pose: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct LoadArgs {
+    #[command(flatten, next_help_heading = "Where photos come from")]
+    pub source: SourceArgs,
+    #[command(flatten, next_help_heading = TARGET)]
+    pub database: DatabaseArgs,
+    #[command(flatten, next_help_heading = TARGET)]
+    pub target: TargetArgs,
+    #[command(flatten, next_help_heading = TARGET)]
+    pub product: ProductArgs,
+    #[command(flatten, next_help_heading = MODELS)]
+    pub models: ModelChoice,
+    #[command(flatten, next_help_heading = MODELS)]
+    pub pose: PoseArgs,
+    /// Reject photos that do not show a person from the front, from head to foot
+    #[arg(long, conflicts_with = "no_pose", help_heading = MODELS)]
+    pub require_full_front_pose: bool,
+    #[command(flatten, next_help_heading = MODELS)]
+    pub runtime: RuntimeArgs,
+    /// Photos or garments per inference; 0: by the device
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = MODELS)]
+    pub batch: usize,
     /// Where rejected photos are listed (CSV: path, code, reason)
     #[arg(long, value_name = "FILE", default_value = "lookbook-rejects.csv")]
     pub rejects: PathBuf,

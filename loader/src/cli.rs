@@ -22,11 +22,13 @@ use crate::{
 };
 
 const PREFIX: &str = "LOOKBOOK_";
+const RULE: &str =
+    "Every flag is an environment variable, too: --max-error-rate is LOOKBOOK_MAX_ERROR_RATE.";
 
 /// What the user asked for.
 pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Args> {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let mut command = command();
+    let mut command = short(command());
     let mut settings = Vec::new();
     if let Some(file) = config_file(&argv) {
         (command, settings) = config::apply(command, &file)?;
@@ -40,6 +42,18 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Args> {
 /// The command line with an environment variable for every flag.
 pub fn command() -> Command {
     with_variables(Args::command())
+}
+
+/// Help that states the rule of the variables' names once.
+fn short(command: Command) -> Command {
+    let ending = match command.get_after_help() {
+        Some(ending) => format!("{ending}\n{RULE}"),
+        None => RULE.to_owned(),
+    };
+    command
+        .after_help(ending)
+        .mut_args(|arg| arg.hide_env(true))
+        .mut_subcommands(short)
 }
 
 fn with_variables(command: Command) -> Command {

@@ -33,7 +33,8 @@ class Bench:
         self.cores = os.cpu_count() or 1
         self.loader = [str(args.loader.resolve())]
         self.environment = {**os.environ, "LOOKBOOK_DATABASE": args.url, "LOOKBOOK_DEVICE": "cpu"}
-        names = {"detector": "garment-detector", "embedder": "garment-embedder"}
+        names = {"detector": "garment-detector", "embedder": "garment-embedder", "pose": "full-front-pose"}
+        self.choice = ["--detect-model", names["detector"], "--embed-model", names["embedder"], "--pose-model", names["pose"]]
         self.models = {kind: scratch / f"{name}.onnx" for kind, name in names.items()}
         for name in names.values():
             last = [*self.loader, "model", "export", name, "--out", str(scratch)]
@@ -43,8 +44,7 @@ class Bench:
         with psycopg.connect(self.args.url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA IF EXISTS bench CASCADE")
         command = [*self.loader, "load", str(folder), "--schema", "bench", "--no-index", "--progress", "json",
-                   "--detect-model", "garment-detector", "--embed-model", "garment-embedder",
-                   "--rejects", str(self.scratch / "rejects.csv")]
+                   *self.choice, "--rejects", str(self.scratch / "rejects.csv")]
         summary = last_json(command, env=self.environment)
         counts = summary["counts"]
         return {"photos": counts["loaded"], "garments": counts["garments"], "wall": summary["pipeline_seconds"],
@@ -62,8 +62,7 @@ class Bench:
                 "processor": found["processor_seconds"]}
 
     def inference(self, photos):
-        command = [*self.loader, "bench-inference", *map(str, photos),
-                   "--detect-model", "garment-detector", "--embed-model", "garment-embedder"]
+        command = [*self.loader, "bench-inference", *map(str, photos), *self.choice]
         found = last_json(command, env=self.environment)
         return {"photos": found["photos"], "garments": found["garments"], "wall": found["wall_seconds"],
                 "processor": found["processor_seconds"]}
@@ -89,6 +88,9 @@ class Bench:
               f"{costs[reference] / costs[own]:.2f} x by processor time (to reach: 2)")
         print(f"of inference alone: {100 * rates[own] / rates[alone]:.0f} % of images/s, "
               f"{100 * costs[alone] / costs[own]:.0f} % by processor time (to reach: 90)")
+        share = costs[alone] / costs[reference]
+        print(f"the models alone are {100 * share:.0f} % of the reference's processor time: a loader that cost nothing beside "
+              f"them would be at {1 / share:.2f} x")
         summary = runs[own][-1]["summary"]
         print(f"wall over the slowest stage ({summary['limited_by']}): {summary['wall_over_slowest_stage']:.2f}; cores used "
               f"{summary['cores_used']:.2f}; batches {summary['batch_sizes']}; {summary['decoders_at_once']} decoding at once; "

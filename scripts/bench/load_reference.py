@@ -1,8 +1,8 @@
 """What `lookbook load` does, in Python: Pillow, NumPy, ONNX Runtime and psycopg's COPY, one process a core.
 
 Written to be fast, as a shop's own script would be: a worker decodes at reduced scale (`draft`), has sessions of
-its own with one thread each, runs the detector in batches, embeds all crops of a batch at once, and copies its
-rows with its own connection. Models, manifests, photos, rows and transactions (512 photos) are those of the loader.
+its own with one thread each, runs detector and pose model in batches, embeds all crops of a batch at once, and copies
+its rows with its own connection. Models, manifests, photos, rows and transactions (512 photos) are those of the loader.
 
 Prints one JSON object: photos, garments, wall and processor seconds.
 """
@@ -22,6 +22,8 @@ from PIL import Image, ImageOps
 
 COMMIT_PHOTOS = 512
 CROP_MARGIN = 0.05
+# Points of COCO, of each group of which one is seen in a full front view.
+POINT_SEEN, FULL_FRONT = 0.5, [[0], [1, 2], [11, 12], [15, 16]]
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,
            "nearest": Image.Resampling.NEAREST}
 
@@ -60,8 +62,8 @@ class Model:
         pixels = numpy.asarray(canvas)
         return numpy.stack([self.table[pixels[:, :, c], c] for c in range(3)]), geometry
 
-    def run(self, inputs, output):
-        return self.session.run([output], {self.input["name"]: numpy.stack(inputs)})[0]
+    def run(self, inputs, *outputs):
+        return self.session.run(list(outputs), {self.input["name"]: numpy.stack(inputs)})
 
 
 def boxes_of(raw, output):
@@ -91,19 +93,25 @@ def boxes_of(raw, output):
     return found
 
 
+def is_full_front(heat):
+    """Whether nose, an eye, a hip and an ankle are seen in the heat maps [17, rows, columns] of one photo."""
+    seen = heat.reshape(len(heat), -1).max(axis=1) > POINT_SEEN
+    return all(any(seen[point] for point in group) for group in FULL_FRONT)
+
+
 class Worker:
     def __init__(self, args):
         self.args = args
-        self.detector, self.embedder = Model(args.detector), Model(args.embedder)
+        self.detector, self.embedder, self.estimator = Model(args.detector), Model(args.embedder), Model(args.pose)
         self.connection = psycopg.connect(args.url)
         self.rows = []
 
     def photo(self, path: Path):
         raw = path.read_bytes()
         with Image.open(path) as image:
+            size = image.size
             if image.format == "JPEG":
                 image.draft("RGB", (640, 640))
-            size = image.size
             image = ImageOps.exif_transpose(image).convert("RGB")
         return image, size, hashlib.sha256(raw).digest()
 
@@ -111,7 +119,9 @@ class Worker:
         photos = [self.photo(path) for path in paths]
         inputs, geometries = zip(*(self.detector.prepare(image) for image, _, _ in photos))
         output = self.detector.manifest["output"]
-        raw = self.detector.run(inputs, output["names"]["boxes"])
+        (raw,) = self.detector.run(inputs, output["names"]["boxes"])
+        names = self.estimator.manifest["output"]["names"]
+        heat, _ = self.estimator.run([self.estimator.prepare(image)[0] for image, _, _ in photos], names["heatmaps"], names["offsets"])
         crops, owners = [], []
         for number, (image, _, _) in enumerate(photos):
             sx, sy, left, top = geometries[number]
@@ -129,12 +139,12 @@ class Worker:
             if not found:
                 crops.append(self.embedder.prepare(image)[0])
                 owners.append((number, "photo", None, (0, 0, image.width, image.height)))
-        vectors = self.embedder.run(crops, self.embedder.manifest["output"]["name"])
+        (vectors,) = self.embedder.run(crops, self.embedder.manifest["output"]["name"])
         if self.embedder.manifest["output"]["normalize"]:
             vectors = vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True)
         for number, (path, (_, size, digest)) in enumerate(zip(paths, photos)):
             garments = [(o[1], o[2], o[3], v) for o, v in zip(owners, vectors) if o[0] == number]
-            self.rows.append((str(path), digest, size, garments))
+            self.rows.append((str(path), digest, size, is_full_front(heat[number]), garments))
         if len(self.rows) >= COMMIT_PHOTOS:
             self.commit()
         return len(owners)
@@ -144,11 +154,11 @@ class Worker:
             ids = cursor.execute(
                 "SELECT nextval(pg_get_serial_sequence('reference.photo', 'id')) FROM generate_series(1, %s)", [len(self.rows)]
             ).fetchall()
-            with cursor.copy("COPY reference.photo (id, path, sha256, width, height) FROM STDIN") as copy:
-                for (number,), (path, digest, size, _) in zip(ids, self.rows):
-                    copy.write_row((number, path, digest, *size))
+            with cursor.copy("COPY reference.photo (id, path, sha256, width, height, full_front_pose) FROM STDIN") as copy:
+                for (number,), (path, digest, size, pose, _) in zip(ids, self.rows):
+                    copy.write_row((number, path, digest, *size, pose))
             with cursor.copy("COPY reference.garment (photo_id, category, score, box, embedding) FROM STDIN") as copy:
-                for (number,), (_, _, _, garments) in zip(ids, self.rows):
+                for (number,), (_, _, _, _, garments) in zip(ids, self.rows):
                     for category, score, box, vector in garments:
                         text = "[" + ",".join(map(str, vector.tolist())) + "]"
                         copy.write_row((number, category, score, "(({},{}),({},{}))".format(*box), text))
@@ -177,6 +187,7 @@ def main():
     parser.add_argument("--url", required=True)
     parser.add_argument("--detector", type=Path, required=True)
     parser.add_argument("--embedder", type=Path, required=True)
+    parser.add_argument("--pose", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True, help="a file with one path a line")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--batch", type=int, default=8)
@@ -188,7 +199,7 @@ def main():
         connection.execute("CREATE SCHEMA reference")
         connection.execute(
             "CREATE TABLE reference.photo (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, path text NOT NULL UNIQUE,"
-            " sha256 bytea NOT NULL, width int NOT NULL, height int NOT NULL)"
+            " sha256 bytea NOT NULL, width int NOT NULL, height int NOT NULL, full_front_pose boolean NOT NULL)"
         )
         connection.execute(
             "CREATE TABLE reference.garment (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,"

@@ -124,17 +124,20 @@ impl Preprocessor {
             Colour::Rgb => [0, 1, 2],
             Colour::Bgr => [2, 1, 0],
         };
+        let mut all = Vec::with_capacity(3 * canvas.len());
         match self.input.layout {
-            Layout::Nchw => (0..3)
-                .flat_map(|c| canvas.iter().map(move |pixel| (c, pixel.0[source[c]])))
-                .map(|(c, byte)| value(c, byte))
-                .collect(),
-            Layout::Nhwc => canvas
-                .iter()
-                .flat_map(|pixel| (0..3).map(move |c| (c, pixel.0[source[c]])))
-                .map(|(c, byte)| value(c, byte))
-                .collect(),
+            Layout::Nchw => {
+                for (c, from) in source.into_iter().enumerate() {
+                    all.extend(canvas.iter().map(|pixel| value(c, pixel.0[from])));
+                }
+            }
+            Layout::Nhwc => {
+                for pixel in canvas {
+                    all.extend([0, 1, 2].map(|c| value(c, pixel.0[source[c]])));
+                }
+            }
         }
+        all
     }
 }
 

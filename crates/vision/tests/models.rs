@@ -264,7 +264,7 @@ fn boxes_come_back_through_every_fit() {
 fn garments_are_crops_with_a_margin() {
     let photo = photo(321, 403, 6);
     let (mut detector, mut embedder) = (detector("yolo_v8"), embedder("embed"));
-    assert_eq!(decode_side(Some(&detector), &embedder), 1024);
+    assert_eq!(decode_side(Some(&detector), &embedder), 960);
     assert_eq!(decode_side(None, &embedder), 80);
     let white = white(321, 403);
     let found = garments(&mut detector, &mut embedder, &white).unwrap();

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{DatabaseArgs, LoadArgs, ModelChoice, Progress, RuntimeArgs, TargetArgs, parse_rate};
+use super::{
+    DatabaseArgs, LoadArgs, ModelChoice, PoseArgs, Progress, RuntimeArgs, TargetArgs, parse_rate,
+};
 use crate::shard::Shard;
 
 #[derive(Debug, ClapArgs)]
@@ -115,4 +117,6 @@ pub struct InferenceArgs {
     pub runtime: RuntimeArgs,
     #[command(flatten)]
     pub models: ModelChoice,
+    #[command(flatten)]
+    pub pose: PoseArgs,
 }

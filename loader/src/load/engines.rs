@@ -3,7 +3,9 @@
 use std::thread;
 
 use anyhow::{Result, bail};
-use lookbook_vision::{Detector, Embedder, PoseEstimator, Runtime, SessionOptions};
+use lookbook_vision::{
+    Detector, Embedder, PoseEstimator, Runtime, SessionOptions, decode_side, decode_side_alone,
+};
 
 use crate::{args::RuntimeArgs, runtime::ModelFiles};
 
@@ -27,6 +29,13 @@ impl Engines {
             (Some(detector), Some(embedder)) => Ok((detector, embedder)),
             _ => bail!("no model was opened"),
         }
+    }
+
+    /// The longest side to decode photos for.
+    pub fn decode_side(&self) -> Result<u32> {
+        let (detector, embedder) = self.first()?;
+        let of_pose = self.estimators.first().map_or(0, decode_side_alone);
+        Ok(of_pose.max(decode_side(Some(detector), embedder)))
     }
 
     pub fn is_on_cpu(&self) -> bool {

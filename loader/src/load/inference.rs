@@ -11,58 +11,50 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lookbook_vision::{Detection, Detector, Embedder, Limits, Photo, Tensor, decode, decode_side};
+use lookbook_vision::{
+    Detection, Detector, Embedder, Limits, Photo, PoseEstimator, Tensor, decode,
+};
 use serde_json::json;
 
-use super::{
-    engines::{self, Engines},
-    summary::processor_time,
-};
+use super::{engines::Engines, setup::Choice, summary::processor_time};
 use crate::{
     args::InferenceArgs,
-    database::{ModelKind, choose_model, connect},
+    database::connect,
     messages::{self, Ending},
-    runtime::{self, ModelFiles},
+    runtime,
+    shelf::Shelf,
 };
 
-/// Photos per inference to try.
+/// Photos per inference to try, and on how large a part of the photos.
 const SIZES: &[usize] = &[1, 2, 4, 8];
+const TRIED: usize = 8;
 
 struct Prepared {
     detect: Tensor,
+    pose: Option<Tensor>,
     crops: Vec<Tensor>,
 }
 
 pub fn run(args: &InferenceArgs) -> Result<Ending> {
     let mut client = connect(args.database.url.as_deref())?;
-    let detector = choose_model(
-        &mut client,
-        ModelKind::Detector,
-        args.models.detect_model.as_deref(),
-    )?;
-    let embedder = choose_model(
-        &mut client,
-        ModelKind::Embedder,
-        args.models.embed_model.as_deref(),
-    )?;
-    let files = [
-        ModelFiles::of_row(&mut client, &detector)?,
-        ModelFiles::of_row(&mut client, &embedder)?,
-    ];
+    let choice = Choice {
+        runtime: &args.runtime,
+        models: &args.models,
+        pose: &args.pose,
+    };
     let threads = runtime::threads(&args.runtime);
-    let runtime = runtime::load(&args.runtime)?;
-    let mut engines = engines::open(&runtime, &args.runtime, [&files[0], &files[1]], threads)?;
+    let (_, mut engines) = choice.open(&mut client, &Shelf::Rows, threads)?;
     let prepared = prepare(args, &mut engines)?;
-    let mut best: Option<(usize, Duration, Duration)> = None;
+    let some = &prepared[..prepared.len().div_ceil(TRIED)];
+    let mut best = (1, Duration::MAX);
     for size in SIZES.iter().chain(SIZES).copied() {
-        let (wall, processor) = measure(&mut engines, &prepared, size)?;
-        if best.is_none_or(|(_, _, least)| processor < least) {
-            best = Some((size, wall, processor));
+        let (_, processor) = measure(&mut engines, some, size)?;
+        if processor < best.1 {
+            best = (size, processor);
         }
     }
-    let Some((size, wall, processor)) = best else {
-        bail!("nothing was measured");
-    };
+    let (size, _) = best;
+    let (wall, processor) = measure(&mut engines, &prepared, size)?;
     let photos = prepared.len();
     let garments: usize = prepared.iter().map(|photo| photo.crops.len()).sum();
     messages::print(json!({
@@ -78,9 +70,11 @@ pub fn run(args: &InferenceArgs) -> Result<Ending> {
 
 /// Inputs of both models for each photo, as a load makes them.
 fn prepare(args: &InferenceArgs, engines: &mut Engines) -> Result<Vec<Prepared>> {
+    let side = Some(engines.decode_side()?);
     let (detector, embedder) = engines.first()?;
-    let side = Some(decode_side(Some(detector), embedder));
     let (for_detector, for_embedder) = (detector.preprocessor(), embedder.preprocessor());
+    let estimator = engines.estimators.first();
+    let for_estimator = estimator.map(PoseEstimator::preprocessor);
     let Some(detector) = engines.detectors.first_mut() else {
         bail!("no model was opened");
     };
@@ -101,7 +95,12 @@ fn prepare(args: &InferenceArgs, engines: &mut Engines) -> Result<Vec<Prepared>>
             true => vec![for_embedder.prepare(&photo.whole())],
             false => found.iter().map(|found| crop(found, &photo)).collect(),
         };
-        prepared.push(Prepared { detect, crops });
+        let pose = for_estimator.as_ref();
+        prepared.push(Prepared {
+            detect,
+            pose: pose.map(|pose| pose.prepare(&photo.whole())),
+            crops,
+        });
     }
     Ok(prepared)
 }
@@ -116,10 +115,12 @@ fn measure(
     let chunks: Vec<&[Prepared]> = photos.chunks(size).collect();
     let (start, before) = (Instant::now(), processor_time());
     thread::scope(|scope| {
+        let mut estimators = engines.estimators.iter_mut();
         let sessions = engines.detectors.iter_mut().zip(&mut engines.embedders);
         let workers: Vec<_> = sessions
             .map(|(detector, embedder)| {
-                scope.spawn(|| work(detector, embedder, size, &chunks, &next))
+                let models = (detector, embedder, estimators.next());
+                scope.spawn(|| work(models, size, &chunks, &next))
             })
             .collect();
         for worker in workers {
@@ -134,8 +135,7 @@ fn measure(
 }
 
 fn work(
-    detector: &mut Detector,
-    embedder: &mut Embedder,
+    (detector, embedder, mut estimator): (&mut Detector, &mut Embedder, Option<&mut PoseEstimator>),
     size: usize,
     chunks: &[&[Prepared]],
     next: &AtomicUsize,
@@ -143,6 +143,13 @@ fn work(
     while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
         let detect: Vec<Tensor> = chunk.iter().map(|photo| photo.detect.clone()).collect();
         detector.detect_prepared(&detect)?;
+        if let Some(estimator) = &mut estimator {
+            let persons: Vec<Tensor> = chunk
+                .iter()
+                .filter_map(|photo| photo.pose.clone())
+                .collect();
+            estimator.estimate_prepared(&persons)?;
+        }
         let crops: Vec<Tensor> = chunk.iter().flat_map(|photo| photo.crops.clone()).collect();
         for crops in crops.chunks(size) {
             embedder.embed_prepared(crops)?;

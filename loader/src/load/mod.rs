@@ -30,7 +30,7 @@ pub use batch::BatchSize;
 pub use books::Books;
 use engines::Engines;
 use finish::Finish;
-use lookbook_vision::{Limits, decode_side, decode_side_alone};
+use lookbook_vision::Limits;
 use metrics::Metrics;
 use pipeline::{Load, Meters, Shape};
 pub use progress::Reporter;
@@ -132,17 +132,12 @@ impl Job<'_> {
 
     /// Threads and sizes for this source and these models.
     fn shape(&self, source: &Source<'_>, engines: &Engines, threads: usize) -> Result<Shape> {
-        let (detector, embedder) = engines.first()?;
         Ok(Shape {
             readers: source.readers(),
             decoders: threads,
             croppers: threads.div_ceil(2),
             batch: self.args.batch,
-            decode_side: engines
-                .estimators
-                .first()
-                .map_or(0, decode_side_alone)
-                .max(decode_side(Some(detector), embedder)),
+            decode_side: engines.decode_side()?,
             require_full_front_pose: self.args.require_full_front_pose,
         })
     }

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::anyhow;
 use crossbeam_channel::bounded;
-use lookbook_vision::{Detector, Embedder, Limits};
+use lookbook_vision::{Limits, PoseEstimator};
 
 use super::{
     batch::BatchSize,
@@ -24,6 +24,7 @@ use super::{
     split::Split,
     stage::{Budget, Meter, Stop},
     tally::Tally,
+    workers::Preparers,
 };
 use crate::{
     database::{Known, Writer},
@@ -102,13 +103,13 @@ pub struct Load<'a> {
 impl<'a> Load<'a> {
     /// Loads all entries; `watch` is called a few times a second meanwhile. Errors end up in `stop`.
     pub fn run(&self, engines: Engines, writer: &mut Writer, mut watch: impl FnMut()) {
-        let Some((detect_prepare, embed_prepare)) = engines
-            .detectors
-            .first()
-            .map(Detector::preprocessor)
-            .zip(engines.embedders.first().map(Embedder::preprocessor))
-        else {
+        let Ok((detector, embedder)) = engines.first() else {
             return;
+        };
+        let embed_prepare = embedder.preprocessor();
+        let whole_prepare = Preparers {
+            detect: detector.preprocessor(),
+            pose: engines.estimators.first().map(PoseEstimator::preprocessor),
         };
         let shape = self.shape;
         let detect_most = self.meters.detect_batch.most();
@@ -128,7 +129,7 @@ impl<'a> Load<'a> {
             }
             for _ in 0..shape.decoders {
                 let (input, output) = (decode_in.clone(), decode_out.clone());
-                let (prepare, budget) = (&detect_prepare, &budget);
+                let (prepare, budget) = (&whole_prepare, &budget);
                 workers.push(scope.spawn(move || self.decode(prepare, budget, &input, &output)));
             }
             let mut estimators = engines.estimators.into_iter();
@@ -150,8 +151,12 @@ impl<'a> Load<'a> {
             // Only the workers hold the queues now: when one kind ends, the next sees its end.
             drop((read_out, decode_in, decode_out, detect_in, detect_out));
             drop((crop_in, crop_out, embed_in, embed_out));
-            while !writer.is_finished() {
+            // At least once, however short the load.
+            loop {
                 watch();
+                if writer.is_finished() {
+                    break;
+                }
                 thread::sleep(Duration::from_millis(50));
             }
             workers.push(writer);

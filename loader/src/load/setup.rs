@@ -2,12 +2,12 @@
 //!
 //! Invariant: a dry run takes no lock and writes nothing, and is refused where the load would be.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use postgres::Client;
 
 use super::engines::{self, Engines};
 use crate::{
-    args::LoadArgs,
+    args::{LoadArgs, ModelChoice, PoseArgs, RuntimeArgs},
     database::{
         Known, ModelKind, ModelRow, Models, Target, Writer, check_embedding_column,
         claim_embedding_column,
@@ -40,7 +40,17 @@ impl Setup {
             target.lock(&mut client, args.run.shard.as_ref())?;
         }
         let threads = runtime::threads(&args.runtime);
-        let (rows, engines) = open_models(args, &mut client, &shelf, threads)?;
+        let choice = Choice {
+            runtime: &args.runtime,
+            models: &args.models,
+            pose: &args.pose,
+        };
+        let (rows, engines) = choice.open(&mut client, &shelf, threads)?;
+        ensure!(
+            !args.require_full_front_pose || !engines.estimators.is_empty(),
+            "--require-full-front-pose needs a pose model, and this database has no default one: store one with lookbook model \
+             add and choose it with lookbook model default, or name one with --pose-model"
+        );
         let [detect_row, embed_row] = rows;
         let (_, first_embedder) = engines.first()?;
         let is_shared = args.run.shard.is_some();
@@ -87,35 +97,47 @@ impl Setup {
     }
 }
 
-/// Detector and embedder, and the pose model where there is one.
-fn open_models(
-    args: &LoadArgs,
-    client: &mut Client,
-    shelf: &Shelf,
-    threads: usize,
-) -> Result<([ModelRow; 2], Engines)> {
-    let choice = &args.models;
-    let detect_row = shelf.choose(client, ModelKind::Detector, choice.detect_model.as_deref())?;
-    let embed_row = shelf.choose(client, ModelKind::Embedder, choice.embed_model.as_deref())?;
-    let detector = shelf.files(client, &detect_row)?;
-    let embedder = shelf.files(client, &embed_row)?;
-    let runtime = runtime::load(&args.runtime)?;
-    let mut engines = engines::open(&runtime, &args.runtime, [&detector, &embedder], threads)?;
-    match &shelf.choose_if_any(client, ModelKind::Pose, args.pose_model.as_deref())? {
-        Some(row) => {
-            let estimator = shelf.files(client, row)?;
-            engines.estimators =
-                engines::open_estimators(&runtime, &args.runtime, &estimator, threads)?;
+/// The models that a command line names.
+pub struct Choice<'a> {
+    pub runtime: &'a RuntimeArgs,
+    pub models: &'a ModelChoice,
+    pub pose: &'a PoseArgs,
+}
+
+impl Choice<'_> {
+    /// Detector and embedder, and the pose model where there is one and it is wanted.
+    pub fn open(
+        &self,
+        client: &mut Client,
+        shelf: &Shelf,
+        threads: usize,
+    ) -> Result<([ModelRow; 2], Engines)> {
+        let Self {
+            runtime: args,
+            models,
+            pose,
+        } = self;
+        let detect = models.detect_model.as_deref();
+        let embed = models.embed_model.as_deref();
+        let detect_row = shelf.choose(client, ModelKind::Detector, detect)?;
+        let embed_row = shelf.choose(client, ModelKind::Embedder, embed)?;
+        let detector = shelf.files(client, &detect_row)?;
+        let embedder = shelf.files(client, &embed_row)?;
+        let runtime = runtime::load(args)?;
+        let mut engines = engines::open(&runtime, args, [&detector, &embedder], threads)?;
+        let pose_row = match pose.no_pose {
+            true => None,
+            false => shelf.choose_if_any(client, ModelKind::Pose, pose.pose_model.as_deref())?,
+        };
+        if let Some(row) = pose_row {
+            let estimator = shelf.files(client, &row)?;
+            engines.estimators = engines::open_estimators(&runtime, args, &estimator, threads)?;
             ensure!(
                 engines.estimators.len() >= engines.detectors.len(),
                 "pose model {:?} runs on another device than the detector: name one with --device",
                 row.name
             );
         }
-        None if args.require_full_front_pose => bail!(
-            "--require-full-front-pose needs a pose model, and this database has no default one: store one with lookbook model add and choose it with lookbook model default, or name one with --pose-model"
-        ),
-        None => {}
+        Ok(([detect_row, embed_row], engines))
     }
-    Ok(([detect_row, embed_row], engines))
 }

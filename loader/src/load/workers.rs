@@ -11,8 +11,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lookbook_vision::{
-    BoundingBox, Detection, Detector, Embedder, Error, Photo, PoseEstimator, Preprocessor, Tensor,
-    decode,
+    BoundingBox, Detection, Detector, Embedder, Error, Photo, Pose, PoseEstimator, Preprocessor,
+    Tensor, decode,
 };
 use sha2::{Digest, Sha256};
 
@@ -51,6 +51,20 @@ pub struct Decoded {
     identity: Identity,
     photo: Photo,
     share: Share,
+}
+
+/// It and the inputs of the models that look at the whole of it.
+pub struct Prepared {
+    decoded: Decoded,
+    detect: Tensor,
+    /// `None` where there is no pose model.
+    pose: Option<Tensor>,
+}
+
+/// What prepares those inputs.
+pub struct Preparers {
+    pub detect: Preprocessor,
+    pub pose: Option<Preprocessor>,
 }
 
 /// Its rows, and the inputs of the vectors they lack.
@@ -120,10 +134,10 @@ impl Load<'_> {
 
     pub fn decode(
         &self,
-        prepare: &Preprocessor,
+        prepare: &Preparers,
         budget: &Budget,
         input: &Receiver<Fetched>,
-        output: &Sender<(Decoded, Tensor)>,
+        output: &Sender<Prepared>,
     ) {
         for fetched in input {
             if self.stop.is_requested() {
@@ -141,19 +155,19 @@ impl Load<'_> {
                 .run(1, || self.decode_one(prepare, &bytes));
             drop(turn);
             match decoded {
-                Ok((photo, tensor)) => {
+                Ok((photo, detect, pose)) => {
                     let share = budget.take(photo.pixels().as_raw().len() as u64);
-                    if output
-                        .send((
-                            Decoded {
-                                identity,
-                                photo,
-                                share,
-                            },
-                            tensor,
-                        ))
-                        .is_err()
-                    {
+                    let decoded = Decoded {
+                        identity,
+                        photo,
+                        share,
+                    };
+                    let prepared = Prepared {
+                        decoded,
+                        detect,
+                        pose,
+                    };
+                    if output.send(prepared).is_err() {
                         return;
                     }
                 }
@@ -165,12 +179,18 @@ impl Load<'_> {
         }
     }
 
-    fn decode_one(&self, prepare: &Preprocessor, bytes: &[u8]) -> Result<(Photo, Tensor), Refusal> {
+    fn decode_one(
+        &self,
+        prepare: &Preparers,
+        bytes: &[u8],
+    ) -> Result<(Photo, Tensor, Option<Tensor>), Refusal> {
         let side = Some(self.shape.decode_side);
         let decoded = messages::contain(|| {
             let photo = decode(bytes, &self.limits, side)?;
-            let tensor = prepare.prepare(&photo.whole());
-            Ok((photo, tensor))
+            let whole = photo.whole();
+            let detect = prepare.detect.prepare(&whole);
+            let pose = prepare.pose.as_ref().map(|pose| pose.prepare(&whole));
+            Ok((photo, detect, pose))
         });
         match decoded {
             Ok(decoded) => decoded
@@ -185,54 +205,59 @@ impl Load<'_> {
     pub fn detect(
         &self,
         (mut detector, mut estimator): (Detector, Option<PoseEstimator>),
-        input: &Receiver<(Decoded, Tensor)>,
+        input: &Receiver<Prepared>,
         output: &Sender<(Decoded, Vec<Detection>)>,
     ) {
-        let size = (&self.meters.detect_batch, |_: &(Decoded, Tensor)| 1);
+        let size = (&self.meters.detect_batch, |_: &Prepared| 1);
         in_batches(
             self.stop,
             &self.meters.detect,
             (input, output),
             size,
             |batch, _| {
-                let (photos, tensors): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-                let found = batch_or_singly(&tensors, |tensors| detector.detect_prepared(tensors));
-                let good = self.keep_good(photos, found, |decoded| &decoded.identity.entry);
-                match &mut estimator {
-                    Some(estimator) => self.with_pose(estimator, good),
-                    None => good,
+                let (mut photos, mut wholes, mut persons) = (Vec::new(), Vec::new(), Vec::new());
+                for photo in batch {
+                    photos.push(photo.decoded);
+                    wholes.push(photo.detect);
+                    persons.extend(photo.pose);
                 }
+                let found = batch_or_singly(&wholes, |tensors| detector.detect_prepared(tensors));
+                let poses = match &mut estimator {
+                    Some(estimator) => {
+                        batch_or_singly(&persons, |tensors| estimator.estimate_prepared(tensors))
+                    }
+                    None => Vec::new(),
+                };
+                let poses = poses.into_iter().map(|pose| pose.map(Some));
+                let poses = poses.chain(std::iter::repeat_with(|| Ok(None)));
+                let both = found.into_iter().zip(poses);
+                let both = both.map(|(found, pose)| Ok((found?, pose?))).collect();
+                let good = self.keep_good(photos, both, |decoded| &decoded.identity.entry);
+                let posed = good.into_iter().filter_map(|(decoded, (found, pose))| {
+                    Some((self.posed(decoded, pose)?, found))
+                });
+                posed.collect()
             },
         );
     }
 
-    /// Looks for the pose in each photo; rejects what is not a full front view where one is required.
-    fn with_pose<D>(
-        &self,
-        estimator: &mut PoseEstimator,
-        photos: Vec<(Decoded, D)>,
-    ) -> Vec<(Decoded, D)> {
-        let poses: Vec<_> = photos
-            .iter()
-            .map(|(decoded, _)| estimator.estimate_one(&decoded.photo.whole()))
-            .collect();
-        let good = self.keep_good(photos, poses, |(decoded, _)| &decoded.identity.entry);
-        good.into_iter()
-            .filter_map(|((mut decoded, found), pose)| {
-                let is_full_front = pose.is_full_front();
-                decoded.identity.full_front_pose = Some(is_full_front);
-                if is_full_front || !self.shape.require_full_front_pose {
-                    return Some((decoded, found));
-                }
-                let reason = "nose, an eye, a hip and an ankle are not all seen";
-                let path = &decoded.identity.entry.path;
-                self.tally.reject(
-                    &Reject::new(path, code::NOT_FULL_FRONT_POSE, reason),
-                    self.stop,
-                );
-                None
-            })
-            .collect()
+    /// Records the pose; rejects what is not a full front view where one is required.
+    fn posed(&self, mut decoded: Decoded, pose: Option<Pose>) -> Option<Decoded> {
+        let Some(pose) = pose else {
+            return Some(decoded);
+        };
+        let is_full_front = pose.is_full_front();
+        decoded.identity.full_front_pose = Some(is_full_front);
+        if is_full_front || !self.shape.require_full_front_pose {
+            return Some(decoded);
+        }
+        let reason = "nose, an eye, a hip and an ankle are not all seen";
+        let path = &decoded.identity.entry.path;
+        self.tally.reject(
+            &Reject::new(path, code::NOT_FULL_FRONT_POSE, reason),
+            self.stop,
+        );
+        None
     }
 
     pub fn crop(
