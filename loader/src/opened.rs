@@ -6,6 +6,7 @@ use postgres::Client;
 use crate::{
     args::{DatabaseArgs, TargetArgs},
     database::{Target, VectorKind, connect_to_target},
+    messages,
     shelf::Shelf,
 };
 
@@ -21,13 +22,22 @@ impl Opened {
         let (mut client, has_extension) = connect_to_target(url, args.may_lack_extension())?;
         let shelf = Shelf::of(has_extension, &args.model_file)?;
         let target = match &args.into {
-            Some(table) => Target::mapped(
-                &mut client,
-                &args.schema,
-                table,
-                &args.into_map,
-                has_extension,
-            )?,
+            Some(table) => {
+                let target = Target::mapped(
+                    &mut client,
+                    &args.schema,
+                    table,
+                    &args.into_map,
+                    has_extension,
+                )?;
+                if let Some(statement) = target.missing_index(&mut client)? {
+                    messages::warn(format_args!(
+                        "no index finds the rows of a photo in {}: whenever one is replaced the whole table is read; {statement}",
+                        target.garment
+                    ));
+                }
+                target
+            }
             None => {
                 let vector = match args.pgvector {
                     true => VectorKind::Vector,

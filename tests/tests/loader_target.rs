@@ -176,7 +176,7 @@ fn a_mapping_that_cannot_work_is_refused_with_the_column_its_type_and_what_would
             "CREATE TABLE look (key text, embedding embedding(3), label int)",
             "",
             &[
-                "label is of type integer, the label needs text or varchar (--into-map label= leaves it out",
+                "label is of type integer, the label needs text, varchar or an enum (--into-map label= leaves it out",
             ],
         ),
         (
@@ -341,6 +341,145 @@ fn our_tables_refer_to_the_shops_products_and_photos_of_none_are_rejects() -> Re
     Ok(())
 }
 
+#[test]
+fn one_photo_that_a_constraint_or_a_trigger_of_the_shop_refuses_costs_itself_only() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_constraints")?;
+    shop.put_many(16)?;
+    // A key of two columns is not looked up beforehand; two garments of one category cannot share a key here.
+    shop.database.psql(
+        "CREATE TABLE product (shop int, sku text, PRIMARY KEY (shop, sku));
+         INSERT INTO product SELECT 1, to_char(n, 'FM00000') FROM generate_series(0, 15) n WHERE n <> 3;
+         CREATE TABLE look (shop int NOT NULL DEFAULT 1, key text, sku text, category text, embedding embedding(3),
+           FOREIGN KEY (shop, sku) REFERENCES product, CHECK (key <> '00005.bmp'), UNIQUE (sku, category));
+         CREATE FUNCTION no_nine() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.key = '00009.bmp' THEN RAISE EXCEPTION 'nine is out of stock'; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER no_nine BEFORE INSERT ON look FOR EACH ROW EXECUTE FUNCTION no_nine();
+         INSERT INTO look (key, sku, category) VALUES ('of the shop', '00011', 'upper')",
+    )?;
+    let load = || shop.run(["load", "photos", "--into", "look"]);
+    load()?
+        .expect(2)?
+        .expect_stdout(&["loaded 12 photos with 24 garments", "4 rejected"])?;
+    let mut rejects = shop.rejects()?;
+    rejects.sort();
+    let reasons = [
+        ("00003.bmp", "violates foreign key constraint"),
+        ("00005.bmp", "violates check constraint"),
+        ("00009.bmp", "nine is out of stock"),
+        (
+            "00011.bmp",
+            "duplicate key value violates unique constraint",
+        ),
+    ];
+    ensure!(rejects.len() == reasons.len(), "{rejects:?}");
+    for ([path, code, reason], (of, part)) in rejects.iter().zip(reasons) {
+        ensure!(
+            path == of && code == "row_refused" && reason.contains(part),
+            "{path} {code} {reason}"
+        );
+    }
+    let rows = "SELECT count(DISTINCT key), count(*) FROM look WHERE embedding IS NOT NULL; SELECT count(*) FROM look_photo";
+    ensure!(shop.database.psql(rows)? == "12|24\n12");
+    shop.database
+        .psql("DELETE FROM look WHERE key = 'of the shop'")?;
+    load()?.expect(2)?.expect_stdout(&[
+        "loaded 1 photo with 2 garments",
+        "12 skipped",
+        "3 rejected",
+    ])?;
+    Ok(())
+}
+
+#[test]
+fn categories_may_be_an_enum_that_has_them_all() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_enum")?;
+    shop.put_many(16)?;
+    shop.database.psql(
+        "CREATE SCHEMA shop; CREATE TYPE shop.kind AS ENUM ('footwear', 'lower');
+         CREATE TABLE look (key text, category shop.kind, label shop.kind, embedding embedding(3)); CREATE INDEX ON look (key)",
+    )?;
+    let into = ["--into", "look", "--into-map", "label="];
+    let run = |args: &[&str]| shop.run(args.iter().chain(&into));
+    let missing = "ALTER TYPE shop.kind ADD VALUE 'upper'; ALTER TYPE shop.kind ADD VALUE 'photo'";
+    run(&["load", "photos"])?
+        .expect(1)?
+        .expect_stderr(&["which lacks upper, photo", missing])?;
+    run(&["doctor"])?
+        .expect(1)?
+        .expect_stdout(&["FAILURE  tables", missing])?;
+    shop.database.psql(missing)?;
+    run(&["load", "photos"])?
+        .expect(0)?
+        .expect_stdout(&["loaded 16 photos with 32 garments"])?;
+    let found = "SELECT string_agg(category || ' ' || n, ', ' ORDER BY category) FROM (SELECT category, count(*) n FROM look GROUP BY 1) c";
+    ensure!(shop.database.psql(found)? == "footwear 16, upper 16");
+    run(&["search", "photos/00003.bmp", "-k", "2"])?
+        .expect(0)?
+        .expect_stdout(&["00003.bmp", "footwear", "upper"])?;
+    Ok(())
+}
+
+#[test]
+fn the_doctor_looks_at_a_table_of_the_shop_with_the_rights_of_the_role() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_doctor")?;
+    shop.put_many(16)?;
+    shop.database.psql(
+        "CREATE TABLE product (sku text PRIMARY KEY); INSERT INTO product SELECT to_char(n, 'FM00000') FROM generate_series(0, 15) n;
+         CREATE TABLE look (id serial, file text, sku text REFERENCES product, v embedding(3), season text NOT NULL);
+         CREATE ROLE stockist LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+         SELECT lookbook_model_grant('mean', 'stockist'); SELECT lookbook_model_grant('boxes', 'stockist')",
+    )?;
+    let as_role = |args: &[&str]| {
+        let into = ["--into", "look", "--into-map", "key=file,embedding=v"];
+        let mut command = shop.lookbook(args.iter().chain(&into))?;
+        let url = shop
+            .database
+            .url()
+            .replace("user=postgres", "user=stockist");
+        Outcome::of(command.env("LOOKBOOK_DATABASE", url))
+    };
+    as_role(&["doctor"])?.expect(1)?.expect_stdout(&[
+        "FAILURE  target",
+        "season (text) is NOT NULL, has no default and no role",
+    ])?;
+    shop.database
+        .psql("ALTER TABLE look ALTER season SET DEFAULT 'summer'")?;
+    let ill = as_role(&["doctor"])?.expect(1)?;
+    ill.expect_stdout(&[
+        "ok       target           \"public\".\"look\", key=file,embedding=v,sku=sku",
+        "warning  target index",
+        "CREATE INDEX CONCURRENTLY ON \"public\".\"look\" (\"file\")",
+        "FAILURE  rights",
+        "FAILURE  model record",
+    ])?;
+    // What it says to run is what helps: first the rights, then the record, the role keeps the rest.
+    for check in ["rights", "model record"] {
+        let report = as_role(&["doctor", "--json"])?;
+        let report: serde_json::Value = serde_json::from_str(&report.stdout)?;
+        let advice = report["checks"].as_array().and_then(|checks| {
+            let found = checks.iter().find(|found| found["check"] == check)?;
+            found["advice"].as_str()
+        });
+        let advice = advice.unwrap_or_default();
+        shop.database
+            .psql(advice.trim_start_matches("let the owner run: "))?;
+    }
+    shop.database.psql("CREATE INDEX ON look (file)")?;
+    let well = as_role(&["doctor"])?;
+    let well = well.expect_stdout(&["ok       rights", "filled by model \"mean\""])?;
+    ensure!(!well.stdout.contains("FAILURE"), "{well}");
+    as_role(&["load", "photos"])?
+        .expect(0)?
+        .expect_stdout(&["loaded 16 photos with 32 garments"])?;
+    as_role(&["load", "photos"])?
+        .expect(0)?
+        .expect_stdout(&["16 skipped"])?;
+    as_role(&["doctor"])?
+        .expect(2)?
+        .expect_stdout(&["warning  index", "none on the embedding"])?;
+    Ok(())
+}
+
 /// Writes `boxes`, `mean` and `doubled` as files with their manifests.
 fn write_models(shop: &Shop<'_>, client: &mut Client) -> Result<()> {
     let (boxes, mean, doubled) = (
@@ -469,9 +608,57 @@ fn a_server_with_pgvector_only_takes_the_same_rows_with_models_from_files() -> R
     ])?;
     let same = managed.database.psql("SELECT count(*) FROM look");
     ensure!(same? == "82");
+    half_precision(&managed, &models)?;
     // On a server that has the extension models are its rows.
     ours.run(["load", "photos", "--model-file", "mean.onnx"])?
         .expect(1)?
         .expect_stderr(&["--model-file is for servers without the extension"])?;
+    Ok(())
+}
+
+/// The same rows in a column of half-precision numbers, which changes its model, too.
+fn half_precision(managed: &Shop<'_>, models: &[&str]) -> Result<()> {
+    let has_halfvec = "SELECT to_regtype('extensions.halfvec') IS NOT NULL";
+    ensure!(
+        managed.database.psql(has_halfvec)? == "t",
+        "pgvector has halfvec since 0.7"
+    );
+    managed.database.psql(
+        "CREATE TABLE half (key text NOT NULL, category text, box box, embedding extensions.halfvec(3)); CREATE INDEX ON half (key);
+         CREATE INDEX half_vectors ON half USING hnsw (embedding extensions.halfvec_l2_ops)",
+    )?;
+    let run = |args: &[&str]| -> Result<Outcome> {
+        managed.run(args.iter().chain(&["--into", "half"]).chain(models))
+    };
+    run(&["load", "photos"])?
+        .expect(0)?
+        .expect_stdout(&["loaded 41 photos with 82 garments", "index half_vectors"])?;
+    let alike = "SELECT count(*) FROM half h JOIN look l ON l.file = h.key AND l.category = h.category
+                 WHERE extensions.l2_distance(h.embedding::extensions.vector, l.vectors) BETWEEN 0 AND ";
+    ensure!(managed.database.psql(&format!("{alike} 1e-3"))? == "82");
+    run(&["search", "photos/query.bmp", "-k", "3"])?
+        .expect(0)?
+        .expect_stdout(&["query.bmp"])?;
+    run(&["doctor"])?.expect_stdout(&[
+        "ok       extension        not in this database",
+        "ok       rights",
+        "ok       index",
+    ])?;
+    run(&[
+        "reembed",
+        "--root",
+        "photos",
+        "--model-file",
+        "doubled.onnx",
+        "--embed-model",
+        "doubled",
+    ])?
+    .expect(0)?
+    .expect_stdout(&["82 garments of 41 photos got vectors of model doubled"])?;
+    let doubled = "SELECT count(*), min(attribute.atttypid::regtype::text) FROM half h JOIN look l ON l.file = h.key AND l.category = h.category,
+                   LATERAL (SELECT atttypid FROM pg_attribute WHERE attrelid = 'half'::regclass AND attname = 'embedding') attribute
+                   WHERE extensions.l2_distance(h.embedding::extensions.vector, extensions.vector_add(l.vectors, l.vectors)) < 2e-3";
+    let doubled = managed.database.psql(doubled)?;
+    ensure!(doubled == "82|extensions.halfvec", "{doubled}");
     Ok(())
 }

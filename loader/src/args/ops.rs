@@ -44,9 +44,8 @@ pub struct SyncArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Schema of the tables photo and garment
-    #[arg(long, default_value = "public")]
-    pub schema: String,
+    #[command(flatten)]
+    pub target: TargetArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
     /// One JSON object on standard output

@@ -19,6 +19,8 @@ pub struct Column {
     pub has_default: bool,
     /// Takes no value from anybody.
     pub is_generated: bool,
+    /// What an enum may be; `None`: it is none.
+    pub enum_labels: Option<Vec<String>>,
 }
 
 /// A column that refers to one of another table.
@@ -49,7 +51,9 @@ pub fn relation_kind(client: &mut impl GenericClient, table: &str) -> Result<Opt
 pub fn columns_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Column>> {
     let rows = client.query(
         "SELECT a.attname::text, t.typname::text, pg_catalog.format_type(t.oid, NULL), a.atttypmod, a.attnotnull, \
-           a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a' \
+           a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a', \
+           CASE t.typtype WHEN 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e \
+                                              WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         &[&table],
@@ -62,6 +66,7 @@ pub fn columns_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Co
         is_not_null: row.get(4),
         has_default: row.get(5),
         is_generated: row.get(6),
+        enum_labels: row.get(7),
     };
     Ok(rows.iter().map(column).collect())
 }

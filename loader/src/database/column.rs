@@ -4,7 +4,7 @@
 //! Invariant: vectors of two models never meet in one column.
 
 use anyhow::{Result, bail};
-use postgres::{Client, GenericClient};
+use postgres::{Client, GenericClient, error::SqlState};
 
 use super::{ModelRow, Target, catalog::exists, lock::LOCK_CLASS, quoted};
 
@@ -44,7 +44,19 @@ pub fn claim_embedding_column(
     if check_embedding_column(&mut change, target, model, is_shared)? {
         return Ok(());
     }
-    record_model(&mut change, target, target.embedding(), model)?;
+    record_model(&mut change, target, target.embedding(), model).map_err(|error| {
+        let is_refused = error
+            .downcast_ref::<postgres::Error>()
+            .is_some_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+        match is_refused {
+            true => error.context(format!(
+                "only the owner of {} may say which model fills it; let the owner run: {}",
+                target.garment,
+                target.record_statement(model)
+            )),
+            false => error,
+        }
+    })?;
     Ok(change.commit()?)
 }
 
@@ -100,17 +112,30 @@ pub fn check_embedding_column(
     }
     if target.is_mapped && !is_recorded && has_rows(client, target)? {
         bail!(
-            "{garment}.{column} holds vectors already, and nobody recorded of which model: vectors of two models cannot be \
-             compared; load into a column of its own, or, if they are of model {name:?}, say so: INSERT INTO {record} VALUES \
-             ('{garment}', '{column}', '{name}', '{sha256}')",
-            garment = target.garment.replace('\'', "''"),
-            column = target.embedding().replace('\'', "''"),
-            name = model.name.replace('\'', "''"),
-            sha256 = model.sha256,
-            record = target.record,
+            "{}.{} holds vectors already, and nobody recorded of which model: vectors of two models cannot be compared; load \
+             into a column of its own, or, if they are of model {:?}, say so: {}",
+            target.garment,
+            target.embedding(),
+            model.name,
+            target.record_statement(model)
         );
     }
     Ok(false)
+}
+
+impl Target {
+    /// What says that the column's vectors are of `model`.
+    pub fn record_statement(&self, model: &ModelRow) -> String {
+        let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        format!(
+            "INSERT INTO {} VALUES ({}, {}, {}, '{}')",
+            self.record,
+            literal(&self.garment),
+            literal(self.embedding()),
+            literal(&model.name),
+            model.sha256
+        )
+    }
 }
 
 fn has_rows(client: &mut impl GenericClient, target: &Target) -> Result<bool> {

@@ -76,9 +76,10 @@ impl IndexBuilder {
         let name = |column: &str| self.target.in_sql(column);
         let embedding = name(self.target.embedding());
         match vector {
-            VectorKind::Vector => {
-                format!("CREATE INDEX {option}ON {garment} USING hnsw ({embedding} vector_l2_ops)")
-            }
+            VectorKind::Vector | VectorKind::HalfVec => format!(
+                "CREATE INDEX {option}ON {garment} USING hnsw ({embedding} {}_l2_ops)",
+                vector.name()
+            ),
             VectorKind::Embedding => {
                 let filters = [Role::Category, Role::Label].into_iter();
                 let filters = filters.filter_map(|role| self.target.column(role));

@@ -4,14 +4,14 @@
 //! and what would be right.
 
 use anyhow::{Result, bail};
+use lookbook_vision::Label;
 use postgres::Client;
 
 use super::{
-    Role, RoleColumn, Target, VectorKind,
+    Role, RoleColumn, Target, VectorKind, WHOLE_PHOTO,
     catalog::{Column, columns_of, is_indexed, relation_kind, unique_keys},
     quoted, record,
 };
-use crate::messages;
 
 const TEXTS: &[&str] = &["text", "varchar"];
 const KEYS: &[&str] = &["text", "varchar", "int2", "int4", "int8", "uuid"];
@@ -22,10 +22,12 @@ impl Role {
         match self {
             Self::Key | Self::Sku => (KEYS, "text, varchar, an integer or uuid"),
             Self::PhotoId => (&["int8"], "bigint"),
-            Self::Embedding => (&["embedding", "vector"], "embedding, or pgvector's vector"),
-            Self::Category | Self::Label | Self::DetectModel | Self::EmbedModel => {
-                (TEXTS, "text or varchar")
-            }
+            Self::Embedding => (
+                &["embedding", "vector", "halfvec"],
+                "embedding, or pgvector's vector or halfvec",
+            ),
+            Self::Category | Self::Label => (TEXTS, "text, varchar or an enum"),
+            Self::DetectModel | Self::EmbedModel => (TEXTS, "text or varchar"),
             Self::Score => (&["float4", "float8"], "real or double precision"),
             Self::Box => (&["box"], "box"),
             Self::Attributes => (&["jsonb", "json"], "jsonb or json"),
@@ -33,6 +35,12 @@ impl Role {
             Self::Width | Self::Height => (&["int4", "int8"], "integer or bigint"),
             Self::FullFrontPose => (&["bool"], "boolean"),
         }
+    }
+
+    fn takes(self, column: &Column) -> bool {
+        let may_be_enum = matches!(self, Self::Category | Self::Label);
+        self.types().0.contains(&column.type_name.as_str())
+            || (may_be_enum && column.enum_labels.is_some())
     }
 
     /// Whether some rows have none, and which.
@@ -73,10 +81,14 @@ impl Target {
             let found = chosen.iter().find(|(of, _)| *of == role);
             found.map(|(_, column)| *column)
         };
-        let vector = match of(Role::Embedding) {
-            Some(column) if column.type_name == "vector" => VectorKind::Vector,
-            _ => VectorKind::Embedding,
-        };
+        let vector = of(Role::Embedding).and_then(|column| {
+            let mut kinds = VectorKind::ALL.iter().copied();
+            kinds.find(|kind| kind.name() == column.type_name)
+        });
+        let enums = chosen
+            .iter()
+            .filter(|(_, column)| column.enum_labels.is_some())
+            .map(|(role, column)| (*role, column.sql_type.clone()));
         let list = match of_schema == schema {
             true => format!("{relname}_photo"),
             false => format!("{of_schema}_{relname}_photo"),
@@ -91,23 +103,68 @@ impl Target {
                 .iter()
                 .map(|(role, column)| (*role, column.name.clone()))
                 .collect(),
+            enums: enums.collect(),
             garment: name,
-            vector,
+            vector: vector.unwrap_or(VectorKind::Embedding),
             record: record(schema, has_extension),
             is_mapped: true,
             has_extension,
         };
-        let (_, link) = target.link()?;
-        if !is_indexed(client, &target.garment, link)? {
-            messages::warn(format_args!(
-                "no index of {} begins with {link}: whenever a photo is replaced the whole table is read; CREATE INDEX \
-                 CONCURRENTLY ON {} ({})",
-                target.garment,
-                target.garment,
-                quoted(link)
-            ));
-        }
         Ok(target)
+    }
+
+    /// The statement that makes the index by which the rows of a photo are found, where there is none.
+    pub fn missing_index(&self, client: &mut Client) -> Result<Option<String>> {
+        let (_, link) = self.link()?;
+        let is_there = is_indexed(client, &self.garment, link)?;
+        Ok((!is_there).then(|| {
+            format!(
+                "CREATE INDEX CONCURRENTLY ON {} ({})",
+                self.garment,
+                quoted(link)
+            )
+        }))
+    }
+
+    /// Refuses columns of an enum type that does not have every category or label which may come.
+    pub fn check_enums(&self, client: &mut Client, labels: &[Label]) -> Result<()> {
+        for column in columns_of(client, &self.garment)? {
+            let found = self.columns.iter().find(|(_, name)| *name == column.name);
+            let (Some((role, _)), Some(known)) = (found, &column.enum_labels) else {
+                continue;
+            };
+            let needed = labels.iter().filter_map(|label| {
+                let group = label.group?;
+                Some(match role {
+                    Role::Category => group.as_str(),
+                    _ => label.name.as_str(),
+                })
+            });
+            let mut missing: Vec<&str> = Vec::new();
+            // What a photo is in which nothing was found.
+            for needed in needed.chain([WHOLE_PHOTO]) {
+                if !known.iter().any(|label| label == needed) && !missing.contains(&needed) {
+                    missing.push(needed);
+                }
+            }
+            if !missing.is_empty() {
+                let add = missing.iter().map(|label| {
+                    let label = label.replace('\'', "''");
+                    format!("ALTER TYPE {} ADD VALUE '{label}'", column.sql_type)
+                });
+                bail!(
+                    "--into {} does not work: {} is of type {}, which lacks {}, and the detector may find it ({:?}: a photo in \
+                     which nothing was found): {}",
+                    self.garment,
+                    column.name,
+                    column.sql_type,
+                    missing.join(", "),
+                    WHOLE_PHOTO,
+                    add.collect::<Vec<_>>().join("; ")
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Which column takes what, in words.
@@ -219,8 +276,8 @@ impl<'a> Mapping<'a> {
             true => String::new(),
             false => format!(" (--into-map {role}= leaves it out, {role}=COLUMN names another)"),
         };
-        let (types, words) = role.types();
-        if !types.contains(&column.type_name.as_str()) {
+        let (_, words) = role.types();
+        if !role.takes(column) {
             wrong.push(format!(
                 "{place} is of type {}, the {role} needs {words}{hint}",
                 column.sql_type

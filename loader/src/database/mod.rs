@@ -11,6 +11,7 @@ mod known;
 mod lock;
 mod mapped;
 mod models;
+mod rights;
 mod shadow;
 mod tables;
 mod target;
@@ -33,6 +34,9 @@ use target::record;
 pub use target::{Role, RoleColumn, Target, VectorKind};
 pub use types::{Box2, EmbeddingRef};
 pub use writer::{GarmentRow, PhotoRow, Writer};
+
+/// Category and label of a photo in which nothing was found.
+pub const WHOLE_PHOTO: &str = "photo";
 
 /// An SQL identifier, quoted.
 pub fn quoted(name: &str) -> String {

@@ -102,6 +102,11 @@ impl Target {
         Ok(change.commit()?)
     }
 
+    /// Fails where [`Self::ensure`] would because of what is there already.
+    pub fn check_there(&self, client: &mut Client, dimensions: usize) -> Result<()> {
+        self.check(&mut client.transaction()?, dimensions)
+    }
+
     /// Fails with what to do when the tables are not there.
     pub fn require(&self, client: &mut Client) -> Result<()> {
         for table in [&self.photo, &self.garment] {
@@ -256,6 +261,7 @@ impl Target {
                     column.type_name,
                     match (column.type_name.as_str(), self.vector) {
                         ("vector", VectorKind::Embedding) => " (--pgvector writes vector)",
+                        ("halfvec", _) => " (--into writes halfvec)",
                         _ => "",
                     }
                 )),

@@ -110,13 +110,18 @@ pub enum VectorKind {
     Embedding,
     /// pgvector's.
     Vector,
+    /// pgvector's, of half-precision numbers.
+    HalfVec,
 }
 
 impl VectorKind {
+    pub const ALL: &[Self] = &[Self::Embedding, Self::Vector, Self::HalfVec];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedding => "embedding",
             Self::Vector => "vector",
+            Self::HalfVec => "halfvec",
         }
     }
 }
@@ -144,6 +149,8 @@ pub struct Target {
     /// The type that the link's column has in SQL.
     pub key_type: String,
     pub vector: VectorKind,
+    /// Columns of an enum type of the shop, and that type in SQL.
+    pub enums: Vec<(Role, String)>,
     /// The table that says which model filled a column, as SQL names it.
     pub record: String,
     pub is_mapped: bool,
@@ -165,6 +172,7 @@ impl Target {
                 .collect(),
             key_type: "bigint".to_owned(),
             vector,
+            enums: Vec::new(),
             record: record(schema, has_extension),
             is_mapped: false,
             has_extension,
@@ -175,6 +183,14 @@ impl Target {
     pub fn column(&self, role: Role) -> Option<&str> {
         let found = self.columns.iter().find(|(of, _)| *of == role);
         found.map(|(_, column)| column.as_str())
+    }
+
+    /// A value of a role as SQL that is given it as a text.
+    fn parameter(&self, role: Role, number: u8) -> String {
+        match self.enums.iter().find(|(of, _)| *of == role) {
+            Some((_, sql_type)) => format!("${number}::pg_catalog.text::{sql_type}"),
+            None => format!("${number}"),
+        }
     }
 
     /// The column that says of which photo a garment is.
@@ -245,7 +261,11 @@ impl Target {
             bbox = of(Role::Box, "NULL::box"),
             garment = self.garment,
             filter = match has_category {
-                true => format!("WHERE {} = $2\n", of(Role::Category, "")),
+                true => format!(
+                    "WHERE {} = {}\n",
+                    of(Role::Category, ""),
+                    self.parameter(Role::Category, 2)
+                ),
                 false => String::new(),
             },
         ))

@@ -1,17 +1,26 @@
 //! The values the client library does not know, in PostgreSQL's binary form: `embedding` (and pgvector's `vector`,
-//! which is the same), `box`, `uuid`; and a cell, which takes the form of its column.
+//! which is the same), pgvector's `halfvec`, `box`, `uuid`; and a cell, which takes the form of its column.
 
 use std::{error::Error, fmt};
 
+use half::f16;
 use lookbook_vecmath::wire;
 use postgres::types::{FromSql, IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
 
-/// A vector as the extension's `embedding`, or pgvector's `vector`.
+/// A vector as the extension's `embedding`, or pgvector's `vector` or `halfvec`.
 #[derive(Debug)]
 pub struct EmbeddingRef<'a>(pub &'a [f32]);
 
 impl ToSql for EmbeddingRef<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        of: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        if of.name() == "halfvec" {
+            encode_half(self.0, out)?;
+            return Ok(IsNull::No);
+        }
         let mut message = Vec::with_capacity(wire::encoded_bytes(self.0.len()));
         wire::encode(self.0, &mut message)?;
         out.extend_from_slice(&message);
@@ -19,10 +28,25 @@ impl ToSql for EmbeddingRef<'_> {
     }
 
     fn accepts(of: &Type) -> bool {
-        ["embedding", "vector"].contains(&of.name())
+        ["embedding", "vector", "halfvec"].contains(&of.name())
     }
 
     to_sql_checked!();
+}
+
+/// Their number, two bytes of zero, then each rounded to the nearest half-precision number (`halfvec_send` in pgvector's
+/// `src/halfvec.c`).
+fn encode_half(values: &[f32], out: &mut BytesMut) -> Result<(), Box<dyn Error + Sync + Send>> {
+    out.extend_from_slice(&u16::try_from(values.len())?.to_be_bytes());
+    out.extend_from_slice(&[0, 0]);
+    for &value in values {
+        let half = f16::from_f32(value);
+        if !half.is_finite() {
+            return Err(format!("{value} is out of range for type halfvec").into());
+        }
+        out.extend_from_slice(&half.to_bits().to_be_bytes());
+    }
+    Ok(())
 }
 
 /// A rectangle as PostgreSQL's `box`: four `float8`, the corner with the larger coordinates first
@@ -177,6 +201,15 @@ mod tests {
         assert_eq!(sent[..8], 3.0f64.to_be_bytes());
         assert_eq!(Box2::from_sql(&Type::BOX, &sent).unwrap(), rectangle);
         assert!(Box2::from_sql(&Type::BOX, &sent[1..]).is_err());
+    }
+
+    #[test]
+    fn a_halfvec_is_rounded_and_never_infinite() {
+        let mut sent = BytesMut::new();
+        encode_half(&[1.0, -0.333_333_34, 0.0], &mut sent).unwrap();
+        assert_eq!(sent[..], [0, 3, 0, 0, 0x3c, 0, 0xb5, 0x55, 0, 0]);
+        let error = encode_half(&[70_000.0], &mut sent).unwrap_err();
+        assert_eq!(error.to_string(), "70000 is out of range for type halfvec");
     }
 
     #[test]

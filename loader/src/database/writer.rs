@@ -14,6 +14,9 @@ use postgres::{
 use super::{Box2, Models, Role, Target, gate::Gate, quoted, types::Cell};
 use crate::source::Reject;
 
+/// Code of a photo whose rows the tables refuse: a constraint or a trigger of the shop.
+const ROW_REFUSED: &str = "row_refused";
+
 /// Products may go while a batch is written that refers to them: then it is looked at again.
 const TRIES: u32 = 5;
 
@@ -102,7 +105,8 @@ impl Writer {
         Ok(deleted)
     }
 
-    /// Takes out of `photos` what the tables cannot take, and says why; commits all of the rest, or none.
+    /// Takes out of `photos` what the tables cannot take, and says why; commits the rest, each photo whole, or, with
+    /// an error, some of it.
     pub fn write(&mut self, photos: &mut Vec<PhotoRow>) -> Result<Vec<Reject>> {
         let mut refused = Vec::new();
         for attempt in 1.. {
@@ -123,10 +127,54 @@ impl Writer {
                 Err(error)
                     if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                         && attempt < TRIES => {}
-                Err(error) => return Err(explain(error)),
+                Err(error) => {
+                    let Some(reason) = self.refusal(&error) else {
+                        return Err(explain(error));
+                    };
+                    refused.extend(self.write_apart(photos, &reason)?);
+                    break;
+                }
             }
         }
         Ok(refused)
+    }
+
+    /// One of these is to blame for `reason`: each half alone.
+    fn write_apart(&mut self, photos: &mut Vec<PhotoRow>, reason: &str) -> Result<Vec<Reject>> {
+        let half = photos.len() / 2;
+        if half == 0 {
+            let alone = photos.drain(..);
+            return Ok(alone
+                .map(|photo| Reject::new(photo.path, ROW_REFUSED, reason))
+                .collect());
+        }
+        let mut others = photos.split_off(half);
+        let mut refused = self.write(photos)?;
+        refused.extend(self.write(&mut others)?);
+        photos.append(&mut others);
+        Ok(refused)
+    }
+
+    /// Why the tables refuse a row: what a constraint or a trigger said. `None`: no row is to blame.
+    fn refusal(&self, error: &postgres::Error) -> Option<String> {
+        let error = error.as_db_error()?;
+        let is_of_a_row = match *error.code() {
+            SqlState::CHECK_VIOLATION
+            | SqlState::EXCLUSION_VIOLATION
+            | SqlState::FOREIGN_KEY_VIOLATION
+            | SqlState::NOT_NULL_VIOLATION
+            | SqlState::RAISE_EXCEPTION => true,
+            // In the list of photos it says that somebody else loads the same.
+            SqlState::UNIQUE_VIOLATION => {
+                let (schema, table) = (error.schema()?, error.table()?);
+                format!("{}.{}", quoted(schema), quoted(table)) != self.target.photo
+            }
+            _ => false,
+        };
+        is_of_a_row.then(|| match error.detail() {
+            Some(detail) => format!("{}: {detail}", error.message()),
+            None => error.message().to_owned(),
+        })
     }
 }
 

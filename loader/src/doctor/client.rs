@@ -36,7 +36,13 @@ pub fn check(args: &DoctorArgs, models: Option<&Defaults>, report: &mut Report) 
 
 /// Opens the models where they would run.
 fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, report: &mut Report) {
-    let Some(Defaults { detector, embedder }) = models else {
+    let Some(Defaults {
+        detector,
+        embedder,
+        estimator,
+        ..
+    }) = models
+    else {
         report.warn(
             "device",
             "not tried: no model could be read",
@@ -60,9 +66,15 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
             files
                 .open_embedder(runtime, &options)
                 .map(|model| model.provider().to_owned())
+        }))
+        .chain(estimator.iter().map(|files| {
+            files
+                .open_estimator(runtime, &options)
+                .map(|model| model.provider().to_owned())
         }));
     match opened.collect::<Result<Vec<String>, _>>() {
-        Ok(providers) => {
+        Ok(mut providers) => {
+            providers.dedup();
             let mut found = format!("{asked}: the models run on {}", providers.join(" and "));
             if asked == Device::Auto
                 && let Some(embedder) = embedder

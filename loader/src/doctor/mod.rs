@@ -4,6 +4,7 @@
 
 mod client;
 mod server;
+mod target;
 
 use anyhow::Result;
 

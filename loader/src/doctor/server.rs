@@ -1,4 +1,4 @@
-//! The database's side: server, extension, models, tables, index, runs.
+//! The database's side: server, extensions, models, and inference inside of it.
 
 use std::io::Cursor;
 
@@ -6,26 +6,24 @@ use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
 use postgres::Client;
 
-use super::Report;
+use super::{Report, target};
 use crate::{
     args::DoctorArgs,
-    database::{
-        IndexBuilder, ModelKind, ModelRow, Target, VectorKind, choose_model, connect,
-        connect_to_server, embedding_column_model,
-    },
+    database::{ModelKind, ModelRow, connect_to_server, connect_to_target},
     messages::render,
     runtime::ModelFiles,
+    shelf::Shelf,
 };
 
 /// Versions of PostgreSQL that the extension is built for.
 const SERVERS: std::ops::RangeInclusive<i32> = 14..=18;
-/// Checking an index reads all of it.
-const INDEX_CHECK_TIMEOUT: &str = "SET statement_timeout = '60s'";
 
-/// The default models, detector and embedder, as far as they could be read.
+/// The default models, as far as they could be read.
 pub struct Defaults {
     pub detector: Option<ModelFiles>,
     pub embedder: Option<ModelFiles>,
+    pub embed_row: Option<ModelRow>,
+    pub estimator: Option<ModelFiles>,
 }
 
 /// Checks what can be asked of the server; `None` when there is none.
@@ -41,34 +39,29 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
     };
     version(&mut client, &server, report);
     pgvector(&mut client, report);
-    if !extension(&mut client, report) {
+    let may_lack_extension = args.target.may_lack_extension();
+    if !extension(&mut client, may_lack_extension, report) {
         return None;
     }
-    let mut client = match connect(url) {
-        Ok(client) => client,
+    let (mut client, has_extension) = match connect_to_target(url, may_lack_extension) {
+        Ok(connected) => connected,
         Err(error) => {
             report.fail("extension", render(&error), "");
             return None;
         }
     };
-    let defaults = models(&mut client, report);
-    inference(&mut client, report);
-    let target = Target::own(&args.schema, VectorKind::Embedding, true);
-    match target.exist(&mut client) {
-        Ok(true) => {
-            column(&mut client, &target, report);
-            runs(&mut client, &args.schema, report);
-            index(client, target, report);
+    let shelf = match Shelf::of(has_extension, &args.target.model_file) {
+        Ok(shelf) => shelf,
+        Err(error) => {
+            report.fail("models", render(&error), "");
+            return None;
         }
-        Ok(false) => report.ok(
-            "tables",
-            format!(
-                "none in schema {:?} yet: lookbook load makes them",
-                args.schema
-            ),
-        ),
-        Err(error) => report.fail("tables", render(&error), ""),
+    };
+    let defaults = models(&mut client, &shelf, report);
+    if has_extension {
+        inference(&mut client, report);
     }
+    target::check(args, (client, has_extension), &defaults, report);
     Some(defaults)
 }
 
@@ -98,11 +91,13 @@ fn version(client: &mut Client, server: &str, report: &mut Report) {
     }
 }
 
-fn extension(client: &mut Client, report: &mut Report) -> bool {
+/// Whether a load would go on.
+fn extension(client: &mut Client, may_be_missing: bool, report: &mut Report) -> bool {
     let loader = env!("CARGO_PKG_VERSION");
     let asked = client.query_one(
         "SELECT (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'lookbook'), \
-         (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'lookbook')",
+         (SELECT default_version FROM pg_catalog.pg_available_extensions WHERE name = 'lookbook'), \
+         EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'vector')",
         &[],
     );
     let row = match asked {
@@ -114,6 +109,10 @@ fn extension(client: &mut Client, report: &mut Report) -> bool {
     };
     let (installed, available): (Option<String>, Option<String>) = (row.get(0), row.get(1));
     match (installed, available) {
+        (None, _) if may_be_missing && row.get(2) => report.ok(
+            "extension",
+            "not in this database: vectors are pgvector's, models come from files",
+        ),
         (None, None) => {
             let advice =
                 "install it on the server: make install PG_CONFIG=... in the sources of lookbook";
@@ -170,15 +169,26 @@ fn pgvector(client: &mut Client, report: &mut Report) {
     }
 }
 
-fn models(client: &mut Client, report: &mut Report) -> Defaults {
+fn models(client: &mut Client, shelf: &Shelf, report: &mut Report) -> Defaults {
     let mut read = |check, kind: ModelKind| {
-        let read = choose_model(client, kind, None)
-            .and_then(|row: ModelRow| Ok((ModelFiles::of_row(client, &row)?, row)));
+        let row = match kind {
+            // A load goes on without.
+            ModelKind::Pose => shelf.choose_if_any(client, kind, None),
+            _ => shelf.choose(client, kind, None).map(Some),
+        };
+        let read = row.and_then(|row| match row {
+            Some(row) => Ok(Some((shelf.files(client, &row)?, row))),
+            None => Ok(None),
+        });
         match read {
-            Ok((files, row)) => {
+            Ok(Some((files, row))) => {
                 let sha256 = row.sha256.get(..12).unwrap_or_default();
                 report.ok(check, format!("{} (sha256 {sha256}...)", row.name));
-                Some(files)
+                Some((files, row))
+            }
+            Ok(None) => {
+                report.ok(check, "none: full_front_pose stays NULL");
+                None
             }
             Err(error) => {
                 let advice =
@@ -188,9 +198,13 @@ fn models(client: &mut Client, report: &mut Report) -> Defaults {
             }
         }
     };
+    let detector = read("detector", ModelKind::Detector);
+    let (embedder, embed_row) = read("embedder", ModelKind::Embedder).unzip();
     Defaults {
-        detector: read("detector", ModelKind::Detector),
-        embedder: read("embedder", ModelKind::Embedder),
+        detector: detector.map(|(files, _)| files),
+        embedder,
+        embed_row,
+        estimator: read("pose model", ModelKind::Pose).map(|(files, _)| files),
     }
 }
 
@@ -217,95 +231,4 @@ fn picture() -> Result<Vec<u8>> {
         .write_to(&mut png, ImageFormat::Png)
         .context("cannot draw a test picture")?;
     Ok(png.into_inner())
-}
-
-fn column(client: &mut Client, target: &Target, report: &mut Report) {
-    let rows = client.query_one(
-        "SELECT greatest(c.reltuples, 0)::bigint FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
-        &[&target.garment],
-    );
-    let about = rows
-        .map(|row| format!("about {} rows", row.get::<_, i64>(0)))
-        .unwrap_or_default();
-    let filled_by = embedding_column_model(client, target);
-    let default = choose_model(client, ModelKind::Embedder, None);
-    match (filled_by, default) {
-        (Err(error), _) => report.fail("tables", render(&error), ""),
-        (Ok(Some((name, sha256))), Ok(default)) if sha256 != default.sha256 => report.warn(
-            "tables",
-            format!("{}, {about}, filled by model {name:?}; the default is {:?}", target.garment, default.name),
-            "the two cannot be compared: lookbook reembed gives every row the new one, --embed-model keeps the old one",
-        ),
-        (Ok(Some((name, _))), _) => report.ok("tables", format!("{}, {about}, filled by model {name:?}", target.garment)),
-        (Ok(None), _) => report.ok("tables", format!("{}, {about}", target.garment)),
-    }
-}
-
-fn runs(client: &mut Client, schema: &str, report: &mut Report) {
-    match crate::database::last_run(client, schema) {
-        Ok(None) => report.ok("runs", "none is recorded"),
-        Ok(Some(run)) => {
-            let found = format!("the last, {}, is {}", run.id, run.status);
-            match run.status.as_str() {
-                "failed" | "killed" => report.warn(
-                    "runs",
-                    format!(
-                        "{found}{}",
-                        run.error
-                            .map(|error| format!(": {error}"))
-                            .unwrap_or_default()
-                    ),
-                    "run the same command again: it goes on where that one ended",
-                ),
-                _ => report.ok("runs", found),
-            }
-        }
-        Err(error) => report.warn("runs", render(&error), ""),
-    }
-}
-
-fn index(mut client: Client, target: Target, report: &mut Report) {
-    if let Err(error) = client.batch_execute(INDEX_CHECK_TIMEOUT) {
-        report.warn("index", render(&error.into()), "");
-        return;
-    }
-    let mut builder = IndexBuilder::new(client, target);
-    let found = match builder.find() {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            report.warn(
-                "index",
-                "none on the embedding: searches read every row",
-                builder.statement(),
-            );
-            return;
-        }
-        Err(error) => {
-            report.warn("index", render(&error), "");
-            return;
-        }
-    };
-    if !found.is_valid {
-        report.warn(
-            "index",
-            format!("{} is not valid and not used", found.name),
-            format!("REINDEX INDEX {}", found.name),
-        );
-        return;
-    }
-    if found.method != "lookbook" {
-        report.ok("index", format!("{} ({})", found.name, found.method));
-        return;
-    }
-    match builder.check(&found) {
-        Ok(rows) => report.ok(
-            "index",
-            format!("{}, {rows} rows, every page is sound", found.name),
-        ),
-        Err(error) => report.fail(
-            "index",
-            format!("{}: {}", found.name, render(&error)),
-            format!("REINDEX INDEX {}", found.name),
-        ),
-    }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a dry run takes no lock and writes nothing, and is refused where the load would be.
 
 use anyhow::{Result, ensure};
+use lookbook_vision::Output;
 use postgres::Client;
 
 use super::engines::{self, Engines};
@@ -52,7 +53,10 @@ impl Setup {
              add and choose it with lookbook model default, or name one with --pose-model"
         );
         let [detect_row, embed_row] = rows;
-        let (_, first_embedder) = engines.first()?;
+        let (first_detector, first_embedder) = engines.first()?;
+        if let Output::Detector(output) = first_detector.manifest().output() {
+            target.check_enums(&mut client, &output.labels)?;
+        }
         let is_shared = args.run.shard.is_some();
         let is_there = if is_dry_run {
             let is_there = target.exist(&mut client)?;

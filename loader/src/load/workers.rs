@@ -21,7 +21,7 @@ use super::{
     stage::{Budget, Share, each, in_batches},
 };
 use crate::{
-    database::{About, Box2, GarmentRow, PhotoRow, Writer},
+    database::{About, Box2, GarmentRow, PhotoRow, WHOLE_PHOTO, Writer},
     messages,
     source::{Entry, Item, Refusal, Reject, code},
 };
@@ -440,8 +440,8 @@ fn garments_of(photo: &Photo, found: Vec<Detection>) -> Vec<GarmentRow> {
     if found.is_empty() {
         let (x2, y2) = (f64::from(photo.width()), f64::from(photo.height()));
         return vec![GarmentRow {
-            category: "photo".to_owned(),
-            label: "photo".to_owned(),
+            category: WHOLE_PHOTO.to_owned(),
+            label: WHOLE_PHOTO.to_owned(),
             score: None,
             bbox: Box2 {
                 x1: 0.0,

@@ -19,7 +19,9 @@ use sheet::{Card, Place, Section};
 
 use crate::{
     args::SearchArgs,
-    database::{Box2, EmbeddingRef, ModelKind, ModelRow, Role, Target, embedding_column_model},
+    database::{
+        Box2, EmbeddingRef, ModelKind, ModelRow, Role, Target, WHOLE_PHOTO, embedding_column_model,
+    },
     detect::{colour_of, photo_of},
     messages::{self, Ending},
     opened::Opened,
@@ -135,8 +137,8 @@ impl<'a> Search<'a> {
                 .pop()
                 .context("no vector came back")?;
             found.push(Garment {
-                category: "photo".to_owned(),
-                label: "photo".to_owned(),
+                category: WHOLE_PHOTO.to_owned(),
+                label: WHOLE_PHOTO.to_owned(),
                 score: None,
                 bbox: whole(photo),
                 embedding,

@@ -1,0 +1,245 @@
+//! The tables' side: whether a load could write them, which model filled them, their index, the runs.
+
+use anyhow::Result;
+use lookbook_vision::Output;
+use postgres::Client;
+
+use super::{Report, server::Defaults};
+use crate::{
+    args::DoctorArgs,
+    database::{
+        IndexBuilder, ModelRow, Target, VectorKind, check_embedding_column, embedding_column_model,
+    },
+    messages::render,
+    runtime::ModelFiles,
+};
+
+/// Checking an index reads all of it.
+const INDEX_CHECK_TIMEOUT: &str = "SET statement_timeout = '60s'";
+
+/// Checks the tables that `args` name.
+pub fn check(
+    args: &DoctorArgs,
+    (mut client, has_extension): (Client, bool),
+    defaults: &Defaults,
+    report: &mut Report,
+) {
+    let target = match target_of(args, &mut client, has_extension) {
+        Ok(target) => target,
+        Err(error) => {
+            let advice = "lookbook load --help lists the roles of --into-map";
+            report.fail("target", render(&error), advice);
+            return;
+        }
+    };
+    if target.is_mapped {
+        report.ok(
+            "target",
+            format!("{}, {}", target.garment, target.mapping()),
+        );
+        link_index(&mut client, &target, report);
+    }
+    rights(&mut client, &target, defaults, report);
+    let exist = target.exist(&mut client);
+    match &exist {
+        Ok(false) if !target.is_mapped => report.ok(
+            "tables",
+            format!(
+                "none in schema {:?} yet: lookbook load makes them",
+                target.schema
+            ),
+        ),
+        Ok(_) => tables(&mut client, &target, defaults, report),
+        Err(error) => report.fail("tables", render(error), ""),
+    }
+    if matches!(exist, Ok(true)) {
+        runs(&mut client, &target.schema, report);
+        index(client, target, report);
+    }
+}
+
+fn target_of(args: &DoctorArgs, client: &mut Client, has_extension: bool) -> Result<Target> {
+    let args = &args.target;
+    match &args.into {
+        Some(table) => Target::mapped(client, &args.schema, table, &args.into_map, has_extension),
+        None => {
+            let vector = match args.pgvector {
+                true => VectorKind::Vector,
+                false => VectorKind::Embedding,
+            };
+            Ok(Target::own(&args.schema, vector, has_extension))
+        }
+    }
+}
+
+fn link_index(client: &mut Client, target: &Target, report: &mut Report) {
+    match target.missing_index(client) {
+        Ok(None) => {}
+        Ok(Some(statement)) => report.warn(
+            "target index",
+            "none finds the rows of a photo: whenever one is replaced the whole table is read",
+            statement,
+        ),
+        Err(error) => report.fail("target index", render(&error), ""),
+    }
+}
+
+fn rights(client: &mut Client, target: &Target, defaults: &Defaults, report: &mut Report) {
+    match target.missing_rights(client) {
+        Ok(missing) if missing.is_empty() => report.ok("rights", "may load"),
+        Ok(missing) => report.fail(
+            "rights",
+            format!(
+                "this role lacks {}",
+                match missing.len() {
+                    1 => "a right".to_owned(),
+                    count => format!("{count} rights"),
+                }
+            ),
+            missing.join("; "),
+        ),
+        Err(error) => report.fail("rights", render(&error), ""),
+    }
+    let recorded = embedding_column_model(client, target);
+    let is_recordable = target.may_record_model(client);
+    if let (Ok(None), Ok(false), Some(model)) = (recorded, is_recordable, &defaults.embed_row) {
+        report.fail(
+            "model record",
+            format!(
+                "only the owner of {} may say which model fills it",
+                target.garment
+            ),
+            format!("let the owner run: {}", target.record_statement(model)),
+        );
+    }
+}
+
+/// What a load would refuse, and which model filled the column.
+fn tables(client: &mut Client, target: &Target, defaults: &Defaults, report: &mut Report) {
+    let rows = client.query_one(
+        "SELECT greatest(c.reltuples, 0)::bigint FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+        &[&target.garment],
+    );
+    let about = rows
+        .map(|row| format!("about {} rows", row.get::<_, i64>(0)))
+        .unwrap_or_default();
+    let found = format!("{}, {about}", target.garment);
+    let recorded = match embedding_column_model(client, target) {
+        Ok(recorded) => recorded,
+        Err(error) => return report.fail("tables", render(&error), ""),
+    };
+    let default = defaults.embed_row.as_ref();
+    if let (Some((name, sha256)), Some(default)) = (&recorded, default)
+        && *sha256 != default.sha256
+    {
+        return report.warn(
+            "tables",
+            format!("{found}, filled by model {name:?}; the default is {:?}", default.name),
+            "the two cannot be compared: lookbook reembed gives every row the new one, --embed-model keeps the old one",
+        );
+    }
+    if let Err(error) = fit(client, target, defaults) {
+        return report.fail("tables", render(&error), "");
+    }
+    match (recorded, default) {
+        (Some((name, _)), _) => report.ok("tables", format!("{found}, filled by model {name:?}")),
+        (None, Some(model)) => unrecorded(client, target, model, found, report),
+        (None, None) => report.ok("tables", found),
+    }
+}
+
+/// Fails where the tables cannot hold what the default models find.
+fn fit(client: &mut Client, target: &Target, defaults: &Defaults) -> Result<()> {
+    let output = |files: &ModelFiles| files.manifest().output().clone();
+    if let Some(Output::Embedder(output)) = defaults.embedder.as_ref().map(output) {
+        target.check_there(client, output.dimensions)?;
+    }
+    if let Some(Output::Detector(output)) = defaults.detector.as_ref().map(output) {
+        target.check_enums(client, &output.labels)?;
+    }
+    Ok(())
+}
+
+fn unrecorded(
+    client: &mut Client,
+    target: &Target,
+    model: &ModelRow,
+    found: String,
+    report: &mut Report,
+) {
+    match check_embedding_column(client, target, model, false) {
+        Ok(_) => report.ok("tables", found),
+        Err(error) => report.fail("tables", render(&error), ""),
+    }
+}
+
+fn runs(client: &mut Client, schema: &str, report: &mut Report) {
+    match crate::database::last_run(client, schema) {
+        Ok(None) => report.ok("runs", "none is recorded"),
+        Ok(Some(run)) => {
+            let found = format!("the last, {}, is {}", run.id, run.status);
+            match run.status.as_str() {
+                "failed" | "killed" => report.warn(
+                    "runs",
+                    format!(
+                        "{found}{}",
+                        run.error
+                            .map(|error| format!(": {error}"))
+                            .unwrap_or_default()
+                    ),
+                    "run the same command again: it goes on where that one ended",
+                ),
+                _ => report.ok("runs", found),
+            }
+        }
+        Err(error) => report.warn("runs", render(&error), ""),
+    }
+}
+
+fn index(mut client: Client, target: Target, report: &mut Report) {
+    if let Err(error) = client.batch_execute(INDEX_CHECK_TIMEOUT) {
+        report.warn("index", render(&error.into()), "");
+        return;
+    }
+    let is_mapped = target.is_mapped;
+    let mut builder = IndexBuilder::new(client, target);
+    let found = match builder.find() {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let statement = match is_mapped {
+                true => builder.statement_for_owner(),
+                false => builder.statement(),
+            };
+            let found = "none on the embedding: searches read every row";
+            report.warn("index", found, statement);
+            return;
+        }
+        Err(error) => {
+            report.warn("index", render(&error), "");
+            return;
+        }
+    };
+    if !found.is_valid {
+        report.warn(
+            "index",
+            format!("{} is not valid and not used", found.name),
+            format!("REINDEX INDEX {}", found.name),
+        );
+        return;
+    }
+    if found.method != "lookbook" {
+        report.ok("index", format!("{} ({})", found.name, found.method));
+        return;
+    }
+    match builder.check(&found) {
+        Ok(rows) => report.ok(
+            "index",
+            format!("{}, {rows} rows, every page is sound", found.name),
+        ),
+        Err(error) => report.fail(
+            "index",
+            format!("{}: {}", found.name, render(&error)),
+            format!("REINDEX INDEX {}", found.name),
+        ),
+    }
+}
