@@ -239,7 +239,10 @@ fn sign_bounds_choose_what_is_not_above_the_threshold_at_every_level() {
                             expected_least = expected_least.min(bound);
                         }
                         let expected = if selected == 0 { 7.0 } else { bound };
-                        assert_eq!(found[group][lane].to_bits(), expected.to_bits());
+                        // Which NaN comes out is nobody's promise, from one call to the next.
+                        let is_same = found[group][lane].to_bits() == expected.to_bits()
+                            || found[group][lane].is_nan() && expected.is_nan();
+                        assert!(is_same, "{} is not {expected}", found[group][lane]);
                     }
                 }
                 assert_eq!(least, expected_least, "{:?}", kernels.level());
