@@ -171,7 +171,9 @@ mod tests {
 
     #[test]
     fn every_dimension_and_width_has_a_layout_that_fits_its_pages() {
-        for dims in (16..=16_000).step_by(16) {
+        // Miri interprets, and sees nothing more in the other 970.
+        let step = if cfg!(miri) { 16 * 37 } else { 16 };
+        for dims in (16..=16_000).step_by(step) {
             for (words, bits) in [(0, 3), (0, 7), (4, 7), (8, 3), (8, 5), (8, 7)] {
                 let layout = Layout::new(dims, words, bits);
                 assert!(layout.rows >= 1, "{layout:?}");

@@ -36,6 +36,11 @@ fn levels() -> Vec<&'static Kernels> {
     all.into_iter().filter_map(Kernels::at).collect()
 }
 
+/// The largest size tried: `all`, or `interpreted` under Miri, which takes a thousand times as long for each element.
+const fn up_to(all: usize, interpreted: usize) -> usize {
+    if cfg!(miri) { interpreted } else { all }
+}
+
 fn close(found: f32, expected: f32, scale: f32, what: &str) {
     let allowed = scale * 1e-5 + 1e-6;
     assert!(
@@ -65,7 +70,7 @@ fn packing_is_inverted_by_unpacking_at_every_width() {
 fn hadamard_twice_is_the_length_times_the_vector_at_every_level() {
     let mut numbers = Numbers(2);
     for kernels in levels().into_iter().chain(Kernels::at(Level::Scalar)) {
-        for power in 0..=11 {
+        for power in 0..=up_to(11, 7) {
             let x = numbers.floats(1 << power);
             let mut y = x.clone();
             kernels.hadamard(&mut y);
@@ -87,7 +92,7 @@ fn hadamard_gives_the_same_numbers_at_every_level() {
     let mut numbers = Numbers(10);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for power in 0..=12 {
+        for power in 0..=up_to(12, 8) {
             let x = numbers.floats(1 << power);
             let (mut found, mut expected) = (x.clone(), x);
             kernels.hadamard(&mut found);
@@ -102,7 +107,7 @@ fn sign_tables_are_the_same_bytes_at_every_level() {
     let mut numbers = Numbers(11);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for dims in (16..400).step_by(16) {
+        for dims in (16..up_to(400, 80)).step_by(16) {
             let point = numbers.floats(dims);
             for scale in [1.0, 31.0, 60.0] {
                 let tables = |kernels: &Kernels| {
@@ -193,7 +198,11 @@ fn sign_bounds_agree_with_the_scalar_at_every_length() {
     let mut numbers = Numbers(3);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for columns in (4usize..140).step_by(4).chain([256, 260, 516, 1028, 2000]) {
+        let long = [256, 260, 516, 1028, 2000];
+        for columns in (4usize..140).step_by(4).chain(long) {
+            if columns > up_to(2000, 72) {
+                break;
+            }
             let signs = Signs::new(&mut numbers, columns, 3);
             let all = || [u16::MAX; 3];
             let (found, _) = signs.bounds(kernels, &TERMS, f32::INFINITY, &mut all());
@@ -214,6 +223,9 @@ fn sign_bounds_choose_what_is_not_above_the_threshold_at_every_level() {
     let mut numbers = Numbers(6);
     for kernels in levels().into_iter().chain(Kernels::at(Level::Scalar)) {
         for columns in [4, 32, 100] {
+            if columns > up_to(100, 32) {
+                break;
+            }
             let signs = Signs::new(&mut numbers, columns, 5);
             let (bounds, _) = signs.bounds(kernels, &TERMS, 0.0, &mut [u16::MAX; 5]);
             let mut sorted: Vec<f32> = bounds.as_flattened().to_vec();
@@ -301,6 +313,9 @@ fn quad_products_are_the_same_integers_at_every_level() {
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
         for bytes in (4usize..70).step_by(4).chain([256, 784, 1008, 16_000]) {
+            if bytes > up_to(16_000, 40) {
+                break;
+            }
             let extreme = bytes.is_multiple_of(8);
             let quads: Vec<u8> = numbers
                 .bytes(3 * LANES * bytes)
@@ -326,7 +341,7 @@ fn packed_sums_agree_with_the_scalar_at_every_width_and_length() {
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
         for bits in 3..=8u32 {
-            for dims in (16..=400).step_by(16) {
+            for dims in (16..=up_to(400, 96)).step_by(16) {
                 let x = numbers.floats(dims);
                 let packed = numbers.bytes(dims / 8 * bits as usize);
                 let step = 2.0 / (1u32 << bits) as f32;
@@ -355,7 +370,7 @@ fn panel_products_agree_with_the_scalar_for_every_remainder_of_rows() {
     let mut numbers = Numbers(5);
     let scalar = Kernels::at(Level::Scalar).expect("always there");
     for kernels in levels() {
-        for rows in 0..20 {
+        for rows in 0..up_to(20, 10) {
             for dims in [1, 7, 16, 100] {
                 let (data, panel) = (numbers.floats(rows * dims), numbers.floats(dims * LANES));
                 let (mut found, mut expected) =
