@@ -44,7 +44,7 @@ status: ## Whether it runs, and its URL
 	@scripts/cluster status
 
 ##@ Develop
-.PHONY: regress-update soak-index crash-test soak fuzz prove-docker prove-postgres bench-distance bench-decode bench-embed bench-worker bench-load bench-index train-detector train-embedder
+.PHONY: regress-update soak-index crash-test soak fuzz miri memcheck prove-docker prove-postgres bench-distance bench-decode bench-embed bench-worker bench-load bench-index train-detector train-embedder
 regress-update: ## Accept the output of the SQL regression files
 	@scripts/test regress-update
 soak-index: ## Kill servers and mix writes, vacuums and searches: MINUTES=10 for each of 6 tests
@@ -53,6 +53,10 @@ crash-test: ## Kill servers amid everything at once: KILLS=200
 	@LOOKBOOK_KILLS=$(or $(KILLS),200) scripts/test crash-test
 fuzz: ## Feed hostile bytes to all that reads them: SECONDS=60 for each of 7 targets (libFuzzer)
 	@scripts/setup test && scripts/fuzz $(or $(SECONDS),60)
+miri: ## Interpret kernels and page codecs with Miri (a nightly toolchain)
+	@scripts/miri
+memcheck: ## Suites with every process of the server under valgrind: SUITES="regress worker"
+	@scripts/setup test && scripts/memcheck $(SUITES)
 soak: ## pgbench writes, deletes and searches beside vacuums, compared with the truth: MINUTES=30
 	@LOOKBOOK_SOAK_MINUTES=$(or $(MINUTES),30) scripts/test soak
 prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
