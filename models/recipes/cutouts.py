@@ -65,7 +65,7 @@ def foreground(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int
 def closet_cutouts() -> dict:
     """For the closet part of the garment cache: `group` [n] (a position in CLASSES), `box` f32 [n, 4] in 0..1 (NaN: unclear), `mask` u8."""
     path = data.CACHE / "cutouts.npz"
-    cache = data.garments()
+    cache = data.garment_pixels()
     count = len(data.closet("train"))
     if not path.exists():
         masks = np.zeros(cache["pixels"].shape[:3], np.uint8)[:count]

@@ -123,14 +123,11 @@ _worker: dict = {}
 
 
 def _prepare_garment(task: tuple[int, dict]):
-    """One garment: its pixels, the view boxes in 0..1 and the teacher's feature of each view."""
+    """One garment: the view boxes in 0..1 and the teacher's feature of each view."""
     index, item = task
     if not _worker:
         _worker["teacher"] = _teacher_session()
-    image = Image.open(item["path"]).convert("RGB")
-    if item["box"] is not None:
-        image = image.crop([round(value) for value in item["box"]])
-    pixels = np.asarray(image.resize(GARMENT_SIZE, Image.Resampling.BILINEAR))
+    image = _seen(item)
     rng = np.random.default_rng([11, index])
     boxes, features = [], []
     for view in range(VIEWS):
@@ -146,21 +143,31 @@ def _prepare_garment(task: tuple[int, dict]):
         (feature,) = _worker["teacher"].run(None, {"input": np.asarray(seen)[None]})
         boxes.append(box)
         features.append(feature[0] / max(float(np.linalg.norm(feature)), 1e-6))
-    return index, pixels, np.asarray(boxes, np.float32), np.asarray(features, np.float16)
+    return index, np.asarray(boxes, np.float32), np.asarray(features, np.float16)
+
+
+def _seen(item: dict) -> Image.Image:
+    image = Image.open(item["path"]).convert("RGB")
+    return image if item["box"] is None else image.crop([round(value) for value in item["box"]])
+
+
+def garment_pixels() -> dict:
+    """Training garments: `pixels` u8 [n, 208, 160, 3], `items`; all that the detector needs of them."""
+    items, path = _garment_items(), CACHE / "garments_pixels.npy"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        pixels = np.stack([np.asarray(_seen(item).resize(GARMENT_SIZE, Image.Resampling.BILINEAR)) for item in items])
+        np.save(path.with_suffix(".part.npy"), pixels)
+        path.with_suffix(".part.npy").rename(path)
+    return {"pixels": np.load(path, mmap_mode="r"), "items": items}
 
 
 def garments() -> dict:
-    """Training garments: `pixels` u8 [n, 208, 160, 3], `views` f32 [n, 3, 4], `teacher` f16 [n, 3, 1280], `items`."""
-    items = _garment_items()
-    done = CACHE / "garments.done"
-    width, height = GARMENT_SIZE
-    shapes = {
-        "pixels": (np.uint8, (len(items), height, width, 3)),
-        "views": (np.float32, (len(items), VIEWS, 4)),
-        "teacher": (np.float16, (len(items), VIEWS, 1280)),
-    }
+    """Training garments with the teacher: also `views` f32 [n, 3, 4], `teacher` f16 [n, 3, 1280]."""
+    cache = garment_pixels()
+    items, done = cache["items"], CACHE / "garments.done"
+    shapes = {"views": (np.float32, (len(items), VIEWS, 4)), "teacher": (np.float16, (len(items), VIEWS, 1280))}
     if not done.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
         arrays = {
             name: np.lib.format.open_memmap(CACHE / f"garments_{name}.npy", "w+", dtype, shape)
             for name, (dtype, shape) in shapes.items()
@@ -174,8 +181,7 @@ def garments() -> dict:
         for array in arrays.values():
             array.flush()
         done.write_text(str(len(items)))
-    cache = {name: np.load(CACHE / f"garments_{name}.npy", mmap_mode="r") for name in shapes}
-    return cache | {"items": items}
+    return cache | {name: np.load(CACHE / f"garments_{name}.npy", mmap_mode="r") for name in shapes}
 
 
 def street_pixels() -> tuple[np.ndarray, list[dict]]:

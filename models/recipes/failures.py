@@ -1,6 +1,6 @@
 """Where `garment-detector` fails: the share of closet photos that a box covers, and sheets of pictures of what went wrong.
 
-    python failures.py covering                     # the figure of the card
+    python failures.py covering [--score SCORE]     # the figure of the card
     python failures.py failures [--out FOLDER]      # drawn.jpg, and of the data folder's photos street.jpg and closet.jpg
 
 Owns: what counts as a failure, and how it is shown. Must not know: PyTorch, training. Invariant: `drawn.jpg` shows photos of our own
@@ -55,9 +55,11 @@ def best_overlap(truth: np.ndarray, found: list[Box], label: str | None = None) 
     return float(metrics.overlaps(truth[None], np.stack(boxes)).max()) if boxes else 0.0
 
 
-def covering(_: argparse.Namespace) -> None:
-    """In how many closet val photos a box has an IoU of 0.5 with the garment's foreground, at the manifest's threshold."""
+def covering(options: argparse.Namespace) -> None:
+    """In how many closet val photos a box has an IoU of 0.5 with the garment's foreground, at the manifest's threshold or another."""
     model = metrics.Model(data.SHIPPED / f"{NAME}.json")
+    if options.score is not None:
+        model.manifest["output"]["score_threshold"] = options.score
     seen, total = closet_val(model), len(data.closet("val"))
     names = {label["name"] for label in model.manifest["output"]["labels"]}
     hits = np.array([best_overlap(truth, found) >= COVERS for _, _, truth, found in seen])
@@ -160,7 +162,9 @@ def failures(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="garment-detector: covering, failures")
     verbs = parser.add_subparsers(required=True)
-    verbs.add_parser("covering", help="the share of closet val photos that a box covers").set_defaults(run=covering)
+    verb = verbs.add_parser("covering", help="the share of closet val photos that a box covers")
+    verb.add_argument("--score", type=float, default=None, help="default: the manifest's threshold")
+    verb.set_defaults(run=covering)
     verb = verbs.add_parser("failures", help="pictures of what went wrong")
     verb.add_argument("--out", type=Path, default=data.RUNS / "failures", help="the folder to write into")
     verb.add_argument("--drawn", action="store_true", help="the drawn catalogue only: needs no data folder")
