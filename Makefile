@@ -21,7 +21,7 @@ test: ## Everything that CI checks
 
 ##@ Build and install
 .PHONY: build install lint clean
-build: setup ## The loader and the extension, for speed: target/release/lookbook, target/pg16
+build: setup ## The loader and the extension, for speed: target/release/{lookbook,liblookbook.so}
 	@scripts/build
 install: ## Build and install the extension: PG_CONFIG=/path/to/pg_config
 	@scripts/setup build
