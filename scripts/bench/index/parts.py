@@ -15,13 +15,60 @@ import faiss_floor
 import numpy as np
 from datasets import NEIGHBOURS, SHARES
 from engines import FILTERED, SEARCH
-from server import Connection, Meter, cpu_ms, summary, timed_calls, wire
+from server import Calls, Connection, Meter, cpu_ms, summary, timed_calls, wire
 
 PARTS = ("load", "build", "search", "filter", "faiss", "insert", "delete", "grow", "likeness")
 # Recalls at which costs are compared.
 GOALS = (0.90, 0.95, 0.98, 0.99)
 SETTINGS = (0.90, 0.95, 0.98, 0.99)
 TOLERANCE = 0.01
+
+
+# Parts of the queries between which engines take turns.
+ROUNDS = 5
+
+
+class Turn:
+    """One index at all its settings, in one session."""
+
+    def __init__(self, bench, contender, queries):
+        self.bench, self.queries = bench, queries
+        self.engine, table, index, settings, self.enough = contender
+        self.connection = bench.searcher(self.engine, table, index)
+        # A backend maps the server's memory page by page at first touch: that is no cost of the first setting.
+        self.use(settings[0])
+        for query in queries:
+            self.connection.ids("search", query)
+        self.calls = {setting: Calls() for setting in settings}
+        self.reach = bench.reach(len(queries))
+
+    def use(self, setting):
+        self.connection.sql(f"SET {self.engine.setting} = {setting}")
+
+    def run(self, part):
+        # The processor's caches are full of what the others did.
+        for at in part[:200]:
+            self.connection.ids("search", self.queries[at])
+        for setting in list(self.calls):
+            self.use(setting)
+            calls = self.calls[setting]
+            calls.add(self.connection, "search", [self.queries[at] for at in part])
+            if self.enough and part[0] == 0 and self.recall(calls) >= self.enough:
+                # The settings beyond are not tried, in the next rounds either.
+                self.calls = dict(list(self.calls.items())[: list(self.calls).index(setting) + 1])
+                break
+
+    def recall(self, calls):
+        return self.bench.data.recall(calls.found, self.reach[: len(calls.found)])
+
+    def end(self):
+        self.connection.close()
+        out = []
+        for setting, calls in self.calls.items():
+            out.append({"setting": setting, "recall": self.recall(calls), **calls.summary()})
+            full = min(map(len, calls.found)) == NEIGHBOURS
+            self.bench.promise(full, f"{self.engine.name} {self.engine.setting} = {setting}: fewer than {NEIGHBOURS} rows")
+        return out
 
 
 class Bench:
@@ -103,24 +150,15 @@ class Bench:
     def reach(self, count, allowed=None):
         return self.data.reach(count, allowed)
 
-    def points(self, engine, table, index, settings, count, until=None):
-        """Recall and cost at each setting, in one session, until a recall is reached."""
-        reach = self.reach(count)
-        connection = self.searcher(engine, table, index)
-        # A backend maps the server's memory page by page at first touch: that is no cost of the first setting.
-        connection.sql(f"SET {engine.setting} = {settings[0]}")
-        for query in self.queries[:count]:
-            connection.ids("search", query)
-        out = []
-        for setting in settings:
-            connection.sql(f"SET {engine.setting} = {setting}")
-            found, cost = timed_calls(connection, "search", self.queries[:count])
-            out.append({"setting": setting, "recall": self.data.recall(found, reach), **cost})
-            self.promise(min(map(len, found)) == NEIGHBOURS, f"{engine.name} {engine.setting} = {setting}: fewer than {NEIGHBOURS} rows")
-            if until and out[-1]["recall"] >= until:
-                break
-        connection.close()
-        return out
+    def points(self, contenders, count):
+        """Recall and cost at each setting of each contender (engine, table, index, settings, recall that is enough), a list for each.
+
+        They take turns, each with all its settings on a part of the queries: what changes on the machine meanwhile meets all alike."""
+        turns = [Turn(self, contender, self.queries[:count]) for contender in contenders]
+        for part in np.array_split(np.arange(count), ROUNDS):
+            for turn in turns:
+                turn.run(part)
+        return [turn.end() for turn in turns]
 
     # Parts
 
@@ -166,16 +204,21 @@ class Bench:
     def search(self):
         for engine in self.engines:
             self.ensure(engine)
-            # The cost of IVFFlat at a high recall is such that fewer queries have to do.
-            count = len(self.queries) if engine.name != "ivfflat" else min(300, len(self.queries))
-            table, index = engine.table(self.data.name), engine.index(self.data.name)
-            points = self.points(engine, table, index, engine.sweep, count, None if engine.name == "lookbook" else 0.994)
-            self.results[engine.name]["search"] = points
-            if engine.name == "lookbook":
-                for point in points:
+        # The cost of IVFFlat at a high recall is such that fewer queries have to do.
+        few = [engine for engine in self.engines if engine.name == "ivfflat"]
+        many = [engine for engine in self.engines if engine not in few]
+        for engines, count in ((many, len(self.queries)), (few, min(300, len(self.queries)))):
+            found = self.points([self.contender(engine) for engine in engines], count)
+            for engine, points in zip(engines, found, strict=True):
+                self.results[engine.name]["search"] = points
+                for point in points if engine.name == "lookbook" else ():
                     reached = point["recall"] >= point["setting"] - TOLERANCE
                     self.promise(reached, f"lookbook.recall = {point['setting']}: measured {point['recall']:.4f}")
-            self.results[engine.name]["throughput"] = self.throughput(engine, points)
+                self.results[engine.name]["throughput"] = self.throughput(engine, points)
+
+    def contender(self, engine):
+        enough = None if engine.name == "lookbook" else 0.994
+        return engine, engine.table(self.data.name), engine.index(self.data.name), engine.sweep, enough
 
     def throughput(self, engine, points):
         """Queries per second on one and two connections, by pgbench, at the first setting that reaches 0.95."""
@@ -330,28 +373,33 @@ class Bench:
             connection = self.connect(f"maintenance_work_mem = '{engine.memory}'")
             self.make_table(connection, engine, dataset, rows=0)
             connection.sql(engine.create_index(dataset, 0))
-            table, index = engine.table(dataset), engine.index(dataset)
-            data, rows = self.data, len(self.data.rows)
+            table, data, rows = engine.table(dataset), self.data, len(self.data.rows)
             with Meter(connection.pid) as meter:
                 connection.copy(table, np.arange(rows), [data.category, data.other], data.rows)
             out = {"fill": {**meter.report(), "per_second": rows / meter.wall_s}}
             with Meter(connection.pid) as meter:
                 connection.sql(f"VACUUM ANALYZE {table}")
             out["vacuum"] = meter.report()
-            for state in ("grown", "rebuilt"):
-                if state == "rebuilt":
-                    connection.sql(f"REINDEX INDEX {index}")
+            # The same rows in a table of its own, with an index built at once.
+            rebuilt = f"{self.data.name}_rebuilt"
+            self.make_table(connection, engine, rebuilt)
+            self.make_index(engine, rebuilt)
+            names = {"grown": dataset, "rebuilt": rebuilt}
+            contenders = [(engine, engine.table(name), engine.index(name), SETTINGS, None) for name in names.values()]
+            points = self.points(contenders, min(len(self.queries), 2000))
+            for (state, name), found in zip(names.items(), points, strict=True):
+                index = engine.index(name)
                 self.check(connection, index, rows)
-                count = min(len(self.queries), 1000)
                 out[state] = {
-                    "search": self.points(engine, table, index, SETTINGS, count),
+                    "search": found,
                     "info": connection.one(f"SELECT lookbook_index_info('{index}')"),
                     "index_bytes": connection.one(f"SELECT pg_relation_size('{index}')"),
                 }
             for point in out["grown"]["search"]:
                 reached = point["recall"] >= point["setting"] - TOLERANCE
                 self.promise(reached, f"grown, lookbook.recall = {point['setting']}: measured {point['recall']:.4f}")
-            connection.sql(f"DROP SCHEMA {table.split('.')[0]} CASCADE")
+            for name in names.values():
+                connection.sql(f"DROP SCHEMA {engine.table(name).split('.')[0]} CASCADE")
             connection.close()
             self.results[engine.name]["grow"] = out
 

@@ -172,15 +172,29 @@ def summary(wall_ms, cpu):
     }
 
 
+class Calls:
+    """What calls of a prepared statement found and cost, in their order."""
+
+    def __init__(self):
+        self.found, self.wall_ms, self.cpu_ms = [], [], []
+
+    def add(self, connection, name, parameters):
+        """Calls it once for each parameter."""
+        for parameter in parameters:
+            cpu_before, started = cpu_ms(connection.pid), time.perf_counter()
+            ids = connection.ids(name, parameter)
+            self.wall_ms.append((time.perf_counter() - started) * 1e3)
+            self.cpu_ms.append(cpu_ms(connection.pid) - cpu_before)
+            self.found.append(ids)
+
+    def summary(self):
+        return summary(self.wall_ms, self.cpu_ms)
+
+
 def timed_calls(connection, name, parameters):
-    """Calls a prepared statement once for each parameter; ids found and the summary."""
-    found, wall, cpu = [], [], []
+    """The ids that a prepared statement finds for each parameter, and the summary of what that costs."""
     for parameter in parameters[:200]:
         connection.ids(name, parameter)
-    for parameter in parameters:
-        cpu_before, started = cpu_ms(connection.pid), time.perf_counter()
-        ids = connection.ids(name, parameter)
-        wall.append((time.perf_counter() - started) * 1e3)
-        cpu.append(cpu_ms(connection.pid) - cpu_before)
-        found.append(ids)
-    return found, summary(wall, cpu)
+    calls = Calls()
+    calls.add(connection, name, parameters)
+    return calls.found, calls.summary()
