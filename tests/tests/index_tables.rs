@@ -2,7 +2,7 @@
 
 mod index_support;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use index_support::{
     BY_INDEX_EXACTLY, catalogue, check_index, database, expect_exact, expect_plan, info, rows_of,
     truth_of,
