@@ -126,6 +126,9 @@ fn without_a_place_for_its_socket_the_worker_leaves_models_to_the_connection() -
     client.batch_execute("SET lookbook.worker = off")?;
     let image = bmp(20, 30, [1, 2, 3]);
     let expected = embed(&mut client, &bmp(20, 30, [4, 5, 6]), None)?;
+    // Nothing is left for the WAL writer, and a log segment is there with room: a new one could not be made.
+    client.batch_execute("SELECT pg_switch_wal()")?;
+    client.batch_execute("CHECKPOINT")?;
     set_writable(&folder, false)?;
     let outcome = (|| {
         client.batch_execute("SET lookbook.worker = on")?;
