@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from functools import cached_property
+from itertools import islice
 
 import faiss_floor
 import numpy as np
@@ -49,13 +50,12 @@ class Turn:
         # The processor's caches are full of what the others did.
         for at in part[:200]:
             self.connection.ids("search", self.queries[at])
-        for setting in list(self.calls):
+        for number, (setting, calls) in enumerate(self.calls.items(), 1):
             self.use(setting)
-            calls = self.calls[setting]
             calls.add(self.connection, "search", [self.queries[at] for at in part])
             if self.enough and part[0] == 0 and self.recall(calls) >= self.enough:
                 # The settings beyond are not tried, in the next rounds either.
-                self.calls = dict(list(self.calls.items())[: list(self.calls).index(setting) + 1])
+                self.calls = dict(islice(self.calls.items(), number))
                 break
 
     def recall(self, calls):
