@@ -4,6 +4,7 @@
 //! lies there is read without lock or pin, by prefetch instructions and for a line pointer, which decides nothing but
 //! what to prefetch. Only for tables of PostgreSQL's own kind: others may not keep rows where a TID says.
 
+use super::hints::prefetch_descriptor;
 use super::store::BLOCK_BYTES;
 use lookbook_vecmath::kernel;
 use pgrx::pg_sys;
@@ -26,9 +27,11 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Brings the header of a row's page near if the page was seen before.
+    /// Brings the descriptor and the header of a row's page near if the page was seen before.
     pub(super) fn approach(&self, tid: pg_sys::ItemPointerData) {
-        if let Some(page) = self.page(block_of(tid)) {
+        let hint = self.hint(block_of(tid));
+        if let Some((buffer, page)) = hint.and_then(|hint| Some((hint, page_of(hint)?))) {
+            prefetch_descriptor(buffer);
             kernel::prefetch(page, LINE_POINTERS);
             kernel::prefetch(line_pointer(page, tid).cast(), LINE_POINTER_BYTES);
         }
@@ -43,7 +46,7 @@ impl Ahead {
         self.looks.set(self.looks.get().wrapping_add(1));
         let known = match self.looks.get().is_multiple_of(USUAL_SHARE) {
             true => None,
-            false => self.page(block),
+            false => self.hint(block).and_then(page_of),
         };
         // SAFETY: the caller's promise.
         let page = known.or_else(|| unsafe { self.look_up(table, block) });
@@ -60,9 +63,8 @@ impl Ahead {
         }
     }
 
-    fn page(&self, block: pg_sys::BlockNumber) -> Option<*const u8> {
-        let hint = self.buffers.borrow().get(block as usize).copied();
-        page_of(hint?)
+    fn hint(&self, block: pg_sys::BlockNumber) -> Option<pg_sys::Buffer> {
+        self.buffers.borrow().get(block as usize).copied()
     }
 
     /// # Safety

@@ -15,6 +15,22 @@ const USUAL_SHARE: u32 = 32;
 /// Pages of an index that are remembered: 4 MiB of hints for 8 GiB of index.
 const MOST_PAGES: usize = 1 << 20;
 
+/// `BUFFERDESC_PAD_TO_SIZE` of `buf_internals.h` where pointers have eight bytes.
+const DESCRIPTOR_BYTES: usize = 64;
+
+unsafe extern "C" {
+    /// The descriptors of the buffers, one behind another (`buf_internals.h`); pgrx has no declaration of it.
+    static BufferDescriptors: *const u8;
+}
+
+/// Brings the descriptor of a shared buffer near: pin and lock of its page begin there.
+pub(super) fn prefetch_descriptor(buffer: pg_sys::Buffer) {
+    // SAFETY: a variable of the server, set before any backend starts; only the address is computed.
+    let descriptors = unsafe { BufferDescriptors };
+    let at = (buffer as usize - 1) * DESCRIPTOR_BYTES;
+    kernel::prefetch(descriptors.wrapping_add(at), DESCRIPTOR_BYTES);
+}
+
 /// The hints of one index: a buffer for each block, 0 where nothing is known.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -36,6 +52,7 @@ impl Hints {
                     .cast::<u8>()
                     .wrapping_add((hint as usize - 1) * BLOCK_BYTES)
             };
+            prefetch_descriptor(hint);
             kernel::prefetch(page.wrapping_add(HEADER_BYTES + bytes.start), bytes.len());
         }
     }
