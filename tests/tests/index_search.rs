@@ -394,6 +394,46 @@ fn a_scan_that_ends_by_an_error_leaves_the_session_and_the_index_usable() -> Res
 }
 
 #[test]
+fn pages_held_for_the_executor_are_given_back() -> Result<()> {
+    let (database, mut client) = catalogue(Cluster::shared()?, "held_pages", ROWS)?;
+    client
+        .batch_execute("CREATE INDEX looks ON look USING lookbook (v, category); ANALYZE look")?;
+    // After the first rounds the session knows where the pages of the table lie. Scans end at a LIMIT, stop in the middle
+    // beside each other, fail, and go with their transaction.
+    let rounds: String = (0..40)
+        .map(|n| {
+            format!(
+                "SELECT id FROM look ORDER BY v <-> look({n}) LIMIT 10;
+                 BEGIN;
+                 DECLARE a CURSOR FOR SELECT id FROM look ORDER BY v <-> look({n});
+                 DECLARE b CURSOR FOR SELECT id FROM look ORDER BY v <-> look({n} + 3);
+                 FETCH 7 a; FETCH 5 b; FETCH 2 a; FETCH 9 b;
+                 DO $$BEGIN
+                     PERFORM 1 / (id - id % 3) FROM look WHERE id < 3 ORDER BY v <-> look({n});
+                 EXCEPTION WHEN division_by_zero THEN END$$;
+                 FETCH 3 a; CLOSE b;
+                 {};
+                 ",
+                if n % 2 == 0 { "COMMIT" } else { "ROLLBACK" }
+            )
+        })
+        .collect();
+    // A pin that is left is warned of when its transaction ends, and makes freezing wait for ever.
+    let freeze = "SET statement_timeout = '60s'; DELETE FROM look WHERE id % 3 = 0;
+                  VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) look;";
+    let output = database.try_psql(&format!("{rounds}{freeze}"))?;
+    ensure!(
+        output.success && output.stderr.is_empty(),
+        "{}",
+        output.stderr
+    );
+    let query = "SELECT id, v <-> look(5) FROM look ORDER BY v <-> look(5) LIMIT 50";
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    expect_exact(&mut client, "looks", query)?;
+    Ok(())
+}
+
+#[test]
 fn prepared_statements_search_for_their_parameters_in_generic_plans_too() -> Result<()> {
     let mut client = indexed("prepared")?;
     client.batch_execute(BY_INDEX_EXACTLY)?;

@@ -2,9 +2,9 @@
 //!
 //! A hint and nothing more: where a page of the table was last seen in the buffer pool is remembered and never trusted. What
 //! lies there is read without lock or pin, by prefetch instructions and for a line pointer, which decides nothing but
-//! what to prefetch. Only for tables of PostgreSQL's own kind: others may not keep rows where a TID says.
+//! what to prefetch; the page of the row given out is pinned there for the executor if it still is that page. Only for tables of PostgreSQL's own kind: others may not keep rows where a TID says.
 
-use super::hints::prefetch_descriptor;
+use super::hints::{prefetch_descriptor, read_recent};
 use super::store::BLOCK_BYTES;
 use lookbook_vecmath::kernel;
 use pgrx::pg_sys;
@@ -60,6 +60,42 @@ impl Ahead {
         if flags == pg_sys::LP_NORMAL && offset + length <= BLOCK_BYTES {
             let from = offset / CACHE_LINE * CACHE_LINE;
             kernel::prefetch(page.wrapping_add(from), offset + length - from);
+        }
+    }
+
+    /// Pins the page of a row for the executor, which asks for it next, where it was last seen: that skips the hash table of
+    /// the buffer pool, as `ReleaseAndReadBuffer` (`bufmgr.c`) does for rows of one page.
+    ///
+    /// # Safety
+    /// As [`Ahead::bring`]; `fetch` is of a scan of that table.
+    pub(super) unsafe fn hold(
+        &self,
+        table: pg_sys::Relation,
+        fetch: *mut pg_sys::IndexFetchTableData,
+        tid: pg_sys::ItemPointerData,
+    ) {
+        let block = block_of(tid);
+        let Some(hint) = self.hint(block).filter(|hint| *hint > 0) else {
+            return;
+        };
+        // A page that is pinned by a hint does not count as used for the clock sweep: now and then one goes the usual way.
+        if fetch.is_null() || self.looks.get().is_multiple_of(USUAL_SHARE) {
+            return;
+        }
+        // SAFETY: the caller's promise; a table of PostgreSQL's own kind is fetched from by `IndexFetchHeapData`
+        // (`heapam.h`), which holds a pin on its buffer, if it has one.
+        unsafe {
+            let held = &raw mut (*fetch.cast::<pg_sys::IndexFetchHeapData>()).xs_cbuf;
+            let before = *held;
+            if before == hint || !read_recent(table, block, hint) {
+                return;
+            }
+            *held = hint;
+            if before > 0 {
+                pg_sys::ReleaseBuffer(before);
+            }
+            // What `heapam_index_fetch_tuple` does on a page that is another than before.
+            pg_sys::heap_page_prune_opt(table, hint);
         }
     }
 

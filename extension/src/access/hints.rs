@@ -31,6 +31,29 @@ pub(super) fn prefetch_descriptor(buffer: pg_sys::Buffer) {
     kernel::prefetch(descriptors.wrapping_add(at), DESCRIPTOR_BYTES);
 }
 
+/// Pins the page of a block if it still lies in this buffer.
+///
+/// # Safety
+/// `relation` is open; `hint` is not 0 and was the number of a buffer.
+pub(super) unsafe fn read_recent(
+    relation: pg_sys::Relation,
+    block: pg_sys::BlockNumber,
+    hint: pg_sys::Buffer,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::ReadRecentBuffer(
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            (*relation).rd_node,
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            (*relation).rd_locator,
+            pg_sys::ForkNumber::MAIN_FORKNUM,
+            block,
+            hint,
+        )
+    }
+}
+
 /// The hints of one index: a buffer for each block, 0 where nothing is known.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -74,17 +97,7 @@ impl Hints {
         // SAFETY: the caller's promise; a hint was the number of a buffer, which there is for as long
         // as the server runs. Local buffers are negative, and are allocated before one is returned.
         unsafe {
-            if hint != 0
-                && !reads.is_multiple_of(USUAL_SHARE)
-                && pg_sys::ReadRecentBuffer(
-                    #[cfg(any(feature = "pg14", feature = "pg15"))]
-                    (*relation).rd_node,
-                    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-                    (*relation).rd_locator,
-                    pg_sys::ForkNumber::MAIN_FORKNUM,
-                    block,
-                    hint,
-                )
+            if hint != 0 && !reads.is_multiple_of(USUAL_SHARE) && read_recent(relation, block, hint)
             {
                 return hint;
             }

@@ -82,8 +82,8 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
         let Some(found) = or_raise(search.next_row(), index) else {
             return false;
         };
-        bring_near(scan, search, &state.store);
         (*scan).xs_heaptid = item_pointer(found.tid);
+        bring_near(scan, search, &state.store);
         (*scan).xs_recheck = (*scan).numberOfKeys > 0;
         (*scan).xs_recheckorderby = (*scan).numberOfOrderBys > 0;
         for at in 0..(*scan).numberOfOrderBys as usize {
@@ -101,7 +101,7 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
     }
 }
 
-/// Brings rows near that the executor is going to ask for.
+/// Brings rows near that the executor is going to ask for: first the one that the scan gives out now.
 ///
 /// # Safety
 /// `scan` is one of an executor; `search` and `store` are its own.
@@ -120,6 +120,7 @@ unsafe fn bring_near(
             return;
         }
         let ahead = &store.known().ahead;
+        ahead.hold(table, (*scan).xs_heapfetch, (*scan).xs_heaptid);
         if search.stats().rows == 1 {
             search
                 .coming_tids()

@@ -9,6 +9,10 @@ use crate::page::leaf::Leaf;
 use crate::page::{Layout, refinement};
 use crate::queue::MOST_ITEMS;
 
+/// What most searches for a few rows come by at the most: nothing grows then.
+const USUAL_CODES: usize = 256;
+const USUAL_LEAVES: usize = 32;
+
 /// What was copied from a leaf that codes were queued of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeafCopy {
@@ -51,9 +55,9 @@ pub(super) struct Codes {
 impl Codes {
     pub fn new() -> Codes {
         Codes {
-            leaves: Vec::new(),
-            codes: Vec::new(),
-            staged: Vec::new(),
+            leaves: Vec::with_capacity(USUAL_LEAVES),
+            codes: Vec::with_capacity(USUAL_CODES),
+            staged: Vec::with_capacity(USUAL_CODES),
             chosen: Vec::new(),
             bounds: Vec::new(),
             list: 0,

@@ -30,6 +30,9 @@ use lists::Lists;
 pub(crate) use order::FIRST_ROWS;
 use order::Order;
 
+/// Rows that most searches for a few look at, at the most.
+const USUAL_ROWS: usize = 64;
+
 /// What a row's distance is known to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
@@ -196,8 +199,8 @@ impl<'s, S: PageStore> Search<'s, S> {
             queue: Queue::new(),
             lists: Lists::new(),
             codes: Codes::new(),
-            rows: Vec::new(),
-            origins: Vec::new(),
+            rows: Vec::with_capacity(USUAL_ROWS),
+            origins: Vec::with_capacity(USUAL_ROWS),
             order: Order::new(),
             limit: f64::INFINITY,
             moved: Vec::new(),

@@ -65,7 +65,7 @@ pub(super) struct Order {
 impl Order {
     pub fn new() -> Order {
         Order {
-            waiting: BinaryHeap::new(),
+            waiting: BinaryHeap::with_capacity(2 * FIRST_ROWS),
             late: BinaryHeap::new(),
             given: 0,
             reached: f64::NEG_INFINITY,
