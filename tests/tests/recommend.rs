@@ -1,5 +1,4 @@
-//! Recommendations in SQL: right products, by the index with its filter columns, on any table, and a `WHERE`
-//! outside of them loses no rows.
+//! Recommendations in SQL: right products, by the index with its filter columns, and a `WHERE` outside of them loses no rows.
 
 mod index_support;
 
@@ -7,8 +6,8 @@ use std::collections::HashSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use index_support::{database, error_of, expect_plan, plan_of};
-use lookbook_tests::{Cluster, Database, check_output, workspace};
+use index_support::{database, error_of, expect_plan};
+use lookbook_tests::{Cluster, Database, workspace};
 use postgres::Client;
 
 /// 2,000 products in three categories: three photos each, and of a third of them one with trousers.
@@ -487,138 +486,6 @@ fn a_photo_is_shopped_garment_by_garment_or_as_a_whole() -> Result<()> {
     ensure!(
         found == expected && found.len() == 2,
         "{found:?} {expected:?}"
-    );
-    Ok(())
-}
-
-/// A table of a shop's own: another schema, other names, keys that are numbers.
-const OWN_TABLE: &str = r#"
-    CREATE SCHEMA "Shop";
-    CREATE TABLE "Shop".product_image ("image id" int PRIMARY KEY, product_id bigint NOT NULL, kind varchar(20) NOT NULL,
-      look embedding(32));
-    INSERT INTO "Shop".product_image SELECT n, n / 3, (ARRAY['upper', 'lower'])[n / 3 % 2 + 1], look(n) FROM generate_series(1, 4000) n;
-    CREATE INDEX own_looks ON "Shop".product_image USING lookbook (look, kind);
-    CREATE INDEX own_product ON "Shop".product_image (product_id);
-    ANALYZE"#;
-const MAP_OWN: &str = r#"SELECT lookbook_map_catalogue('reco', '"Shop".product_image', product => 'product_id', embedding => 'look',
-    category => 'kind', garment_id => 'image id')"#;
-
-#[test]
-fn any_table_can_be_mapped_and_its_keys_keep_their_types() -> Result<()> {
-    let (database, mut client) = database(Cluster::shared()?, "recommend_mapped")?;
-    client.batch_execute(OWN_TABLE)?;
-    client.batch_execute(MAP_OWN)?;
-    client.batch_execute(MAP_OWN)?;
-    client.batch_execute("SET lookbook.recall = 1")?;
-    for query in [
-        "SELECT * FROM reco.nearest_products(look(7), 5, 'upper')",
-        "SELECT * FROM reco.similar_products(7)",
-        "SELECT * FROM reco.similar_products(7, 5, 0.5)",
-        r"SELECT * FROM reco.shop_the_look('\x00')",
-        "SELECT s.* FROM reco.nearest_garments(look(7), NULL, 'upper') s WHERE s.product > 100 ORDER BY s.distance LIMIT 5",
-    ] {
-        let plan = plan_of(&mut client, query)?;
-        ensure!(
-            plan.contains("Index Scan using own_looks")
-                && plan.contains("Index Cond: ((kind)::text ="),
-            "{query}: {plan}"
-        );
-    }
-    expect_plan(
-        &mut client,
-        "SELECT * FROM reco.similar_products(7)",
-        &["own_product"],
-    )?;
-    let found = client.query(
-        "SELECT product, garment_id, photo_id, distance FROM reco.similar_products(7::bigint, 5)",
-        &[],
-    )?;
-    let products: HashSet<i64> = found.iter().map(|row| row.get(0)).collect();
-    ensure!(
-        products.len() == 5 && !products.contains(&7) && found[0].get::<_, i32>(1) > 0,
-        "{found:?}"
-    );
-
-    // A dump brings the functions along, and whatever was made of them.
-    client.batch_execute(
-        "CREATE MATERIALIZED VIEW related AS SELECT p.product_id, s.product
-           FROM (SELECT DISTINCT product_id FROM \"Shop\".product_image WHERE product_id < 20) p
-           CROSS JOIN LATERAL reco.similar_products(p.product_id, 3) s",
-    )?;
-    let dump = check_output(database.program("pg_dump").arg("--no-owner"))?.stdout;
-    let copy = Cluster::shared()?.empty_database("recommend_mapped_copy")?;
-    copy.psql(&String::from_utf8(dump)?)?;
-    let query = "SELECT product, distance FROM reco.similar_products(7, 5)";
-    ensure!(copy.psql(query)? == database.psql(query)?);
-    ensure!(copy.psql("SELECT count(*) FROM related")? == "60");
-
-    // Its table may be dropped before it, and it goes with the extension.
-    client.batch_execute("DROP MATERIALIZED VIEW related; DROP TABLE \"Shop\".product_image")?;
-    let (code, _) = error_of(&mut client, query)?;
-    ensure!(code == "42P01", "{code}");
-    client.batch_execute("DROP FUNCTION look; DROP EXTENSION lookbook")?;
-    let left: i64 = client
-        .query_one(
-            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'reco'::regnamespace",
-            &[],
-        )?
-        .get(0);
-    ensure!(left == 0, "{left} functions stay");
-    Ok(())
-}
-
-#[test]
-fn a_mapping_that_cannot_be_says_why() -> Result<()> {
-    let (_database, mut client) = database(Cluster::shared()?, "recommend_mapping_errors")?;
-    client.batch_execute(
-        "CREATE TABLE shoe (id int, sku text, category text, embedding real[]);
-         CREATE TABLE boot (id int, sku text, kind text, embedding embedding(3));
-         CREATE SCHEMA mine; CREATE FUNCTION mine.similar_products(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
-    )?;
-    for (arguments, code, part) in [
-        (
-            "'reco', 'shoe'",
-            "42804",
-            "is of type real[], not embedding",
-        ),
-        (
-            "'reco', 'boot'",
-            "42703",
-            "has no column \"category\" to be the category",
-        ),
-        (
-            "'reco', 'boot', category => 'kind', box => 'frame'",
-            "42703",
-            "has no column \"frame\" to be the box",
-        ),
-        (
-            "'public', 'boot', category => 'kind'",
-            "22023",
-            "holds the functions of lookbook itself",
-        ),
-        (
-            "'mine', 'boot', category => 'kind'",
-            "42723",
-            "did not make it",
-        ),
-        ("NULL, 'boot'", "22004", "one of them is NULL"),
-    ] {
-        let statement = format!("SELECT lookbook_map_catalogue({arguments})");
-        let (found, message) = error_of(&mut client, &statement)?;
-        ensure!(
-            found == code && message.contains(part),
-            "{arguments}: {found} {message}"
-        );
-    }
-    let missing: bool = client
-        .query_one("SELECT to_regnamespace('reco') IS NULL", &[])?
-        .get(0);
-    ensure!(missing, "a refused mapping leaves no schema");
-    // Before a load there is nothing to read.
-    let (code, message) = error_of(&mut client, "SELECT * FROM similar_products('a')")?;
-    ensure!(
-        code == "42P01" && message.contains("garment"),
-        "{code} {message}"
     );
     Ok(())
 }
