@@ -13,6 +13,8 @@
 //! * **Look-up tables**: for every byte of the code two tables of 16 bytes, one for each nibble, in two
 //!   arrays. Entries are at most 127, so that two of them add up in a byte.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -82,10 +84,17 @@ pub struct BoundTerms {
 pub enum Level {
     /// Portable; the definition.
     Scalar,
+    /// NEON, as every 64-bit ARM has it.
+    Neon,
     /// AVX2, FMA, BMI2.
     Avx2,
     /// AVX-512 F, BW, DQ, VL, VBMI and VNNI.
     Avx512,
+}
+
+impl Level {
+    /// Those of vector registers, fastest last.
+    const VECTOR: [Level; 3] = [Level::Neon, Level::Avx2, Level::Avx512];
 }
 
 type SignBounds =
@@ -118,12 +127,50 @@ static SCALAR: Kernels = Kernels {
     dot_panel: scalar::dot_panel,
 };
 
+/// The kernels of one level: the functions of `$module`, compiled for its features.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! table {
+    ($level:ident, $module:ident) => {
+        Kernels {
+            level: Level::$level,
+            // SAFETY: `at` gives this table out only after detecting the features; the safe methods
+            // of `Kernels` checked the lengths.
+            hadamard: |x| unsafe { $module::hadamard(x) },
+            // SAFETY: as above.
+            sign_tables: |point, scale, low, high| unsafe {
+                $module::sign_tables(point, scale, low, high)
+            },
+            // SAFETY: as above.
+            sign_bounds: |groups, tables, terms, threshold, chosen, bounds| unsafe {
+                $module::sign_bounds(groups, tables, terms, threshold, chosen, bounds)
+            },
+            // SAFETY: as above.
+            matching: |words, values, chosen| unsafe { $module::matching(words, values, chosen) },
+            // SAFETY: as above.
+            quad_products: |quads, row, out| unsafe { $module::quad_products(quads, row, out) },
+            // SAFETY: as above.
+            squared_distance: |x, packed, bits, step| unsafe {
+                $module::packed::<true>(x, packed, bits, step)
+            },
+            // SAFETY: as above.
+            dot: |x, packed, bits| unsafe { $module::packed::<false>(x, packed, bits, 0.0) },
+            // SAFETY: as above.
+            dot_panel: |rows, panel, dims, out| unsafe {
+                $module::dot_panel(rows, panel, dims, out)
+            },
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use table;
+
 /// The fastest kernels that this processor runs; chosen once.
 pub fn kernels() -> &'static Kernels {
     static BEST: OnceLock<&'static Kernels> = OnceLock::new();
     BEST.get_or_init(|| {
-        [Level::Avx512, Level::Avx2]
+        Level::VECTOR
             .into_iter()
+            .rev()
             .find_map(Kernels::at)
             .unwrap_or(&SCALAR)
     })
@@ -134,10 +181,15 @@ impl Kernels {
     pub fn at(level: Level) -> Option<&'static Kernels> {
         match level {
             Level::Scalar => Some(&SCALAR),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => aarch64::at(level),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::Avx512 => x86::at(level),
-            #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 => None,
+            #[allow(
+                unreachable_patterns,
+                reason = "which are left depends on the architecture"
+            )]
+            _ => None,
         }
     }
 

@@ -26,14 +26,13 @@ impl Numbers {
 }
 
 fn levels() -> Vec<&'static Kernels> {
-    let all = [Level::Avx2, Level::Avx512];
-    for level in all
+    for level in Level::VECTOR
         .into_iter()
         .filter(|&level| Kernels::at(level).is_none())
     {
         eprintln!("SKIPPED: this processor does not run {level:?}");
     }
-    all.into_iter().filter_map(Kernels::at).collect()
+    Level::VECTOR.into_iter().filter_map(Kernels::at).collect()
 }
 
 /// The largest size tried: `all`, or `interpreted` under Miri, which takes a thousand times as long for each element.
@@ -47,6 +46,14 @@ fn close(found: f32, expected: f32, scale: f32, what: &str) {
         (found - expected).abs() <= allowed,
         "{what}: {found} is not {expected} ± {allowed}"
     );
+}
+
+/// Without it, tests over all levels would have none to try there.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn every_64_bit_arm_takes_the_neon_kernels() {
+    assert_eq!(kernels().level(), Level::Neon);
+    assert_eq!(super::super::active().level(), super::super::Level::Neon);
 }
 
 #[test]
