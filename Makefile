@@ -44,7 +44,7 @@ status: ## Whether it runs, and its URL
 	@scripts/cluster status
 
 ##@ Develop
-.PHONY: regress-update soak-index crash-test soak fuzz miri memcheck prove-docker prove-postgres bench-distance bench-decode bench-embed bench-worker bench-load bench-index train-detector train-embedder
+.PHONY: regress-update soak-index crash-test soak fuzz miri memcheck prove-docker prove-postgres prove-arm bench-distance bench-decode bench-embed bench-worker bench-load bench-index train-detector train-embedder
 regress-update: ## Accept the output of the SQL regression files
 	@scripts/test regress-update
 soak-index: ## Kill servers and mix writes, vacuums and searches: MINUTES=10 for each of 6 tests
@@ -63,6 +63,8 @@ prove-docker: ## Run the Dockerfile's steps in a clean Debian root (root only)
 	@scripts/prove-docker
 prove-postgres: ## The suites on PostgreSQL 17 or 18 in a newer Debian root (root only): VERSIONS="17 18"
 	@scripts/setup test && scripts/prove-postgres $(VERSIONS)
+prove-arm: ## Kernels on aarch64: compiled in a newer Debian root, run by qemu-user (root only)
+	@scripts/prove-arm
 bench-distance: ## l2_distance in a sequential scan, against pgvector
 	@scripts/bench/distance
 bench-decode: ## Decoding and preparing of a 12-megapixel JPEG, against Pillow
