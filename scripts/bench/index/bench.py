@@ -20,7 +20,7 @@ from engines import ENGINES
 from server import Connection
 
 # Rows and queries of each set: the whole, and for the smoke run.
-SIZES = {"fm784": ((60_000, 10_000), (12_000, 300)), "emb256": ((1_000_000, 2_000), (50_000, 300))}
+SIZES = {"fm784": ((60_000, 10_000), (10_000, 200)), "emb256": ((1_000_000, 2_000), (50_000, 300))}
 
 
 def chosen(variable, known, default=None):
