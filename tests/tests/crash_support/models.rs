@@ -137,9 +137,7 @@ fn last_word<T>(
     let is_of_the_worker = |error: &postgres::Error| error.code() == Some(&SqlState::SYSTEM_ERROR);
     if done.as_ref().is_err_and(is_of_the_worker) {
         for _ in 0..100 {
-            if let Err(gone) = client.batch_execute("ROLLBACK") {
-                return Err(gone);
-            }
+            client.batch_execute("ROLLBACK")?;
             sleep(Duration::from_millis(20));
         }
     }
