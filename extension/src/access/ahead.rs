@@ -2,7 +2,8 @@
 //!
 //! A hint and nothing more: where a page of the table was last seen in the buffer pool is remembered and never trusted. What
 //! lies there is read without lock or pin, by prefetch instructions and for a line pointer, which decides nothing but
-//! what to prefetch; the page of the row given out is pinned there for the executor if it still is that page. Only for tables of PostgreSQL's own kind: others may not keep rows where a TID says.
+//! what to prefetch; the page of the row given out is pinned there for the executor if it still is that page. Only for tables of
+//! PostgreSQL's own kind: others may not keep rows where a TID says.
 
 use super::hints::{prefetch_descriptor, read_recent};
 use super::store::BLOCK_BYTES;
@@ -29,8 +30,8 @@ pub(super) struct Ahead {
 impl Ahead {
     /// Brings the descriptor and the header of a row's page near if the page was seen before.
     pub(super) fn approach(&self, tid: pg_sys::ItemPointerData) {
-        let hint = self.hint(block_of(tid));
-        if let Some((buffer, page)) = hint.and_then(|hint| Some((hint, page_of(hint)?))) {
+        if let Some(buffer) = self.hint(block_of(tid)) {
+            let page = page_of(buffer);
             prefetch_descriptor(buffer);
             kernel::prefetch(page, LINE_POINTERS);
             kernel::prefetch(line_pointer(page, tid).cast(), LINE_POINTER_BYTES);
@@ -46,7 +47,7 @@ impl Ahead {
         self.looks.set(self.looks.get().wrapping_add(1));
         let known = match self.looks.get().is_multiple_of(USUAL_SHARE) {
             true => None,
-            false => self.hint(block).and_then(page_of),
+            false => self.hint(block).map(page_of),
         };
         // SAFETY: the caller's promise.
         let page = known.or_else(|| unsafe { self.look_up(table, block) });
@@ -75,7 +76,7 @@ impl Ahead {
         tid: pg_sys::ItemPointerData,
     ) {
         let block = block_of(tid);
-        let Some(hint) = self.hint(block).filter(|hint| *hint > 0) else {
+        let Some(hint) = self.hint(block) else {
             return;
         };
         // A page that is pinned by a hint does not count as used for the clock sweep: now and then one goes the usual way.
@@ -99,8 +100,10 @@ impl Ahead {
         }
     }
 
+    /// The shared buffer that a page was seen in; local ones are negative, and few.
     fn hint(&self, block: pg_sys::BlockNumber) -> Option<pg_sys::Buffer> {
-        self.buffers.borrow().get(block as usize).copied()
+        let hint = self.buffers.borrow().get(block as usize).copied();
+        hint.filter(|hint| *hint > 0)
     }
 
     /// # Safety
@@ -125,7 +128,7 @@ impl Ahead {
             }
             buffers[at] = found.recent_buffer;
         }
-        page_of(found.recent_buffer)
+        (found.recent_buffer > 0).then(|| page_of(found.recent_buffer))
     }
 }
 
@@ -138,13 +141,11 @@ pub(super) unsafe fn is_plain(table: pg_sys::Relation) -> bool {
     unsafe { std::ptr::eq((*table).rd_tableam, pg_sys::GetHeapamTableAmRoutine()) }
 }
 
-/// The page in a shared buffer; local ones are negative, and few.
-fn page_of(buffer: pg_sys::Buffer) -> Option<*const u8> {
+/// The page in a shared buffer.
+fn page_of(buffer: pg_sys::Buffer) -> *const u8 {
     // SAFETY: only the address is computed (`BufferGetBlock` in `bufmgr.h`).
-    (buffer > 0).then(|| unsafe {
-        let first = pg_sys::BufferBlocks.cast::<u8>().cast_const();
-        first.wrapping_add((buffer as usize - 1) * BLOCK_BYTES)
-    })
+    let first = unsafe { pg_sys::BufferBlocks }.cast::<u8>().cast_const();
+    first.wrapping_add((buffer as usize - 1) * BLOCK_BYTES)
 }
 
 fn line_pointer(page: *const u8, tid: pg_sys::ItemPointerData) -> *const u32 {
