@@ -55,7 +55,7 @@ fuzz: ## Feed hostile bytes to all that reads them: SECONDS=60 for each of 7 tar
 	@scripts/setup test && scripts/fuzz $(or $(SECONDS),60)
 miri: ## Interpret kernels and page codecs with Miri (a nightly toolchain)
 	@scripts/miri
-memcheck: ## Suites with every process of the server under valgrind: SUITES="regress worker"
+memcheck: ## Suites with every process of the server under AddressSanitizer: SUITES="regress worker", TOOL=valgrind
 	@scripts/setup test && scripts/memcheck $(SUITES)
 soak: ## pgbench writes, deletes and searches beside vacuums, compared with the truth: MINUTES=30
 	@LOOKBOOK_SOAK_MINUTES=$(or $(MINUTES),30) scripts/test soak
