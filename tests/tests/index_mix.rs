@@ -257,7 +257,7 @@ fn a_scan_of_a_replica_goes_on_while_its_lists_are_split_and_vacuumed() -> Resul
 /// Waits until the replica has replayed what the primary has written.
 fn catch_up(primary: &mut Client, replica: &mut Client) -> Result<()> {
     let written: String = primary
-        .query_one("SELECT pg_current_wal_lsn()::text", &[])?
+        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
         .get(0);
     wait_until(&format!("replay within {PATIENCE:?}"), || {
         let row = replica.query_one(

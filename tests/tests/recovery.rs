@@ -4,7 +4,9 @@
 mod index_support;
 
 use anyhow::{Context, Result, ensure};
-use index_support::{BY_INDEX_EXACTLY, check_index, database, expect_exact, rows_of, wait_until};
+use index_support::{
+    BY_INDEX_EXACTLY, check_index, database, expect_exact, info, rows_of, wait_until,
+};
 use lookbook_tests::{Cluster, Database, Installation, check_output, workspace};
 use postgres::Client;
 
@@ -12,6 +14,8 @@ const NEAREST: &str = "SELECT id, v <-> look(7) FROM look ORDER BY v <-> look(7)
 const ALL: &str = "SELECT id, v <-> look(7) FROM look ORDER BY v <-> look(7)";
 
 type Rows = Vec<(i64, Option<f64>)>;
+
+const CHECKED_ROUNDS: i64 = 12;
 
 /// A table of looks with an index that has seen inserts, deletes and a vacuum.
 fn table(client: &mut Client) -> Result<()> {
@@ -136,7 +140,7 @@ fn a_replica_answers_as_its_primary_at_the_same_lsn_and_goes_on_when_promoted() 
         client.batch_execute(&format!("DELETE FROM look WHERE id % 17 = {round}"))?;
         client.batch_execute("VACUUM look")?;
         let lsn: String = client
-            .query_one("SELECT pg_current_wal_lsn()::text", &[])?
+            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
             .get(0);
         wait_until("replay", || {
             Ok(reader
@@ -164,6 +168,36 @@ fn a_replica_answers_as_its_primary_at_the_same_lsn_and_goes_on_when_promoted() 
     grow(&mut reader, 50_000, 4_000)?;
     reader.batch_execute("VACUUM look")?;
     assert_eq!(answers(&mut reader, ALL)?.len(), before + 4_000);
+    Ok(())
+}
+
+/// Replay waits for no latch: what a check on a standby meets half done is no damage, and a search finds every row of its snapshot.
+#[test]
+fn a_replica_checks_and_answers_while_lists_are_split_and_swept() -> Result<()> {
+    let cluster = Cluster::start(&["autovacuum=off"])?;
+    let (_database, mut client) = database(&cluster, "checked")?;
+    table(&mut client)?;
+    let replica = cluster.replica(&["hot_standby=on"])?;
+    let copy = replica.existing_database("checked");
+    let mut reader = copy.connect()?;
+    let changing = std::thread::spawn(move || -> Result<()> {
+        for round in 1..=CHECKED_ROUNDS {
+            grow(&mut client, 10_000 * round, 1_500)?;
+            client.execute("DELETE FROM look WHERE id < 10000 * $1::bigint", &[&round])?;
+            client.batch_execute("VACUUM look")?;
+        }
+        Ok(())
+    });
+    let mut checks = 0;
+    while !changing.is_finished() {
+        reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
+        answers(&mut reader, NEAREST)?;
+        info(&mut reader, "looks", "rows")?;
+        reader.batch_execute("COMMIT")?;
+        checks += 1;
+    }
+    changing.join().expect("the thread that changes rows")?;
+    ensure!(checks > 10, "only {checks} checks beside the changes");
     Ok(())
 }
 

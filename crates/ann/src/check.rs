@@ -295,9 +295,7 @@ impl Checker<'_> {
         let space = &self.index.space;
         let lists = directory::lists(space);
         self.chain(store, list.head, lists)?;
-        let centroid = directory::centroid(store, space, list.place)?.unwrap_or_default();
-        let copy = structure::copy(store, lists, list.head, None)?;
-        let structure::Copy { rows, strays, .. } = copy.ok_or_else(|| {
+        let replaced = || {
             broken(
                 list.head.block,
                 18,
@@ -305,9 +303,21 @@ impl Checker<'_> {
                 1,
                 "a list that was not replaced",
             )
-        })?;
+        };
+        let centroid = directory::centroid(store, space, list.place)?.ok_or_else(replaced)?;
+        let copy = structure::copy(store, lists, list.head, None)?;
+        let structure::Copy { rows, strays, .. } = copy.ok_or_else(replaced)?;
         // Not before: slots fill up meanwhile.
         let (_, total) = chain::occupancy(store, list.head, lists)?;
+        if total < rows.len() {
+            return Err(broken(
+                list.head.block,
+                16,
+                "the entries of a list",
+                total as u64,
+                "those that were read before",
+            ));
+        }
         // As wide as it was when the last of these rows came, or wider.
         let list = &structure::still_there(store, space, list)?.unwrap_or(*list);
         for row in &rows {

@@ -2,7 +2,7 @@
 
 use super::errors::{or_raise, refuse};
 use super::store::BufferStore;
-use lookbook_ann::{Index, Info, LEVELS};
+use lookbook_ann::{Error, Index, Info, LEVELS};
 use pgrx::prelude::*;
 use pgrx::{JsonB, PgRelation, PgSqlErrorCode, pg_sys};
 use serde_json::json;
@@ -10,8 +10,7 @@ use serde_json::json;
 #[pg_extern]
 fn lookbook_index_info(index: pg_sys::Oid) -> JsonB {
     with_index(index, |store, index| {
-        let relation = store.relation();
-        let info = or_raise(index.info(store), relation);
+        let info = steady(store, || index.info(store));
         let calibration: Vec<_> = LEVELS
             .iter()
             .zip(&info.calibration.slacks)
@@ -48,11 +47,40 @@ fn short(number: f32) -> f64 {
 fn lookbook_index_check(index: pg_sys::Oid) -> i64 {
     let Info {
         rows, aside_rows, ..
-    } = with_index(index, |store, index| {
-        or_raise(index.check(store), store.relation())
-    });
+    } = with_index(index, |store, index| steady(store, || index.check(store)));
     (rows + aside_rows) as i64
 }
+
+/// What `pass` gives. On a standby replay waits for no latch, so a pass may meet structure half changed: damage is what the next
+/// pass finds again.
+fn steady(store: &BufferStore, mut pass: impl FnMut() -> lookbook_ann::Result<Info>) -> Info {
+    let relation = store.relation();
+    // SAFETY: reads a flag in shared memory.
+    if !unsafe { pg_sys::RecoveryInProgress() } {
+        return or_raise(pass(), relation);
+    }
+    let mut before = None;
+    for _ in 0..STANDBY_PASSES {
+        match pass() {
+            Err(found @ Error::Corrupt { .. }) => {
+                let text = found.to_string();
+                if before.as_ref() == Some(&text) {
+                    return or_raise(Err(found), relation);
+                }
+                before = Some(text);
+            }
+            done => return or_raise(done, relation),
+        }
+    }
+    refuse(
+        PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+        format!("replay changed the index during each of {STANDBY_PASSES} passes over it"),
+        "pg_wal_replay_pause() stops replay for a while; or ask the primary.",
+    )
+}
+
+/// Passes on a standby, after which it is given up.
+const STANDBY_PASSES: usize = 10;
 
 fn with_index<T>(oid: pg_sys::Oid, work: impl FnOnce(&BufferStore, &mut Index) -> T) -> T {
     // SAFETY: a shared lock on the relation, if it exists; kept until the end of the transaction.
