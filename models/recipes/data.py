@@ -41,6 +41,11 @@ def root() -> Path:
     return folder
 
 
+def in_float(name: str) -> Path:
+    """The manifest of a shipped model's float file: what the integers were made of, and what training continues from."""
+    return OPTIONAL / f"{name}-float.json"
+
+
 def closet(split: str | None = None) -> list[dict]:
     """Rows of the CC0 closet photos, in the catalogue's order."""
     with open(root() / "catalogue" / "catalogue.csv", newline="") as lines:

@@ -21,6 +21,7 @@ import augment
 import cutouts
 import data
 import export
+import integers
 import loop
 import metrics
 import numpy as np
@@ -322,19 +323,21 @@ def write(options: argparse.Namespace) -> None:
         "resize": "letterbox",
     }
     module = DetectorExport(model, *size)
-    path = export.write(NAME, module, size, facts, output)
+    name, folder = data.in_float(NAME).stem, data.OPTIONAL
+    path = export.write(name, module, size, facts, output, folder)
     output["score_threshold"] = round(_measure(metrics.Model(path))[2], 2)
-    export.write(NAME, module, size, facts, output)
+    export.write(name, module, size, facts, output, folder)
+    integers.ship(NAME)
 
 
 def _measure(model: metrics.Model) -> tuple[dict, dict, float, float]:
-    """AP@0.5 and AP@0.5:0.95 by group on the validation photos, the threshold of the best F1, and that F1."""
+    """AP@0.5 and AP@0.5:0.95 by group on the validation photos, the score threshold to ship, and the best F1."""
     photos = data.street("val", extras=True)
     found = [model.detect(Image.open(photo["path"]).convert("RGB"), 0.01) for photo in photos]
     half = {g: metrics.average_precision(found, photos, i) for i, g in enumerate(data.CLASSES)}
     steps = np.linspace(0.5, 0.95, 10)
     strict = {g: np.mean([metrics.average_precision(found, photos, i, iou) for iou in steps]) for i, g in enumerate(data.CLASSES)}
-    return half, strict, *metrics.best_f1(found, photos, len(data.GROUPS))
+    return half, strict, *metrics.operating_point(found, photos, len(data.GROUPS))
 
 
 def report(_: argparse.Namespace) -> None:
@@ -345,7 +348,7 @@ def report(_: argparse.Namespace) -> None:
         print(f"{group:10} AP@0.5 {half[group]:.4f}   AP@0.5:0.95 {strict[group]:.4f}")
     mean = [np.mean([ap[group] for group in data.GROUPS]) for ap in (half, strict)]
     print(f"mean of the four groups  AP@0.5 {mean[0]:.4f}   AP@0.5:0.95 {mean[1]:.4f}")
-    print(f"best F1 {f1:.4f} at score {threshold:.3f}")
+    print(f"best F1 {f1:.4f}; threshold {threshold:.3f}")
     export.latency(model)
 
 

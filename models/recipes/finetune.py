@@ -21,6 +21,7 @@ import augment
 import data
 import embedder
 import export
+import integers
 import loop
 import metrics
 import numpy as np
@@ -44,7 +45,7 @@ PIXELS = data.GARMENT_SIZE  # width, height of a photo in training
 
 def load() -> Embedder:
     """The shipped embedder's network with what comes after the convolutions."""
-    model = onnx.load(data.SHIPPED / f"{embedder.NAME}.onnx")
+    model = onnx.load(data.in_float(embedder.NAME).with_suffix(".onnx"))
     stored = {t.name.removesuffix(".half"): torch.from_numpy(numpy_helper.to_array(t).astype(np.float32)) for t in model.graph.initializer}
     network = Embedder(len(stored["kind.bias"]), embedder.DIMENSIONS)
     network.share.copy_(torch.tensor(embedder.SHARE))
@@ -57,7 +58,7 @@ def load() -> Embedder:
 def adopt(network: Embedder, images: Tensor) -> None:
     """The convolutions too; then the network must compute what the file computes."""
     shipped.adopt(network, embedder.NAME, images)
-    model = metrics.Model(data.SHIPPED / f"{embedder.NAME}.json")
+    model = metrics.Model(data.in_float(embedder.NAME))
     some = images[:8]
     with torch.inference_mode():
         ours = network.eval()(some).numpy()
@@ -178,6 +179,8 @@ def run(options: argparse.Namespace) -> None:
     state = torch.load(data.RUNS / name / "last.pt", map_location="cpu", weights_only=True)["averaged"]
     learner.cpu().load_state_dict(state)
     path = _export(learner.embedder, options, old.manifest, data.RUNS / name / "export")
+    if not options.in_float:
+        path = integers.convert(path, options.name, path.parent, [images[place] for place in trained[: run_files.CALIBRATED]])
     after = shop.retrieval(metrics.Model(path).embed(images), photos)
     print(f"{photos.held.sum()} held-out photos, each among {len(photos.paths) - 1} others")
     run_files.deliver(path, options, before, after, "precision5")
@@ -192,7 +195,7 @@ def _export(network: Embedder, options: argparse.Namespace, manifest: dict, fold
         "licence": options.licence,
         "resize": manifest["input"]["resize"],
     }
-    return export.write(options.name, network, embedder.INPUT, facts, manifest["output"], folder)
+    return export.write(run_files.file_name(options), network, embedder.INPUT, facts, manifest["output"], folder)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import data
 import detector
 import export
+import integers
 import loop
 import metrics
 import numpy as np
@@ -126,7 +127,8 @@ def run(options: argparse.Namespace) -> None:
     run_files.begin(data.RUNS / name, facts | {"steps": options.steps, "batch": options.batch, "rate": options.rate})
     before = figures(old, apart)
     height, width = old.manifest["input"]["height"], old.manifest["input"]["width"]
-    scenes = Scenes([photo for photo, is_held in zip(photos, held) if not is_held], height, width, options.batch)
+    trained = [photo for photo, is_held in zip(photos, held) if not is_held]
+    scenes = Scenes(trained, height, width, options.batch)
     torch.manual_seed(SEED)
     learner = Learner(Detector(detector.CLASSES))
     shipped.adopt(learner.detector, detector.NAME, scenes.draw(0)[0])
@@ -145,7 +147,9 @@ def run(options: argparse.Namespace) -> None:
         "resize": old.manifest["input"]["resize"],
     }
     module = DetectorExport(learner.detector, height, width)
-    path = export.write(options.name, module, (height, width), about, old.manifest["output"], data.RUNS / name / "export")
+    path = export.write(run_files.file_name(options), module, (height, width), about, old.manifest["output"], data.RUNS / name / "export")
+    if not options.in_float:
+        path = integers.convert(path, options.name, path.parent, (opened(photo) for photo in trained[: run_files.CALIBRATED]))
     run_files.deliver(path, options, before, figures(metrics.Model(path), apart), "mAP@0.5")
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import augment
 import data
 import export
+import integers
 import loop
 import metrics
 import numpy as np
@@ -293,7 +294,7 @@ def write(options: argparse.Namespace) -> None:
     model = PoseNet(len(POINTS))
     loop.adopt(model, options.weights or data.RUNS / "pose" / "best.pt")
     export.write(
-        NAME,
+        data.in_float(NAME).stem,
         Export(model),
         (SIDE, SIDE),
         {
@@ -305,7 +306,9 @@ def write(options: argparse.Namespace) -> None:
             "pad": [0, 0, 0],
         },
         {"family": "heatmaps", "names": {"heatmaps": "heatmaps", "offsets": "offsets"}, "stride": STRIDE},
+        data.OPTIONAL,
     )
+    integers.ship(NAME)
 
 
 def points_of(model: metrics.Model, pixels: np.ndarray) -> np.ndarray:

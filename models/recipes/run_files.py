@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 SHIPPED_NAMES = ("garment-embedder", "garment-detector")
+CALIBRATED = 200  # photos at most, for models in integers
 
 
 def model_name(text: str) -> str:
@@ -31,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, help="photos of a step")
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--float", action="store_true", dest="in_float", help="keep arithmetic in float: for GPUs; three times as slow on a CPU")
     parser.add_argument("--anyway", action="store_true", help="write the file even if it is worse on the held-out photos")
     parser.add_argument("--threads", type=int, default=1)
 
@@ -42,6 +44,11 @@ def begin(folder: Path, facts: dict) -> None:
     if (folder / "last.pt").exists() and path.exists() and path.read_text() != now:
         sys.exit(f"{folder} was begun with other photos, labels or settings: remove it, or take another --name")
     path.write_text(now)
+
+
+def file_name(options: argparse.Namespace) -> str:
+    """Of the float file: the new model, or what its integers are made of."""
+    return options.name if options.in_float else f"{options.name}-float"
 
 
 def deliver(manifest: Path, options: argparse.Namespace, before: dict[str, float], after: dict[str, float], decides: str) -> None:

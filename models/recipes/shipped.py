@@ -40,12 +40,12 @@ def _called(module: nn.Module, images: Tensor) -> list[nn.Module]:
 
 
 def adopt(module: nn.Module, name: str, images: Tensor, prefix: bool = False) -> None:
-    """Fill the convolutions of `module` from `models/shipped/NAME.onnx`; `images` is a whitened batch to measure norms on.
+    """Fill the convolutions of `module` from the float file of `NAME`; `images` is a whitened batch to measure norms on.
 
     A last layer may have more outputs than the file's (added classes): its first rows are filled. What comes after the file's last
     convolution is left as it was. With `prefix` the module is the beginning of the file's network and may end before the file does.
     """
-    model = onnx.load(data.SHIPPED / f"{name}.onnx")
+    model = onnx.load(data.in_float(name).with_suffix(".onnx"))
     tensors = _tensors(model)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     order = _called(module, images)

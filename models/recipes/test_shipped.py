@@ -9,13 +9,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 import metrics  # noqa: E402
 
 MODELS = Path(__file__).resolve().parent.parent
 SHIPPED = ["full-front-pose", "garment-detector", "garment-embedder", "resnet-preact-64"]
-OPTIONAL = ["attention-texture"]
+IN_INTEGERS = ["full-front-pose", "garment-detector", "garment-embedder"]  # what `shipped` holds in integers, `optional` holds in float
+OPTIONAL = ["attention-texture", *(f"{name}-float" for name in IN_INTEGERS)]
 NAMES = SHIPPED + OPTIONAL
 
 
@@ -84,9 +86,39 @@ def test_the_pose_model_gives_chances_and_offsets_per_point():
     assert (heat >= 0).all() and (heat <= 1).all()
 
 
+@pytest.mark.parametrize("name", IN_INTEGERS)
+def test_integers_have_seven_bits_and_one_scale_a_channel(name):
+    """Eight bits saturate on processors without VNNI."""
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(file(name, "onnx")).graph.initializer}
+    weights = [values for values in tensors.values() if values.dtype == np.int8 and values.ndim == 4]
+    assert len(weights) > 10
+    assert all(np.abs(values.astype(int)).max() <= 64 for values in weights)
+    scales = [values for key, values in tensors.items() if key.endswith("weight_scale")]
+    assert sorted(len(values) for values in weights) == sorted(values.size for values in scales)
+
+
+def crops(name: str) -> np.ndarray:
+    """Drawn photos as the model sees them."""
+    photos = sorted((MODELS.parent / "tests/catalogue/queries").glob("*.jpg"))
+    model = metrics.Model(file(name, "json"))
+    return np.stack([model.prepare(Image.open(photo).convert("RGB"))[0] for photo in photos])
+
+
+@pytest.mark.parametrize("name", IN_INTEGERS)
+def test_integers_compute_what_their_float_file_does(name):
+    batch = crops(name)
+    ours, theirs = (session(one).run(None, {"image": batch})[0] for one in (name, f"{name}-float"))
+    assert {key: value for key, value in manifest(name).items() if key in ("input", "output", "kind")} == {
+        key: value for key, value in manifest(f"{name}-float").items() if key in ("input", "output", "kind")
+    }
+    ours, theirs = (rows.reshape(len(rows), -1) for rows in (ours, theirs))
+    cosines = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.min() > 0.97, cosines
+
+
 def test_every_file_is_listed_here():
     for folder, names in (("shipped", SHIPPED), ("optional", OPTIONAL)):
-        assert sorted(path.stem for path in (MODELS / folder).glob("*.onnx")) == names
+        assert sorted(path.stem for path in (MODELS / folder).glob("*.onnx")) == sorted(names)
 
 
 def photo(*boxes):
