@@ -83,6 +83,14 @@ def closet_cutouts() -> dict:
     return {"pixels": cache["pixels"], "group": np.array(groups), "box": stored["box"], "mask": stored["mask"]}
 
 
+def framed(cutouts: dict, index: int, ground: float, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One garment cut out onto a plain grey, as a product photo: pixels, and a window with `margin` [4] of the garment's sides round it."""
+    mask = cutouts["mask"][index][..., None].astype(np.float32) / 255
+    pixels = cutouts["pixels"][index] * mask + ground * (1 - mask)
+    box = cutouts["box"][index]
+    return pixels.astype(np.uint8), box + np.tile(box[2:] - box[:2], 2) * margin * [-1, -1, 1, 1]
+
+
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A plain, graded, striped, chequered or grainy ground, mostly light; f32 [H, W, 3] in 0..255."""
     base = rng.uniform(150, 255) + rng.uniform(-25, 25, 3) if rng.random() < 0.7 else rng.uniform(0, 255, 3)

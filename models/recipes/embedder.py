@@ -1,7 +1,7 @@
 """Recipe of `garment-embedder`: a 256-d vector for one garment.
 
     python embedder.py train      # the stages below, each resumable
-    python embedder.py export     # models/shipped/garment-embedder.{onnx,json}
+    python embedder.py export     # models/shipped/garment-embedder.{onnx,json}; --from shipped: closed forms over its own backbone
     python embedder.py eval       # the figures of the card, from the exported file
 
 Owns: the data, losses and stages of this model. Must not know: the detector. Invariant: no myntra photo and no validation photo
@@ -10,7 +10,8 @@ is trained on.
 Losses, on two random windows of every garment, some cut out onto white: cross-entropy over the 17 closet labels (a street crop knows
 its group only: the sum over the group's labels); telling the garment's other window from all others by the look; cosine to the
 teacher's centred feature of the nearest cached window through one linear layer; and the teacher's similarities within the batch, as
-in similarity-preserving and relational distillation (Tung and Mori 2019, Park et al. 2019). Export fits `look` anew, in closed form.
+in similarity-preserving and relational distillation (Tung and Mori 2019, Park et al. 2019). Export fits `look` anew, in closed form, on
+views (`views.py`).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import augment
 import cutouts
 import data
 import export
+import integers
 import loop
 import metrics
 import numpy as np
 import shipped
 import torch
 import torch.nn.functional as F
+import views
 from nets import Embedder
 from PIL import Image
 from torch import Tensor, nn
@@ -44,9 +47,10 @@ CONTINUED = (160, 128, 40, 1500, 5e-4)  # the stage of `--from shipped`
 FROZEN = 2  # stages of the backbone that it leaves as they are
 INPUT = (160, 128)
 ALIKE = 8  # garments of one label that a batch holds at least
-SHARE = (1.0, 1.2, 1.0)  # weight of kind, weight of look, temperature of the label chances
+SHARE = (1.0, 1.6, 1.0)  # weight of kind, weight of look, temperature of the label chances
 LOOK_WEIGHTS = (0.6, 0.3, 0.5, 0.7, 0.5, 0.7, 0.7, 0.6)  # of the blocks that `look` reads
-WHITEN = 0.6  # a component is divided by its deviation to this power
+STEADY = 0.3  # of the mean variance between two views of a garment, added to every direction's
+WHITEN = 0.4  # a component is divided by its deviation to this power
 
 
 class Learner(nn.Module):
@@ -113,12 +117,8 @@ class Batches:
 
     def _studio(self, rng: np.random.Generator, index: int) -> tuple[np.ndarray, np.ndarray]:
         """A closet garment cut out onto a studio's white, framed as a product photo: pixels and window."""
-        mask = self.cutouts["mask"][index][..., None].astype(np.float32) / 255
         ground = rng.uniform(225, 255) if rng.random() < 0.4 else 255.0
-        pixels = self.pixels[index] * mask + ground * (1 - mask)
-        box = self.cutouts["box"][index]
-        side = np.tile(box[2:] - box[:2], 2)
-        return pixels.astype(np.uint8), box + side * rng.uniform(0.03, 0.18, 4) * [-1, -1, 1, 1]
+        return cutouts.framed(self.cutouts, index, ground, rng.uniform(0.03, 0.18, 4))
 
     def _view(self, rng: np.random.Generator, chosen: np.ndarray) -> tuple[Tensor, np.ndarray]:
         """One window of every garment, and which cached view it is nearest to."""
@@ -174,45 +174,51 @@ def losses(learner: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str
 
 
 @torch.no_grad()
-def _pooled(embedder: Embedder, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Over the closet train photos as inference sees them: what `kind` and `look` read, and the label's position."""
+def prime(embedder: Embedder, size: tuple[int, int]) -> None:
+    """What follows a backbone that is trained already: `kind` by logistic regression on the closet train photos as inference sees
+    them, `look` as `settle` leaves it."""
     rows, names = data.closet(), data.labels()
     known = np.flatnonzero([row["split"] == "train" for row in rows])
-    pixels, pooled = closet_pixels(*size), []
+    pixels, semantic = closet_pixels(*size), []
     for start in range(0, len(known), 64):
         batch = torch.from_numpy(pixels[known[start : start + 64]]).permute(0, 3, 1, 2).float() / 255
-        pooled.append(embedder.eval().pooled(augment.whiten(batch)))
+        semantic.append(embedder.eval().pooled(augment.whiten(batch))[0])
+    semantic = torch.cat(semantic)
     labels = torch.tensor([names.index(rows[index]["label"]) for index in known])
-    return torch.cat([row[0] for row in pooled]), torch.cat([row[1] for row in pooled]), labels
-
-
-@torch.no_grad()
-def prime(embedder: Embedder, size: tuple[int, int]) -> None:
-    """Where training starts over a backbone that is trained already: statistics of the norms, `kind` by logistic regression on the
-    closet labels, `look` as `settle` leaves it."""
-    semantic, everything, labels = _pooled(embedder, size)
-    embedder.kind_norm.running_mean.copy_(semantic.mean(0))
-    embedder.kind_norm.running_var.copy_(semantic.var(0))
-    _regress(embedder.kind, embedder.kind_norm(semantic), labels)
-    _components(embedder, everything)
+    _regress(embedder.kind, _standard(embedder.kind_norm, semantic)(semantic), labels)
+    settle(embedder, size)
 
 
 @torch.no_grad()
 def settle(embedder: Embedder, size: tuple[int, int]) -> None:
-    """`look` in closed form over the final backbone: principal components of the weighted blocks, half whitened. On the studio
-    photos it is better than the layer that the instance loss trains (the card's table)."""
-    _components(embedder, _pooled(embedder, size)[1])
-
-
-@torch.no_grad()
-def _components(embedder: Embedder, everything: Tensor) -> None:
-    embedder.look_norm.running_mean.copy_(everything.mean(0))
-    embedder.look_norm.running_var.copy_(everything.var(0))
+    """`look` in closed form over the final backbone, from two views of every garment. On the studio photos it is better than the
+    layer that the instance loss trains (the card's table)."""
+    pooled = [[embedder.eval().pooled(view)[1] for view in pair] for pair in views.pairs(size)]
+    cut, photo = (torch.cat(rows) for rows in zip(*pooled))
+    norm = _standard(embedder.look_norm, cut)
     scale = torch.cat([torch.full((width,), w / width**0.5) for width, w in zip(embedder.blocks, LOOK_WEIGHTS)])
-    torch.manual_seed(SEED)
-    _, spread, axes = torch.pca_lowrank(embedder.look_norm(everything) * scale, embedder.look.out_features, niter=4)
-    embedder.look.weight.copy_((axes * (spread.clamp_min(1e-3) / spread[0]) ** -WHITEN).T * scale)
+    cut, photo = norm(cut) * scale, norm(photo) * scale
+    embedder.look.weight.copy_(components(cut, cut - photo, embedder.look.out_features).T * scale)
     embedder.look.bias.zero_()
+
+
+def components(rows: Tensor, apart: Tensor, count: int) -> Tensor:
+    """[width, count]: half-whitened principal components of the centred `rows` after within-class covariance normalisation (Hatch,
+    Kajarekar and Stolcke, Interspeech 2006) with a garment as the class: a direction is divided by the deviation of `apart`, the
+    differences of two views of one garment, so that what a view adds (ground, light, framing) counts less."""
+    spread, turn = torch.linalg.eigh(apart.T @ apart / len(apart))
+    steady = turn / (spread.clamp_min(0) + STEADY * spread.mean()).sqrt()
+    seen = rows @ steady
+    spread, turn = torch.linalg.eigh(seen.T @ seen / len(seen))
+    spread, turn = spread.flip(0)[:count], turn.flip(1)[:, :count]
+    return steady @ turn * (spread / spread[0]) ** (-WHITEN / 2)
+
+
+def _standard(norm: nn.BatchNorm1d, rows: Tensor) -> nn.BatchNorm1d:
+    """The norm with the statistics of these rows."""
+    norm.running_mean.copy_(rows.mean(0))
+    norm.running_var.copy_(rows.var(0))
+    return norm
 
 
 @torch.enable_grad()
@@ -291,14 +297,18 @@ def train(options: argparse.Namespace) -> None:
 
 
 def write(options: argparse.Namespace) -> None:
-    learner = Learner(len(data.labels()), 1280, still=True)
-    continued = data.RUNS / "embedder-continued" / "best.pt"
-    loop.adopt(learner, options.weights or (continued if continued.exists() else data.RUNS / f"embedder-{len(STAGES)}" / "best.pt"))
-    learner.embedder.share.copy_(torch.tensor(SHARE))
-    settle(learner.embedder, INPUT)
+    embedder = Embedder(len(data.labels()), DIMENSIONS)
+    if options.start == "shipped":
+        shipped.adopt(embedder, NAME, torch.cat(next(views.pairs(INPUT))))
+        prime(embedder, INPUT)
+    else:
+        continued = data.RUNS / "embedder-continued" / "best.pt"
+        loop.adopt(embedder, options.weights or (continued if continued.exists() else data.RUNS / f"embedder-{len(STAGES)}" / "best.pt"))
+        settle(embedder, INPUT)
+    embedder.share.copy_(torch.tensor(SHARE))
     export.write(
-        NAME,
-        learner.embedder.eval(),
+        data.in_float(NAME).stem,
+        embedder.eval(),
         INPUT,
         {
             "version": options.version,
@@ -308,7 +318,9 @@ def write(options: argparse.Namespace) -> None:
             "resize": "stretch",
         },
         {"name": "embedding", "dimensions": DIMENSIONS, "pool": "none", "normalize": True},
+        data.OPTIONAL,
     )
+    integers.ship(NAME)
 
 
 def report(_: argparse.Namespace) -> None:
@@ -332,5 +344,10 @@ def report(_: argparse.Namespace) -> None:
     export.latency(model)
 
 
+def extend(verbs) -> None:
+    text = "fit kind and look anew over the shipped file's backbone, without training"
+    verbs.choices["export"].add_argument("--from", dest="start", choices=["runs", "shipped"], default="runs", help=text)
+
+
 if __name__ == "__main__":
-    export.command(NAME, train, write, report)
+    export.command(NAME, train, write, report, extend)

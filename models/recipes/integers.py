@@ -89,6 +89,11 @@ def _quantise(model: metrics.Model, source: Path, target: Path, images: Iterable
         )
     written = onnx.load(target)
     export.halve(written)
+    # The tool names domains that no node is of.
+    used = {node.domain for node in written.graph.node}
+    opsets = [entry for entry in written.opset_import if entry.domain in used]
+    del written.opset_import[:], written.metadata_props[:]
+    written.opset_import.extend(opsets)
     written.producer_name = "lookbook"
     onnx.checker.check_model(written, full_check=True)
     target.write_bytes(written.SerializeToString())

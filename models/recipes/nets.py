@@ -149,9 +149,9 @@ class Layout(nn.Module):
 
 
 class Embedder(nn.Module):
-    """An L2-normalised vector of two parts. `kind`: the square roots of the label chances (their inner product is the Bhattacharyya
-    coefficient of two label distributions). `look`: one linear layer over pooled maps of every depth and over the colours' layout,
-    so that colour, pattern and proportion are not lost on the way to the label."""
+    """An L2-normalised vector of two parts. `kind`: the label chances (their inner product is the chance that two draws agree, so a
+    photo of an unsure label leans on its look). `look`: one linear layer over pooled maps of every depth and over the colours'
+    layout, so that colour, pattern and proportion are not lost on the way to the label."""
 
     def __init__(self, labels: int, dimensions: int = 256):
         super().__init__()
@@ -181,7 +181,7 @@ class Embedder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         logits, look = self.parts(image)
-        kind = (logits / self.share[2]).softmax(1).sqrt()
+        kind = (logits / self.share[2]).softmax(1)
         return F.normalize(torch.cat([kind * self.share[0], look * self.share[1]], 1), dim=1)
 
 
