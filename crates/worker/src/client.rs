@@ -3,7 +3,7 @@
 //! Knows nothing of how its host waits or where models come from: [`Caller`] does. Giving up is
 //! dropping the socket: the worker notices and stops a run that nobody waits for.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -108,9 +108,7 @@ pub fn ask<C: Caller>(
     };
     // A worker that refuses does so before it has read everything, and closes: its reply counts.
     let head = call.encode(payload.len() as u64)?;
-    if asking.send(&head)? {
-        asking.send(payload)?;
-    }
+    asking.send(&head, payload)?;
     for _ in 0..=MAX_UPLOADS {
         match asking.receive()? {
             Reply::NeedModel(fingerprint) => asking.upload(fingerprint)?,
@@ -127,12 +125,17 @@ struct Asking<'a, C> {
 }
 
 impl<C: Caller> Asking<'_, C> {
-    /// `false` when the worker has closed its side.
-    fn send(&mut self, mut bytes: &[u8]) -> Result<bool, AskError<C::Error>> {
-        while !bytes.is_empty() {
+    /// Both, one after the other, at once where the socket has room, so that the worker wakes once. `false` when it has closed its
+    /// side.
+    fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<bool, AskError<C::Error>> {
+        let mut parts = [IoSlice::new(head), IoSlice::new(payload)];
+        let mut left = &mut parts[..];
+        // What is empty is not written.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
             let mut stream = self.stream;
-            match stream.write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
+            match stream.write_vectored(left) {
+                Ok(count) => IoSlice::advance_slices(&mut left, count),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => self.wait(Interest::Writable)?,
@@ -166,7 +169,7 @@ impl<C: Caller> Asking<'_, C> {
             fingerprint,
             manifest,
         };
-        let mut open = self.send(&call.encode(onnx_bytes)?)?;
+        let mut open = self.send(&call.encode(onnx_bytes)?, &[])?;
         let mut sent = 0;
         while open && sent < onnx_bytes {
             let part = self
@@ -178,7 +181,7 @@ impl<C: Caller> Asking<'_, C> {
             if part.is_empty() {
                 return Err(AskError::Protocol(ProtocolError::Truncated));
             }
-            open = self.send(part)?;
+            open = self.send(part, &[])?;
             sent += part.len() as u64;
         }
         Ok(())

@@ -140,6 +140,9 @@ fn runtime(shared: &Shared) -> Result<Runtime, Error> {
 }
 
 fn open(shared: &Shared, lease: &mut Lease, runtime: &Runtime) -> Result<(), Error> {
+    if lease.session.is_some() {
+        return Ok(());
+    }
     let opened = lease.open(runtime);
     let mut state = shared.lock();
     match &opened {

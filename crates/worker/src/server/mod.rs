@@ -20,7 +20,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -84,8 +84,11 @@ impl Settings {
     }
 }
 
+/// Asked once: Linux answers from the files of the control groups, in a quarter of a millisecond.
 fn processors() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    static COUNT: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    *COUNT
 }
 
 /// What the statistics say of the process's past.
@@ -322,6 +325,8 @@ impl Server {
                         self.next_connection += 1;
                         let id = ConnectionId(self.next_connection);
                         self.connections.insert(id, connection);
+                        // Mostly its request is there already.
+                        self.advance(id, false);
                     }
                 }
                 Err(error) => match error.kind() {

@@ -99,12 +99,10 @@ impl Lease {
         run.options == self.key.options && run.models.contains(&self.key.fingerprint)
     }
 
-    /// Opens the session where there is none; takes long, and no lock.
+    /// Opens the session; takes long, and no lock.
     pub(super) fn open(&mut self, runtime: &Runtime) -> Result<(), Error> {
-        if self.session.is_none() {
-            let options = &self.key.options;
-            self.session = Some(Session::open(runtime, &self.manifest, &self.onnx, options)?);
-        }
+        let options = &self.key.options;
+        self.session = Some(Session::open(runtime, &self.manifest, &self.onnx, options)?);
         Ok(())
     }
 }

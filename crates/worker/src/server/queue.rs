@@ -157,8 +157,11 @@ impl Shared {
         state
             .running
             .retain(|running| running.batch != batch.number);
+        let is_awaited = !state.queue.is_empty();
         drop(state);
-        self.ring();
+        if is_awaited {
+            self.ring();
+        }
         // A full pipe already says that there are answers.
         let _ = (&self.answered).write(&[0]);
     }
