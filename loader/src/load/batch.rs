@@ -1,12 +1,14 @@
 //! How many photos go into one inference, found out on the load's own photos.
 //!
-//! Every size is tried on a few full batches, then the one that took the least time per photo stays. No
-//! photo is processed for the measurement alone. Invariant: a size that was asked for is never changed.
+//! Every size is tried on a few full batches, then the one whose fastest batch took the least time per photo
+//! stays. No photo is processed for the measurement alone. Invariant: a size that was asked for is never changed.
 
 use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
+
+use super::stage::thread_time;
 
 /// On a CPU a batch saves little and costs memory; a GPU starves without one. 32 is what one run of a
 /// model takes at most.
@@ -21,6 +23,7 @@ const FUTILE: u32 = 12;
 #[derive(Debug)]
 pub struct BatchSize {
     trials: Mutex<Vec<Trial>>,
+    is_cpu: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +31,8 @@ struct Trial {
     size: usize,
     full: u32,
     futile: u32,
-    time: Duration,
+    /// Of the fastest batch, for one item: what else runs makes batches slower, never faster.
+    fastest: Duration,
 }
 
 impl Trial {
@@ -36,10 +40,8 @@ impl Trial {
         self.full > MEASURED || self.futile > FUTILE
     }
 
-    /// Nanoseconds for one item, where it was measured.
-    fn cost(&self) -> Option<f64> {
-        let items = self.full.checked_sub(1).filter(|full| *full > 0)? as usize * self.size;
-        Some(self.time.as_nanos() as f64 / items as f64)
+    fn cost(&self) -> Option<Duration> {
+        (self.full > 1).then_some(self.fastest)
     }
 }
 
@@ -55,10 +57,21 @@ impl BatchSize {
             size: *size,
             full: 0,
             futile: 0,
-            time: Duration::ZERO,
+            fastest: Duration::MAX,
         };
         Self {
             trials: Mutex::new(sizes.iter().map(trial).collect()),
+            is_cpu,
+        }
+    }
+
+    /// What two readings of tell how long a batch took: on a CPU, where stages compete for the cores, the thread's own time.
+    pub fn time(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        if self.is_cpu {
+            thread_time()
+        } else {
+            START.elapsed()
         }
     }
 
@@ -100,7 +113,7 @@ impl BatchSize {
             trial.full += 1;
             if trial.full > 1 {
                 // A photo of many garments overfills a batch.
-                trial.time += time.mul_f64(size as f64 / held as f64);
+                trial.fastest = trial.fastest.min(time.div_f64(held as f64));
             }
         });
     }
@@ -111,7 +124,7 @@ fn best(trials: &[Trial]) -> usize {
     let measured = trials
         .iter()
         .filter_map(|trial| Some((trial.cost()?, trial.size)));
-    let cheapest = measured.min_by(|a, b| a.0.total_cmp(&b.0));
+    let cheapest = measured.min();
     let largest = trials.iter().map(|trial| trial.size).max();
     cheapest.map_or(largest.unwrap_or(1), |(_, size)| size)
 }

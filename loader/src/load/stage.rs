@@ -66,9 +66,13 @@ pub struct Meter {
 }
 
 /// Processor time of this thread until now.
-fn thread_time_ns() -> u64 {
+pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Meter {
@@ -84,12 +88,13 @@ impl Meter {
 
     /// Runs `work` for that many photos and counts its time.
     pub fn run<T>(&self, photos: usize, work: impl FnOnce() -> T) -> T {
-        let (start, processor) = (Instant::now(), thread_time_ns());
+        let (start, processor) = (Instant::now(), thread_time());
         let done = work();
-        let processor = thread_time_ns().saturating_sub(processor);
-        self.processor_ns.fetch_add(processor, Ordering::Relaxed);
-        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.busy_ns.fetch_add(nanoseconds, Ordering::Relaxed);
+        let processor = thread_time().saturating_sub(processor);
+        self.processor_ns
+            .fetch_add(nanoseconds(processor), Ordering::Relaxed);
+        self.busy_ns
+            .fetch_add(nanoseconds(start.elapsed()), Ordering::Relaxed);
         self.photos.fetch_add(photos as u64, Ordering::Relaxed);
         done
     }
@@ -153,9 +158,9 @@ pub fn in_batches<I, O>(
         if stop.is_requested() {
             return;
         }
-        let start = Instant::now();
+        let start = sizes.time();
         let finished = meter.run(batch.len(), || work(batch, size));
-        sizes.record(size, held, start.elapsed());
+        sizes.record(size, held, sizes.time().saturating_sub(start));
         for done in finished {
             if output.send(done).is_err() {
                 return;
