@@ -1004,7 +1004,7 @@ $$;
 COMMENT ON FUNCTION similar_garments(bytea, integer, text) IS
   'The k garments that look most like a picture as a whole; k NULL: all, nearest first';
 
-CREATE FUNCTION nearest_products(query embedding, k integer DEFAULT 5, category text DEFAULT NULL, fold real DEFAULT 0.05)
+CREATE FUNCTION nearest_products(query embedding, k integer DEFAULT 5, category text DEFAULT NULL, fold real DEFAULT 0.2)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   SELECT n.product, n.distance, n.garment_id, n.photo_id, n.category, n.label, n.box
@@ -1069,7 +1069,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
     SELECT c.product, c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) AS distance,
            c.garment_id, c.photo_id, c.category, c.label, c.box,
            @extschema@.lookbook_is_new(c.product::text, c.embedding,
-               c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look), 0.05)
+               c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look), 0.2)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
     WHERE c.category OPERATOR(pg_catalog.=) (SELECT look.category FROM look) AND c.embedding IS NOT NULL
@@ -1098,7 +1098,7 @@ END $$;
 
 -- Maximal marginal relevance (Carbonell and Goldstein 1998): the next one is near the product and far from
 -- those already taken. For vectors of length 1 half of the squared distance is 1 - cosine similarity, theirs.
-CREATE FUNCTION similar_products(product text, k integer, diversity real, fold real DEFAULT 0.05)
+CREATE FUNCTION similar_products(product text, k integer, diversity real, fold real DEFAULT 0.2)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   WITH RECURSIVE pool AS MATERIALIZED (
@@ -1140,7 +1140,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
     SELECT g.garment::integer AS garment, g.category, g.label, g.score, g.box, n.product, n.distance, n.garment_id, n.photo_id
     FROM @extschema@.detect_garments(shop_the_look.image)
       WITH ORDINALITY AS g(category, label, score, box, embedding, garment)
-    CROSS JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.05) AS n
+    CROSS JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.2) AS n
     UNION ALL
     SELECT 1, 'photo', 'photo', NULL, NULL, n.product, n.distance, n.garment_id, n.photo_id
     FROM @extschema@.nearest_products(@extschema@.embed_image(shop_the_look.image), shop_the_look.k) AS n
@@ -1158,7 +1158,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
   FROM @extschema@.lookbook_catalogue() AS c
   JOIN @extschema@.lookbook_catalogue() AS w
     ON w.photo_id OPERATOR(pg_catalog.=) c.photo_id AND w.garment_id OPERATOR(pg_catalog.<>) c.garment_id
-  CROSS JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k, c.product, 0.05) AS n
+  CROSS JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k, c.product, 0.2) AS n
   WHERE c.garment_id OPERATOR(pg_catalog.=) complete_the_look.garment_id
   ORDER BY w.garment_id, n.distance
 $$;
