@@ -420,6 +420,47 @@ fn categories_may_be_an_enum_that_has_them_all() -> Result<()> {
 }
 
 #[test]
+fn columns_of_a_domain_take_what_its_type_takes() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_domain")?;
+    shop.put_many(16)?;
+    shop.database.psql(
+        "CREATE DOMAIN short AS varchar(40) CHECK (VALUE <> ''); CREATE DOMAIN file AS short CHECK (VALUE NOT LIKE '%00007%');
+         CREATE DOMAIN kind AS text NOT NULL; CREATE DOMAIN sure AS real CHECK (VALUE <= 1); CREATE DOMAIN look AS embedding(3);
+         CREATE DOMAIN season AS text NOT NULL DEFAULT 'summer';
+         CREATE TABLE garments (photo file, category kind, score sure, v look, season season); CREATE INDEX ON garments (photo)",
+    )?;
+    let run = |args: &[&str]| {
+        let into = ["--into", "garments", "--into-map", "key=photo,embedding=v"];
+        shop.run(args.iter().chain(&into))
+    };
+    run(&["load", "photos"])?
+        .expect(2)?
+        .expect_stdout(&["loaded 15 photos with 30 garments", "1 rejected"])?;
+    let rejects = std::fs::read_to_string(shop.path("lookbook-rejects.csv"))?;
+    ensure!(
+        rejects.contains("00007.bmp,row_refused") && rejects.contains("check constraint"),
+        "{rejects}"
+    );
+    shop.database
+        .psql("CREATE INDEX ON garments USING lookbook (v, category); ANALYZE garments")?;
+    let plan = shop.database.psql(
+        "SET enable_seqscan = off; SET enable_sort = off;
+         EXPLAIN (COSTS OFF) SELECT photo FROM garments WHERE category = 'upper' ORDER BY v <-> (SELECT v FROM garments LIMIT 1) LIMIT 2",
+    )?;
+    ensure!(
+        plan.contains("garments_v_category_idx") && plan.contains("Index Cond"),
+        "{plan}"
+    );
+    run(&["search", "photos/00003.bmp", "-k", "2"])?
+        .expect(0)?
+        .expect_stdout(&["00003.bmp", "footwear", "upper"])?;
+    run(&["load", "photos"])?
+        .expect(2)?
+        .expect_stdout(&["15 skipped"])?;
+    Ok(())
+}
+
+#[test]
 fn the_doctor_looks_at_a_table_of_the_shop_with_the_rights_of_the_role() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "into_doctor")?;
     shop.put_many(16)?;
@@ -438,6 +479,18 @@ fn the_doctor_looks_at_a_table_of_the_shop_with_the_rights_of_the_role() -> Resu
             .replace("user=postgres", "user=stockist");
         Outcome::of(command.env("LOOKBOOK_DATABASE", url))
     };
+    shop.database
+        .psql("ALTER TABLE look ENABLE ROW LEVEL SECURITY; GRANT SELECT ON look TO stockist")?;
+    as_role(&["doctor"])?.expect(1)?.expect_stdout(&[
+        "FAILURE  target",
+        "row-level security",
+        "BYPASSRLS",
+    ])?;
+    as_role(&["load", "photos"])?
+        .expect(1)?
+        .expect_stderr(&["row-level security holds there for this role"])?;
+    shop.database
+        .psql("ALTER TABLE look DISABLE ROW LEVEL SECURITY; REVOKE SELECT ON look FROM stockist")?;
     as_role(&["doctor"])?.expect(1)?.expect_stdout(&[
         "FAILURE  target",
         "season (text) is NOT NULL, has no default and no role",

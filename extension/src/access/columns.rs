@@ -50,7 +50,12 @@ pub(super) unsafe fn options_of(index: pg_sys::Relation) -> Options {
             );
         }
     }
-    let typmod = descriptor.get(0).map_or(-1, |column| column.atttypmod);
+    let typmod = descriptor.get(0).map_or(-1, |column| {
+        let mut typmod = column.atttypmod;
+        // SAFETY: looks into the catalogue; a domain may have the dimensions.
+        unsafe { pg_sys::getBaseTypeAndTypmod(column.atttypid, &raw mut typmod) };
+        typmod
+    });
     let Ok(dimensions @ 1..) = usize::try_from(typmod) else {
         refuse(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,

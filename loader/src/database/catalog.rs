@@ -9,7 +9,7 @@ use postgres::GenericClient;
 #[derive(Debug, Clone)]
 pub struct Column {
     pub name: String,
-    /// Of the type itself, without its schema: `int4`, `embedding`.
+    /// Of the type itself, without its schema: `int4`, `embedding`; of a domain, the type that it is made of.
     pub type_name: String,
     /// As SQL names it, with its schema where it is not on the search path.
     pub sql_type: String,
@@ -50,11 +50,20 @@ pub fn relation_kind(client: &mut impl GenericClient, table: &str) -> Result<Opt
 /// In their order.
 pub fn columns_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Column>> {
     let rows = client.query(
-        "SELECT a.attname::text, t.typname::text, pg_catalog.format_type(t.oid, NULL), a.atttypmod, a.attnotnull, \
-           a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a', \
+        "SELECT a.attname::text, t.typname::text, pg_catalog.format_type(t.oid, NULL), base.typmod, base.not_null, \
+           a.atthasdef OR a.attidentity <> '' OR base.has_default, a.attgenerated <> '' OR a.attidentity = 'a', \
            CASE t.typtype WHEN 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e \
                                               WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END \
-         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         FROM pg_catalog.pg_attribute a \
+         CROSS JOIN LATERAL ( \
+           WITH RECURSIVE base AS ( \
+             SELECT a.atttypid AS type, a.atttypmod AS typmod, a.attnotnull AS not_null, false AS has_default \
+             UNION ALL \
+             SELECT d.typbasetype, greatest(d.typtypmod, base.typmod), base.not_null OR d.typnotnull, \
+               base.has_default OR d.typdefault IS NOT NULL \
+             FROM base JOIN pg_catalog.pg_type d ON d.oid = base.type AND d.typtype = 'd') \
+           SELECT * FROM base) AS base \
+         JOIN pg_catalog.pg_type t ON t.oid = base.type AND t.typtype <> 'd' \
          WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         &[&table],
     )?;

@@ -180,7 +180,7 @@ impl Target {
 /// The table's full name in SQL, its schema, and its name.
 fn find(client: &mut Client, table: &str) -> Result<(String, String, String)> {
     let row = client.query_opt(
-        "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+        "SELECT n.nspname::text, c.relname::text, pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass($1)",
         &[&table],
     )?;
@@ -190,6 +190,12 @@ fn find(client: &mut Client, table: &str) -> Result<(String, String, String)> {
              --into out and the loader makes its own"
         );
     };
+    if row.get(2) {
+        bail!(
+            "--into {table}: row-level security holds there for this role, and PostgreSQL copies no rows into such a table; load as \
+             its owner, or as a role that has BYPASSRLS"
+        );
+    }
     let (schema, name): (String, String) = (row.get(0), row.get(1));
     let full = format!("{}.{}", quoted(&schema), quoted(&name));
     match relation_kind(client, &full)?.as_deref() {
