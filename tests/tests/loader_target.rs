@@ -436,7 +436,7 @@ fn columns_of_a_domain_take_what_its_type_takes() -> Result<()> {
     run(&["load", "photos"])?
         .expect(2)?
         .expect_stdout(&["loaded 15 photos with 30 garments", "1 rejected"])?;
-    let rejects = std::fs::read_to_string(shop.path("lookbook-rejects.csv"))?;
+    let rejects = fs::read_to_string(shop.path("lookbook-rejects.csv"))?;
     ensure!(
         rejects.contains("00007.bmp,row_refused") && rejects.contains("check constraint"),
         "{rejects}"

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lookbook_tests::{Cluster, signal};
 use postgres::Client;
-use sql_support::{add_slow_model, backend_pid, embed, import_embedder, refusal};
+use sql_support::{
+    add_slow_model, backend_pid, embed, embedder_manifest, import, import_embedder, onnx, refusal,
+};
 use worker_support::{PATIENCE, number, photo, tiny, wait_for};
 
 /// `MAX_POOLS` of `crates/worker/src/server/models.rs`.
@@ -52,6 +54,38 @@ fn only_so_many_models_stay_loaded_and_the_oldest_goes() -> Result<()> {
     embed(&mut client, &photo(2), Some(&names[0]))?;
     assert_eq!(number(&mut client, "loads")?, Some(loads + 1));
     assert_eq!(number(&mut client, "models")?, Some(MOST_LOADED as i64));
+    Ok(())
+}
+
+#[test]
+fn a_model_gets_no_more_memory_than_the_worker_may_have() -> Result<()> {
+    let cluster = Cluster::start(&["lookbook.worker_memory=512MB"])?;
+    let database = tiny(&cluster, "memory")?;
+    let mut client = database.connect()?;
+    client.batch_execute("SET lookbook.worker = on")?;
+    let expected = embed(&mut client, &photo(1), None)?;
+    let worker = number(&mut client, "pid")?;
+    // Planes of 805 MB.
+    let onnx = onnx::wide_embedder(1 << 13);
+    let manifest = embedder_manifest(&mut client, "wide", &onnx)?;
+    let refused = refusal(import(&mut client, "wide", &manifest, &onnx))?;
+    assert_eq!(refused.code, "53200", "{refused:?}");
+    ensure!(
+        refused.hint.contains("lookbook.worker_memory"),
+        "{refused:?}"
+    );
+    // The others are none the worse.
+    assert_eq!(embed(&mut client, &photo(1), None)?, expected);
+    assert_eq!(number(&mut client, "pid")?, worker);
+    client.batch_execute("ALTER SYSTEM SET lookbook.worker_memory = '4GB'")?;
+    client.batch_execute("SELECT pg_reload_conf()")?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(refused) = import(&mut client, "wide", &manifest, &onnx) {
+        ensure!(Instant::now() < deadline, "{refused:?}");
+        sleep(Duration::from_millis(50));
+    }
+    assert_eq!(embed(&mut client, &photo(1), Some("wide"))?.len(), 3);
+    assert_eq!(number(&mut client, "pid")?, worker);
     Ok(())
 }
 

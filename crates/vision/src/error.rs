@@ -148,6 +148,12 @@ pub enum Error {
         /// What ONNX Runtime said.
         reason: String,
     },
+    /// A run needed more memory than the process may have.
+    #[error("model \"{model}\" needs more memory than it may have")]
+    OutOfMemory {
+        /// Name in the manifest.
+        model: String,
+    },
     /// Someone called [`crate::Cancel::cancel`].
     #[error("inference was cancelled")]
     Cancelled,
@@ -195,6 +201,8 @@ pub enum ErrorCode {
     ProviderUnavailable,
     /// `inference_failed`
     InferenceFailed,
+    /// `out_of_memory`
+    OutOfMemory,
     /// `cancelled`
     Cancelled,
     /// `invalid_setting`
@@ -219,6 +227,7 @@ impl ErrorCode {
             Self::RuntimeMissing => "runtime_missing",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::InferenceFailed => "inference_failed",
+            Self::OutOfMemory => "out_of_memory",
             Self::Cancelled => "cancelled",
             Self::InvalidSetting => "invalid_setting",
         }
@@ -258,6 +267,7 @@ impl FromStr for ErrorCode {
             Self::RuntimeMissing,
             Self::ProviderUnavailable,
             Self::InferenceFailed,
+            Self::OutOfMemory,
             Self::Cancelled,
             Self::InvalidSetting,
         ];
@@ -291,6 +301,7 @@ impl Error {
             Self::RuntimeMissing { .. } => ErrorCode::RuntimeMissing,
             Self::ProviderUnavailable { .. } => ErrorCode::ProviderUnavailable,
             Self::Inference { .. } => ErrorCode::InferenceFailed,
+            Self::OutOfMemory { .. } => ErrorCode::OutOfMemory,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::InvalidSetting { .. } => ErrorCode::InvalidSetting,
         }

@@ -237,6 +237,10 @@ impl Session {
         let outputs = result.map_err(|error| {
             if self.cancel.is_cancelled() {
                 Error::Cancelled
+            } else if is_out_of_memory(error.message()) {
+                Error::OutOfMemory {
+                    model: model.to_owned(),
+                }
             } else {
                 failed(error.message().to_owned())
             }
@@ -375,9 +379,17 @@ fn builder(runtime: &Runtime, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(builder)
 }
 
+/// As C++ and ONNX Runtime's arena say that an allocation failed.
+fn is_out_of_memory(message: &str) -> bool {
+    message.contains("bad_alloc") || message.contains("Failed to allocate memory")
+}
+
 /// Tells a model that this library does not know from one that is broken.
 fn explain_commit(model: &str, message: &str) -> Error {
     let model = model.to_owned();
+    if is_out_of_memory(message) {
+        return Error::OutOfMemory { model };
+    }
     let unknown = [
         "No Op registered for",
         "is not a registered function/op",

@@ -37,6 +37,7 @@ fn settings() -> Settings {
         queue_limit: 16,
         threads: 1,
         idle_timeout: Duration::ZERO,
+        memory: 0,
         library: PathBuf::from(LIBRARY),
     }
 }

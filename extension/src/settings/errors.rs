@@ -70,6 +70,10 @@ fn table(code: ErrorCode) -> (PgSqlErrorCode, Option<&'static str>) {
             Some("lookbook.device chooses the device: cpu, cuda, cuda:N or auto."),
         ),
         ErrorCode::InferenceFailed => (State::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, None),
+        ErrorCode::OutOfMemory => (
+            State::ERRCODE_OUT_OF_MEMORY,
+            Some("lookbook.worker_memory is what the inference worker may have."),
+        ),
         ErrorCode::Cancelled => (State::ERRCODE_QUERY_CANCELED, None),
         _ => (State::ERRCODE_INTERNAL_ERROR, None),
     }

@@ -2,6 +2,7 @@
 
 use super::onnxruntime_library;
 use lookbook_worker::Settings;
+use nix::unistd::{SysconfVar, sysconf};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ static MODE: GucSetting<WorkerMode> = GucSetting::<WorkerMode>::new(WorkerMode::
 static IDLE_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(600);
 static QUEUE_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(256);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MEMORY_MB: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// More descriptors than this a process seldom has.
 const MAX_QUEUE_LIMIT: i32 = 10_000;
@@ -38,8 +40,22 @@ pub(crate) fn of_server() -> Settings {
     Settings {
         queue_limit: unsigned(&QUEUE_LIMIT),
         threads: unsigned(&THREADS),
+        memory: memory(),
         idle_timeout: Duration::from_secs(unsigned(&IDLE_TIMEOUT_S) as u64),
         library: onnxruntime_library(),
+    }
+}
+
+/// In bytes; 0: no limit.
+fn memory() -> u64 {
+    match MEMORY_MB.get() {
+        0 => {
+            let of_system = |what| sysconf(what).ok().flatten();
+            let pages = of_system(SysconfVar::_PHYS_PAGES).unwrap_or(0);
+            let page = of_system(SysconfVar::PAGE_SIZE).unwrap_or(0);
+            u64::try_from(pages.saturating_mul(page) / 2).unwrap_or(0)
+        }
+        megabytes => u64::try_from(megabytes).map_or(0, |megabytes| megabytes << 20),
     }
 }
 
@@ -75,6 +91,14 @@ pub(super) fn register() {
         &THREADS,
         (0, MAX_THREADS),
         GucFlags::default(),
+    );
+    define(
+        c"lookbook.worker_memory",
+        c"Memory of its own that the inference worker may have.",
+        c"A model that needs more is an error. 0 is half of the machine's, -1 sets no limit.",
+        &MEMORY_MB,
+        (-1, i32::MAX),
+        GucFlags::UNIT_MB,
     );
 }
 

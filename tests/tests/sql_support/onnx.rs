@@ -179,6 +179,37 @@ pub fn scaled_embedder(factor: f32) -> Vec<u8> {
     ))
 }
 
+/// As `embedder("GlobalAveragePool")`, by way of planes of `side` × `side` values: 12 bytes each.
+pub fn wide_embedder(side: i64) -> Vec<u8> {
+    let shape: Vec<u8> = [1, 3, side, side]
+        .iter()
+        .flat_map(|size: &i64| size.to_le_bytes())
+        .collect();
+    let [pool, _] = pooled("GlobalAveragePool", "");
+    let nodes = [
+        pool,
+        node("Expand", &["pooled", "shape"], &["wide"], &[]),
+        node("GlobalAveragePool", &["wide"], &["again"], &[]),
+        node(
+            "Flatten",
+            &["again"],
+            &["embedding"],
+            &[integer_attribute("axis", 1)],
+        ),
+    ];
+    let shape = Message::default()
+        .number(1, 4)
+        .number(2, INT64)
+        .text(8, "shape")
+        .bytes(9, &shape);
+    model(&graph(
+        &nodes,
+        &[shape],
+        &[image(Dim::Named("n"), SIDE)],
+        &[embedding()],
+    ))
+}
+
 /// As `embedder("GlobalAveragePool")`, after `rounds` rounds of a loop that changes nothing but time.
 pub fn slow_embedder(rounds: i64) -> Vec<u8> {
     let scalar = |name: &str, element: i64| value_info(name, element, &[]);

@@ -25,6 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub threads: usize,
     /// After which an unused model is unloaded, and an unused process ends; zero: never.
     pub idle_timeout: Duration,
+    /// Bytes of memory of its own that the process may have; 0: as many as there are.
+    pub memory: u64,
     /// The ONNX Runtime library.
     pub library: PathBuf,
 }
@@ -60,6 +63,7 @@ impl Settings {
             "queue_limit": self.queue_limit,
             "threads": self.threads,
             "idle_ms": u64::try_from(self.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+            "memory": self.memory,
             "library": self.library.to_string_lossy(),
         });
         format!("{object}\n")
@@ -72,8 +76,19 @@ impl Settings {
             queue_limit: usize::try_from(number("queue_limit")?).ok()?,
             threads: usize::try_from(number("threads")?).ok()?,
             idle_timeout: Duration::from_millis(number("idle_ms")?),
+            memory: number("memory")?,
             library: PathBuf::from(object.get("library")?.as_str()?),
         })
+    }
+
+    /// Beyond it an allocation fails, of ONNX Runtime with an error, and the machine's other processes are none the worse.
+    fn limit_memory(&self) -> nix::Result<()> {
+        let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
+        let wanted = match self.memory {
+            0 => most,
+            bytes => bytes.min(most),
+        };
+        setrlimit(Resource::RLIMIT_DATA, wanted, most)
     }
 
     fn executors(&self) -> usize {
@@ -162,6 +177,7 @@ impl Server {
         let (answered, bell) = UnixStream::pair()?;
         listener.set_nonblocking(true)?;
         control.set_nonblocking(true)?;
+        settings.limit_memory()?;
         answered.set_nonblocking(true)?;
         bell.set_nonblocking(true)?;
         let server = Server {
@@ -306,6 +322,8 @@ impl Server {
             if line == b"drain\n" {
                 self.draining.get_or_insert_with(Instant::now);
             } else if let Some(settings) = Settings::from_line(&line) {
+                // As before where the system refuses, which it does not for less than its own limit.
+                let _ = settings.limit_memory();
                 self.shared.lock().settings = settings;
                 self.shared.ring();
                 // Without threads to spare, those that run go on.
