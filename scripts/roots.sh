@@ -10,9 +10,9 @@ roots=${LOOKBOOK_ROOTS:-/var/tmp/lookbook-roots}
 bootstrap() {
     local release=$1 folder=$2 script=/usr/share/debootstrap/scripts/$1
     shift 2
-    # A release that is newer than debootstrap goes by the rules of sid.
+    # A release that is newer than debootstrap goes by the rules of sid; the mirror is debootstrap's own.
     [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-    debootstrap --variant=minbase "$@" "$release" "$folder" http://deb.debian.org/debian "$script"
+    debootstrap --variant=minbase "$@" "$release" "$folder" "" "$script"
 }
 
 # inside ROOT FOLDER... -- COMMAND...: a command in the root with the folders that exist where they are here: own mounts and

@@ -13,8 +13,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use index_support::drawn::{compare_in_snapshot, drawn_search};
 use index_support::{
-    BY_INDEX_EXACTLY, PATIENCE, TimeBox, check_index, database, expect_exact, rows_of, truth_of,
-    wait_until,
+    BY_INDEX_EXACTLY, PATIENCE, TimeBox, catch_up, check_index, database, expect_exact, rows_of,
+    truth_of,
 };
 use lookbook_tests::{Cluster, Database, Random};
 use postgres::{Client, IsolationLevel};
@@ -252,18 +252,4 @@ fn a_scan_of_a_replica_goes_on_while_its_lists_are_split_and_vacuumed() -> Resul
     snapshot.commit()?;
     check_all(&mut reader)?;
     Ok(())
-}
-
-/// Waits until the replica has replayed what the primary has written.
-fn catch_up(primary: &mut Client, replica: &mut Client) -> Result<()> {
-    let written: String = primary
-        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
-        .get(0);
-    wait_until(&format!("replay within {PATIENCE:?}"), || {
-        let row = replica.query_one(
-            "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn",
-            &[&written],
-        )?;
-        Ok(row.get(0))
-    })
 }

@@ -5,7 +5,7 @@ mod index_support;
 
 use anyhow::{Context, Result, ensure};
 use index_support::{
-    BY_INDEX_EXACTLY, check_index, database, expect_exact, info, rows_of, wait_until,
+    BY_INDEX_EXACTLY, catch_up, check_index, database, expect_exact, info, rows_of, wait_until,
 };
 use lookbook_tests::{Cluster, Database, Installation, check_output, workspace};
 use postgres::Client;
@@ -139,17 +139,7 @@ fn a_replica_answers_as_its_primary_at_the_same_lsn_and_goes_on_when_promoted() 
         grow(&mut client, 10_000 * (round + 1), 700)?;
         client.batch_execute(&format!("DELETE FROM look WHERE id % 17 = {round}"))?;
         client.batch_execute("VACUUM look")?;
-        let lsn: String = client
-            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
-            .get(0);
-        wait_until("replay", || {
-            Ok(reader
-                .query_one(
-                    "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn",
-                    &[&lsn],
-                )?
-                .get(0))
-        })?;
+        catch_up(&mut client, &mut reader)?;
         for query in [NEAREST, ALL] {
             assert_eq!(answers(&mut reader, query)?, answers(&mut client, query)?);
         }

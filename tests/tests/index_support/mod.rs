@@ -194,6 +194,20 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Re
     Ok(())
 }
 
+/// Waits until the replica has replayed what the primary has logged, written out or not.
+pub fn catch_up(primary: &mut Client, replica: &mut Client) -> Result<()> {
+    let logged: String = primary
+        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
+        .get(0);
+    wait_until(&format!("replay within {PATIENCE:?}"), || {
+        let row = replica.query_one(
+            "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn",
+            &[&logged],
+        )?;
+        Ok(row.get(0))
+    })
+}
+
 /// How long rounds go on: some seconds in `make test`, minutes with `LOOKBOOK_SOAK_MINUTES`.
 #[derive(Debug)]
 pub struct TimeBox(Instant);
