@@ -25,6 +25,9 @@ OPTIONAL = MODELS / "optional"  # stored by `lookbook model add` where it is wan
 GROUPS = ["upper", "lower", "full_body", "footwear"]
 EXTRAS = ["bag", "headwear"]  # accessories that the detector knows beside the four groups
 CLASSES = GROUPS + EXTRAS
+# Fine classes of at least 20 street train boxes: what the detector also learns to tell apart, and does not report.
+HINTS = ["blazer", "blouse", "boots", "coat", "dress", "jacket", "jeans", "leggings", "pants", "purse", "sandals", "shirt", "shoes", "shorts",
+         "skirt", "socks", "stockings", "suit", "sweater", "sweatshirt", "t-shirt", "top", "vest"]  # fmt: skip
 GARMENT_SIZE = (160, 208)  # width, height of a cached garment
 PHOTO_SIDE = 416  # longest side of a cached street photo, on a square canvas
 VIEWS = 3  # whole garment, then random crops, each with the teacher's feature
@@ -53,9 +56,9 @@ def closet(split: str | None = None) -> list[dict]:
     return [row for row in rows if split in (None, row["split"])]
 
 
-def street(split: str, extras: bool = False) -> list[dict]:
+def street(split: str, extras: bool = False, hints: bool = False) -> list[dict]:
     """Street photos: `path`, `width`, `height`, `boxes` [n, 4] as x1, y1, x2, y2 in pixels, `groups` [n] (positions in CLASSES;
-    bags and headwear with `extras` only)."""
+    bags and headwear with `extras` only; with `hints` the fine boxes, too: positions in CLASSES + HINTS)."""
     coco = json.loads((root() / "detection" / f"groups_{split}.json").read_text())
     names = {category["id"]: GROUPS.index(category["name"]) for category in coco["categories"]}
     photos = {
@@ -72,24 +75,26 @@ def street(split: str, extras: bool = False) -> list[dict]:
         x, y, w, h = annotation["bbox"]
         photos[annotation["image_id"]]["boxes"].append([x, y, x + w, y + h])
         photos[annotation["image_id"]]["groups"].append(names[annotation["category_id"]])
-    if extras:
-        _add_extras(photos, split)
+    if extras or hints:
+        _add_fine(photos, split, (EXTRAS if extras else []), (HINTS if hints else []))
     for photo in photos.values():
         photo["boxes"] = np.asarray(photo["boxes"], np.float32).reshape(-1, 4)
         photo["groups"] = np.asarray(photo["groups"], np.int64)
     return [photos[key] for key in sorted(photos)]
 
 
-def _add_extras(photos: dict[int, dict], split: str) -> None:
+def _add_fine(photos: dict[int, dict], split: str, extras: list[str], hints: list[str]) -> None:
     coco = json.loads((root() / "detection" / f"instances_{split}.json").read_text())
     by_path = {photo["path"].name: photo for photo in photos.values()}
     names = {image["id"]: Path(image["file_name"]).name for image in coco["images"]}
     for annotation in coco["annotations"]:
-        if annotation["group"] in EXTRAS:
-            x, y, w, h = annotation["bbox"]
-            photo = by_path[names[annotation["image_id"]]]
+        x, y, w, h = annotation["bbox"]
+        photo = by_path[names[annotation["image_id"]]]
+        labels = [CLASSES.index(annotation["group"])] if annotation["group"] in extras else []
+        labels += [len(CLASSES) + hints.index(annotation["fine"])] if annotation["fine"] in hints else []
+        for label in labels:
             photo["boxes"].append([x, y, x + w, y + h])
-            photo["groups"].append(CLASSES.index(annotation["group"]))
+            photo["groups"].append(label)
 
 
 def labels() -> list[str]:
@@ -191,7 +196,7 @@ def garments() -> dict:
 
 def street_pixels() -> tuple[np.ndarray, list[dict]]:
     """Street train photos u8 [n, 416, 416, 3], top left on a grey canvas; their rows gain `scale` (canvas pixels per pixel)."""
-    photos = street("train", extras=True)
+    photos = street("train", extras=True, hints=True)
     for photo in photos:
         photo["scale"] = PHOTO_SIDE / max(photo["width"], photo["height"])
     path = CACHE / f"street_{PHOTO_SIDE}.npy"

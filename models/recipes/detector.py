@@ -15,6 +15,7 @@ Generalized IoU, 2019.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import augment
@@ -35,14 +36,17 @@ from torch import Tensor, nn
 NAME = "garment-detector"
 SEED = 5
 CLASSES = len(data.CLASSES)
-MOST = 12  # boxes of one scene
+HINTS = len(data.HINTS)
+HINT_WEIGHT = 0.5  # of their class loss beside that of the classes
+MOST = 24  # boxes of one scene
+DRESSED = 0.15  # of street photos: cut-outs pasted over the person
 CLOSET = [0.26, 0.22, 0.26, 0.22, 0.0, 0.04]  # how often a scene of one garment shows each class; no closet photo shows a bag
 STAGES = [  # height, width, batch, steps, rate, weight of the box loss, share of street photos
     (256, 192, 16, 1100, 2e-3, 2.5, 0.70),
     (320, 224, 16, 1150, 1.2e-3, 6.0, 0.70),
     (384, 256, 16, 200, 5e-4, 6.0, 0.88),
 ]
-CONTINUED = (384, 256, 12, 1600, 8e-4, 6.0, 0.72)  # the stage of `--from shipped`
+CONTINUED = (384, 256, 12, 10000, 1.2e-3, 6.0, 0.72)  # the stage of `--from shipped`
 FROZEN = 1  # stages that it leaves as they are: a third less time a step
 INPUT = (384, 256)  # multiples of 32
 RADIUS = 0.54  # of the box's half side, where the Gaussian ends
@@ -51,7 +55,7 @@ RADIUS = 0.54  # of the box's half side, where the Gaussian ends
 def _window(rng: np.random.Generator, photo: dict, aspect: float) -> np.ndarray:
     """x1, y1, x2, y2 (canvas pixels) of the part of a street photo that a scene shows, of the input's aspect."""
     size = np.array([photo["width"], photo["height"]]) * photo["scale"]
-    boxes = photo["boxes"] * photo["scale"]
+    boxes = photo["boxes"][photo["groups"] < CLASSES] * photo["scale"]
     kind = rng.random()
     if kind < 0.5:
         low, high = np.zeros(2), size
@@ -75,7 +79,7 @@ def _window(rng: np.random.Generator, photo: dict, aspect: float) -> np.ndarray:
     return np.concatenate([middle - extent / 2, middle + extent / 2])
 
 
-def _clip(boxes: np.ndarray, limit: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _clip(boxes: np.ndarray, limit: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes cut to the input (width, height), and the share of each that stays."""
     cut = np.clip(boxes, 0, [*limit, *limit])
     area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3), axis=1)
@@ -95,13 +99,49 @@ class Scenes:
         clear = np.isfinite(self.cutouts["box"][:, 0])
         self.by_group = [np.flatnonzero(clear & (self.cutouts["group"] == group)) for group in range(CLASSES)]
 
-    def _street(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _street(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels, the window to read, and the boxes, their groups and 1 where one counts."""
         index = rng.choice(len(self.photos), p=self.weight)
         photo = self.photos[index]
         window = _window(rng, photo, self.width / self.height)
-        return self.pixels[index], window, photo["boxes"] * photo["scale"], photo["groups"]
+        boxes, groups = photo["boxes"] * photo["scale"], photo["groups"]
+        if hasattr(self, "cutouts") and rng.random() < DRESSED:
+            return self._dress(rng, self.pixels[index], window, boxes, groups)
+        return self.pixels[index], window, boxes, groups, np.ones(len(boxes))
 
-    def _closet(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _dress(self, rng: np.random.Generator, pixels: np.ndarray, window: np.ndarray, boxes: np.ndarray, groups: np.ndarray):
+        """A cut-out dress, or a top and something below it, over what the person wears: what is hidden is no longer there, what still
+        shows is ignored."""
+        worn = boxes[groups < 3]
+        if len(worn) == 0:
+            return pixels, window, boxes, groups, np.ones(len(boxes))
+        low, high = worn[:, :2].min(0), worn[:, 2:].max(0)
+        canvas = pixels.astype(np.float32)
+        middle, width, height = (low[0] + high[0]) / 2, high[0] - low[0], high[1] - low[1]
+        waist = rng.uniform(0.38, 0.5)
+        parts = [(2, 0.0, rng.uniform(0.75, 1.05))] if rng.random() < 0.5 else [(1, waist, 1.0), (0, 0.0, waist + 0.06)]
+        pasted, kinds = [], []
+        for group, top, bottom in parts:
+            cutout = rng.choice(self.by_group[group])
+            wide = width * rng.uniform(0.95, 1.25) * (0.8 if group == 1 else 1.0)
+            box = np.array([middle - wide / 2, low[1] + top * height, middle + wide / 2, low[1] + bottom * height])
+            box = np.clip(box, 0, data.PHOTO_SIDE)
+            if cutouts.paste(canvas, self.cutouts, cutout, box, rng):
+                pasted.append(box)
+                kinds.append(group)
+        if not pasted:
+            return pixels, window, boxes, groups, np.ones(len(boxes))
+        pasted, known = np.array(pasted), groups < CLASSES
+        boxes, groups = boxes[known], groups[known]
+        whole = np.concatenate([pasted[:, :2].min(0), pasted[:, 2:].max(0)])
+        hidden = _clip(boxes - np.tile(whole[:2], 2), whole[2:] - whole[:2])[1]
+        apart = hidden < 0.15
+        stays = hidden < 0.75
+        counts = np.concatenate([apart[stays].astype(float), np.ones(len(pasted))])
+        pixels = np.clip(canvas, 0, 255).astype(np.uint8)
+        return pixels, window, np.concatenate([boxes[stays], pasted]), np.concatenate([groups[stays], kinds]), counts
+
+    def _closet(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One closet photo as it is, with its weak box."""
         index = rng.choice(self.by_group[rng.choice(CLASSES, p=CLOSET)])
         canvas = np.full((data.PHOTO_SIDE, data.PHOTO_SIDE, 3), data.PAD, np.uint8)
@@ -112,7 +152,7 @@ class Scenes:
         extent = np.array([width, height]) * np.exp(rng.uniform(-0.35, 0.35)) * np.exp(rng.uniform(-0.15, 0.15, 2))
         middle = np.array([width, height]) / 2 + rng.uniform(-0.1, 0.1, 2) * extent
         window = np.concatenate([middle - extent / 2, middle + extent / 2])
-        return canvas, window, box[None], self.cutouts["group"][index : index + 1]
+        return canvas, window, box[None], self.cutouts["group"][index : index + 1], np.ones(1)
 
     def _composed(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cut-outs on a made background: one garment, or an outfit laid out from top to bottom."""
@@ -156,9 +196,9 @@ class Scenes:
                 canvas, boxes, groups = self._composed(rng)
                 image = torch.from_numpy(np.clip(canvas, 0, 255).astype(np.float32) / 255).permute(2, 0, 1)
                 images[len(placed)] = image
-                placed.append((boxes, groups))
+                placed.append((boxes, groups, np.ones(len(boxes))))
                 continue
-            pixels, window, boxes, groups = self._street(rng) if kind == "street" else self._closet(rng)
+            pixels, window, boxes, groups, counted = self._street(rng) if kind == "street" else self._closet(rng)
             extent = window[2:] - window[:2]
             moved = (boxes - np.tile(window[:2], 2)) / np.tile(extent, 2) * [*limit, *limit]
             flip = rng.random() < 0.5
@@ -167,7 +207,7 @@ class Scenes:
             photos.append(pixels)
             frames.append(window / data.PHOTO_SIDE)
             flips.append(flip)
-            placed.append((moved.astype(np.float32), groups))
+            placed.append((moved.astype(np.float32), groups, counted))
         grey = data.PAD / 255
         fill = torch.full((len(photos), 3, 1, 1), grey)
         read = augment.windows(np.stack(photos), np.stack(frames), np.array(flips), np.zeros(len(photos)), (self.height, self.width), fill)
@@ -178,11 +218,11 @@ class Scenes:
         boxes = np.zeros((self.count, MOST, 4), np.float32)
         classes = np.full((self.count, MOST), -1, np.int64)
         counts = np.zeros((self.count, MOST), np.float32)
-        for index, (own, groups) in enumerate(placed):
+        for index, (own, groups, counted) in enumerate(placed):
             cut, stays = _clip(own, limit)
             keep = np.flatnonzero(stays > 0.08)[:MOST]
             boxes[index, : len(keep)], classes[index, : len(keep)] = cut[keep], groups[keep]
-            counts[index, : len(keep)] = stays[keep] > 0.35
+            counts[index, : len(keep)] = (stays[keep] > 0.35) * counted[keep]
         return augment.whiten(batch), torch.from_numpy(boxes), torch.from_numpy(classes), torch.from_numpy(counts)
 
 
@@ -215,22 +255,25 @@ def losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], box_w
     logits, sides = logits.float(), sides.float()
     height, width = logits.shape[2:]
     heat = _gaussians(boxes, height, width) * (classes >= 0)[..., None, None]
-    one_hot = F.one_hot(classes.clamp_min(0), CLASSES).float() * (classes >= 0)[..., None]
-    target = (heat[:, :, None] * one_hot[..., None, None]).amax(1)
-    positive = ((heat == 1) & (counts > 0)[..., None, None])[:, :, None] * one_hot[..., None, None]
-    positive = positive.amax(1)
+    place = classes.clamp_min(0)[..., None, None].expand_as(heat)
+    target = torch.zeros_like(logits).scatter_reduce(1, place, heat, "amax")
+    positive = torch.zeros_like(logits).scatter_reduce(1, place, ((heat == 1) & (counts > 0)[..., None, None]).float(), "amax")
     chance = logits.sigmoid()
-    hit = -(F.logsigmoid(logits) * (1 - chance) ** 2 * positive).sum()
-    miss = -(F.logsigmoid(-logits) * chance**2 * (1 - target) ** 4 * (1 - positive)).sum()
-    focal = (hit + miss) / positive.sum().clamp_min(1)
+    hit = F.logsigmoid(logits) * (1 - chance) ** 2 * positive
+    miss = F.logsigmoid(-logits) * chance**2 * (1 - target) ** 4 * (1 - positive)
+    wrong, sure = -(hit + miss).sum((2, 3)), positive.sum((2, 3))
+    focal = wrong[:, :CLASSES].sum() / sure[:, :CLASSES].sum().clamp_min(1)
+    told = (classes >= CLASSES).any(1)  # a scene without hints says nothing of them
+    hints = wrong[told, CLASSES:].sum() / sure[told, CLASSES:].sum().clamp_min(1)
+    counts = counts * (classes < CLASSES)
     weight = heat * counts[..., None, None]
     weight = weight / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) * counts[..., None, None]
-    own = sides.gather(1, classes.clamp_min(0)[:, :, None, None, None].expand(-1, -1, *sides.shape[2:]))
+    own = sides.gather(1, classes.clamp(0, CLASSES - 1)[:, :, None, None, None].expand(-1, -1, *sides.shape[2:]))
     middle = centres(height, width, images.device)[None, None]
     found = torch.cat([middle - own[:, :, :2], middle + own[:, :, 2:]], 2)
     giou = _giou(found, boxes[..., None, None].expand_as(found))
     box = ((1 - giou) * weight).sum() / counts.sum().clamp_min(1)
-    return {"loss": focal + box_weight * box, "focal": focal, "box": box}
+    return {"loss": focal + HINT_WEIGHT * hints + box_weight * box, "focal": focal, "hints": hints, "box": box}
 
 
 def val_inputs(height: int, width: int) -> tuple[np.ndarray, list[dict], list[tuple]]:
@@ -269,7 +312,7 @@ def _run(name: str, stage: tuple, model: Detector, start: Path | None, options: 
         name,
         round(steps * options.schedule),
         rate,
-        evaluate_every=250 if steps > 250 else 100,
+        evaluate_every=500 if steps > 500 else 100,
         threads=options.threads,
         start=start,
     )
@@ -281,13 +324,13 @@ def _run(name: str, stage: tuple, model: Detector, start: Path | None, options: 
 def train(options: argparse.Namespace) -> None:
     torch.manual_seed(SEED)
     if options.start == "shipped":
-        _run("detector-continued", CONTINUED, Detector(CLASSES), None, options)
+        _run("detector-continued", CONTINUED, Detector(CLASSES, HINTS), None, options)
         return
     start = data.RUNS / "embedder-1" / "best.pt"
     start = start if start.exists() else None
     for number, stage in enumerate(STAGES[: options.stages], 1):
         torch.manual_seed(SEED)
-        start = _run(f"detector-{number}", stage, Detector(CLASSES), start, options)
+        start = _run(f"detector-{number}", stage, Detector(CLASSES, HINTS), start, options)
 
 
 def _blend() -> dict[str, Tensor]:
@@ -299,7 +342,7 @@ def _blend() -> dict[str, Tensor]:
 
 
 def write(options: argparse.Namespace) -> None:
-    model = Detector(CLASSES)
+    model = Detector(CLASSES, HINTS)
     if options.weights:
         loop.adopt(model, options.weights)
     elif (continued := data.RUNS / "detector-continued" / "best.pt").exists():

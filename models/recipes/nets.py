@@ -75,9 +75,10 @@ class Backbone(nn.Module):
 
 class Detector(nn.Module):
     """At every stride-8 cell: class logits [N, C, h, w], and per class the distances [N, C, 4, h, w] in input pixels to the
-    left, top, right and bottom of a box of that class (an open jacket and a dress share a centre, not a box)."""
+    left, top, right and bottom of a box of that class (an open jacket and a dress share a centre, not a box). In training, `hints`
+    more classes follow, without boxes: what they need to be told apart helps the others (Caruana, Multitask Learning, 1997)."""
 
-    def __init__(self, classes: int, width: int = 96):
+    def __init__(self, classes: int, hints: int = 0, width: int = 96):
         super().__init__()
         self.classes = classes
         self.backbone = Backbone()
@@ -85,7 +86,8 @@ class Detector(nn.Module):
         self.mix = nn.ModuleList([conv(width, width) for _ in range(2)])
         self.class_tower = conv(width, width)
         self.box_tower = conv(width, width)
-        self.class_head = nn.Conv2d(width, classes, 1)
+        self.drop = nn.Dropout2d(0.1)
+        self.class_head = nn.Conv2d(width, classes + hints, 1)
         self.box_head = nn.Conv2d(width, 4 * classes, 1)
         nn.init.normal_(self.class_head.weight, std=0.01)
         nn.init.constant_(self.class_head.bias, -3.5)
@@ -97,7 +99,7 @@ class Detector(nn.Module):
         middle = self.mix[0](middle + F.interpolate(coarse, scale_factor=2.0))
         fine = self.mix[1](fine + F.interpolate(middle, scale_factor=2.0))
         sides = self.box_head(self.box_tower(fine)).clamp(-2.0, 6.2).exp()
-        return self.class_head(self.class_tower(fine)), sides.unflatten(1, (self.classes, 4))
+        return self.class_head(self.drop(self.class_tower(fine))), sides.unflatten(1, (self.classes, 4))
 
 
 def centres(height: int, width: int, device=None) -> Tensor:
@@ -119,7 +121,7 @@ class DetectorExport(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         logits, sides = self.detector(image)
-        scores = logits.sigmoid()
+        scores = logits[:, : self.detector.classes].sigmoid()
         scores = scores * (scores >= F.max_pool2d(scores, 3, 1, 1)).to(scores.dtype)
         scores = (scores.flatten(2).unsqueeze(1) * self.own_class).flatten(2)
         low, high = self.centres - sides[:, :, :2], self.centres + sides[:, :, 2:]
