@@ -1174,13 +1174,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies
 DECLARE
   copied CONSTANT name[] := ARRAY['nearest_garments', 'similar_garments', 'nearest_products', 'lookbook_products_like',
     'lookbook_look_of', 'similar_products', 'shop_the_look', 'complete_the_look'];
+  made_here CONSTANT name[] := copied || ARRAY['lookbook_catalogue', 'lookbook_category']::name[];
   -- In the order of lookbook_catalogue(); what has a stand-in may be missing.
-  fields CONSTANT text[] := ARRAY['garment_id', 'photo_id', 'product', 'category', 'label', 'score', 'box', 'embedding'];
+  fields text[] := ARRAY['garment_id', 'photo_id', 'product', 'category', 'label', 'score', 'box', 'embedding'];
   columns CONSTANT name[] := ARRAY[$6, $7, $3, $5, $8, $9, $10, $4];
   types CONSTANT text[] := ARRAY[NULL, NULL, NULL, 'text', 'text', 'real', 'box', '@extschema@.embedding'];
   stand_ins CONSTANT text[] := ARRAY[NULL, 'bigint', NULL, NULL, 'text', 'real', 'box', NULL];
   own_types text[] := '{}';
   source text[] := '{}';
+  category_type regtype;
   target text := quote_ident($1);
   lookbook CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'lookbook');
   entry record;
@@ -1196,7 +1198,7 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another schema for the functions that read your table; it is made if it is missing.';
   END IF;
   FOR i IN 1 .. cardinality(fields) LOOP
-    SELECT a.atttypid, t.typcategory INTO entry FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+    SELECT a.atttypid, t.typcategory, t.typtype INTO entry FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
       WHERE a.attrelid = $2 AND a.attname = columns[i] AND a.attnum > 0 AND NOT a.attisdropped;
     IF NOT FOUND AND (stand_ins[i] IS NULL OR columns[i] <> fields[i]) THEN
       RAISE EXCEPTION 'relation "%" has no column "%" to be the %', $2, columns[i], fields[i]
@@ -1211,7 +1213,16 @@ BEGIN
     source[i] := CASE WHEN NOT FOUND THEN format('NULL::%s', own_types[i])
                       WHEN entry.atttypid = own_types[i]::regtype THEN format('t.%I', columns[i])
                       ELSE format('t.%I::%s', columns[i], own_types[i]) END;
+    IF fields[i] = 'category' AND entry.typtype = 'e' THEN
+      category_type := entry.atttypid;
+    END IF;
   END LOOP;
+  IF category_type IS NOT NULL THEN
+    -- It is compared as what it is, for the index; the functions return it as text.
+    fields := fields || text 'category_key';
+    own_types := own_types || format_type(category_type, NULL);
+    source := source || format('t.%I', $5);
+  END IF;
 
   IF to_regnamespace(target) IS NULL THEN
     EXECUTE format('CREATE SCHEMA %s', target);
@@ -1220,7 +1231,7 @@ BEGIN
       EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'x'
               AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = lookbook) AS is_mapping
     FROM pg_proc AS p
-    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (copied || name 'lookbook_catalogue') LOOP
+    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here) LOOP
     IF NOT entry.is_mapping THEN
       RAISE EXCEPTION 'function % exists, and lookbook_map_catalogue() did not make it', entry.function
         USING ERRCODE = 'duplicate_function', HINT = 'Map into another schema, or rename the function.';
@@ -1232,19 +1243,30 @@ BEGIN
     (SELECT string_agg(f.field || ' ' || f.type, ', ' ORDER BY f.place)
      FROM unnest(fields, own_types) WITH ORDINALITY AS f(field, type, place)),
     format(' SELECT %s FROM %s AS t ', array_to_string(source, ', '), $2));
+  IF category_type IS NOT NULL THEN
+    -- NULL for a category that the type does not have: nothing is of it.
+    EXECUTE format('CREATE FUNCTION %s.lookbook_category(category text) RETURNS %s LANGUAGE sql STABLE STRICT PARALLEL SAFE AS %L', target,
+      category_type, format(' SELECT e.enumlabel::text::%s FROM pg_catalog.pg_enum AS e
+        WHERE e.enumtypid OPERATOR(pg_catalog.=) %L::pg_catalog.regtype AND e.enumlabel OPERATOR(pg_catalog.=) $1 ',
+        category_type, category_type::text));
+  END IF;
   FOR entry IN SELECT p.oid, pg_get_functiondef(p.oid) AS definition FROM pg_proc AS p
     WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
     definition := entry.definition;
     FOREACH called IN ARRAY copied || name 'lookbook_catalogue' LOOP
       definition := replace(definition, format('@extschema@.%s(', called), format('%s.%s(', target, called));
     END LOOP;
+    IF category_type IS NOT NULL THEN
+      definition := regexp_replace(definition, '\mc\.category OPERATOR\(pg_catalog\.=\) (\w+\.category|\(SELECT [^)]*\))',
+        format('c.category_key OPERATOR(pg_catalog.=) %s.lookbook_category(\1)', replace(target, '\', '\\')), 'g');
+    END IF;
     header_length := strpos(definition, 'AS $function$');
     EXECUTE regexp_replace(regexp_replace(regexp_replace(left(definition, header_length - 1),
         '\m(garment_id|worn_with) bigint', '\1 ' || own_types[1], 'g'), '\mphoto_id bigint', 'photo_id ' || own_types[2], 'g'),
         '\m(product|other_than) text', '\1 ' || own_types[3], 'g') || substr(definition, header_length);
   END LOOP;
   FOR made IN SELECT p.oid FROM pg_proc AS p
-    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (copied || name 'lookbook_catalogue') LOOP
+    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here) LOOP
     EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION lookbook', made);
   END LOOP;
 END $$;

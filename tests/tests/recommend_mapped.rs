@@ -167,5 +167,49 @@ fn categories_of_an_enum_and_keys_of_a_domain_are_mapped() -> Result<()> {
         )?
         .get(0);
     ensure!(like == 4, "{like}");
+    for query in [
+        "SELECT * FROM reco.nearest_products(look(7), 5, 'lower')",
+        "SELECT * FROM reco.nearest_garments(look(7), 5, 'lower')",
+        "SELECT * FROM reco.similar_products('S7')",
+        "SELECT * FROM reco.similar_products('S7', 5, 0.5)",
+        r"SELECT * FROM reco.shop_the_look('\x00')",
+        "SELECT * FROM reco.complete_the_look(7)",
+    ] {
+        let plan = plan_of(&mut client, query)?;
+        ensure!(
+            plan.contains("Index Scan using item_looks") && plan.contains("Index Cond: (kind ="),
+            "{query}: {plan}"
+        );
+    }
+    let of_no_kind: i64 = client
+        .query_one(
+            "SELECT count(*) FROM reco.nearest_garments(look(7), 5, 'hat')",
+            &[],
+        )?
+        .get(0);
+    ensure!(of_no_kind == 0, "{of_no_kind}");
+    // Names that need quoting, and a mapping that is made anew where the column became text.
+    client.batch_execute(
+        r#"CREATE SCHEMA "S\hop"; CREATE TYPE "S\hop"."Ki nd" AS ENUM ('upper', 'lower');
+         CREATE TABLE "S\hop".item AS SELECT id, photo_id, sku, kind::text::"S\hop"."Ki nd" AS kind, embedding FROM item;
+         SELECT lookbook_map_catalogue('S\hop', '"S\hop".item', category => 'kind')"#,
+    )?;
+    let similar =
+        r#"SELECT count(*) FROM "S\hop".similar_products('S7', 4) WHERE category = 'lower'"#;
+    let quoted: i64 = client.query_one(similar, &[])?.get(0);
+    client.batch_execute(
+        r#"ALTER TABLE "S\hop".item ALTER kind TYPE text; SELECT lookbook_map_catalogue('S\hop', '"S\hop".item', category => 'kind')"#,
+    )?;
+    let as_text: i64 = client.query_one(similar, &[])?.get(0);
+    let left: bool = client
+        .query_one(
+            r#"SELECT to_regproc('"S\hop".lookbook_category') IS NOT NULL"#,
+            &[],
+        )?
+        .get(0);
+    ensure!(
+        (quoted, as_text, left) == (4, 4, false),
+        "{quoted} {as_text} {left}"
+    );
     Ok(())
 }
