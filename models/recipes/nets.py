@@ -6,6 +6,8 @@ manifest says; both models share the backbone's parameter names, so that one may
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -111,17 +113,19 @@ def centres(height: int, width: int, device=None) -> Tensor:
 
 class DetectorExport(nn.Module):
     """The detector as family `yolo_v8`: [N, 4 + classes, classes · cells]; every anchor scores one class, and only where the heat
-    map has a local peak."""
+    map has a local peak. Hints stay behind."""
 
     def __init__(self, detector: Detector, height: int, width: int):
         super().__init__()
-        self.detector = detector
+        self.detector = copy.deepcopy(detector)
+        head, kept = self.detector.class_head, detector.classes
+        head.weight, head.bias = nn.Parameter(head.weight[:kept].detach()), nn.Parameter(head.bias[:kept].detach())
         self.register_buffer("centres", centres(height // STRIDE, width // STRIDE)[None, None])
         self.register_buffer("own_class", torch.eye(detector.classes)[None, :, :, None])
 
     def forward(self, image: Tensor) -> Tensor:
         logits, sides = self.detector(image)
-        scores = logits[:, : self.detector.classes].sigmoid()
+        scores = logits.sigmoid()
         scores = scores * (scores >= F.max_pool2d(scores, 3, 1, 1)).to(scores.dtype)
         scores = (scores.flatten(2).unsqueeze(1) * self.own_class).flatten(2)
         low, high = self.centres - sides[:, :, :2], self.centres + sides[:, :, 2:]
