@@ -89,6 +89,8 @@ def _clip(boxes: np.ndarray, limit: Sequence[float]) -> tuple[np.ndarray, np.nda
 class Scenes:
     """Training scenes and their boxes, drawn by seed and step."""
 
+    dressed = DRESSED
+
     def __init__(self, height: int, width: int, count: int, street: float):
         self.height, self.width, self.count = height, width, count
         self.shares = {"street": street, "closet": 0.43 * (1 - street), "composed": 0.57 * (1 - street)}
@@ -105,16 +107,19 @@ class Scenes:
         photo = self.photos[index]
         window = _window(rng, photo, self.width / self.height)
         boxes, groups = photo["boxes"] * photo["scale"], photo["groups"]
-        if hasattr(self, "cutouts") and rng.random() < DRESSED:
-            return self._dress(rng, self.pixels[index], window, boxes, groups)
+        if rng.random() < self.dressed and (groups < 3).any():
+            pixels, boxes, groups, counts = self._dress(rng, self.pixels[index], boxes, groups)
+            return pixels, window, boxes, groups, counts
         return self.pixels[index], window, boxes, groups, np.ones(len(boxes))
 
-    def _dress(self, rng: np.random.Generator, pixels: np.ndarray, window: np.ndarray, boxes: np.ndarray, groups: np.ndarray):
-        """A cut-out dress, or a top and something below it, over what the person wears: what is hidden is no longer there, what still
-        shows is ignored."""
+    def _dress(
+        self, rng: np.random.Generator, pixels: np.ndarray, boxes: np.ndarray, groups: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """A cut-out dress, or a top and something below it, over what the person wears: pixels, boxes, groups, and 1 where a box counts.
+        What is hidden is no longer there, what still shows does not count."""
+        known = groups < CLASSES
+        boxes, groups = boxes[known], groups[known]
         worn = boxes[groups < 3]
-        if len(worn) == 0:
-            return pixels, window, boxes, groups, np.ones(len(boxes))
         low, high = worn[:, :2].min(0), worn[:, 2:].max(0)
         canvas = pixels.astype(np.float32)
         middle, width, height = (low[0] + high[0]) / 2, high[0] - low[0], high[1] - low[1]
@@ -130,16 +135,14 @@ class Scenes:
                 pasted.append(box)
                 kinds.append(group)
         if not pasted:
-            return pixels, window, boxes, groups, np.ones(len(boxes))
-        pasted, known = np.array(pasted), groups < CLASSES
-        boxes, groups = boxes[known], groups[known]
+            return pixels, boxes, groups, np.ones(len(boxes))
+        pasted = np.array(pasted)
         whole = np.concatenate([pasted[:, :2].min(0), pasted[:, 2:].max(0)])
         hidden = _clip(boxes - np.tile(whole[:2], 2), whole[2:] - whole[:2])[1]
-        apart = hidden < 0.15
         stays = hidden < 0.75
-        counts = np.concatenate([apart[stays].astype(float), np.ones(len(pasted))])
+        counts = np.concatenate([hidden[stays] < 0.15, np.ones(len(pasted))])
         pixels = np.clip(canvas, 0, 255).astype(np.uint8)
-        return pixels, window, np.concatenate([boxes[stays], pasted]), np.concatenate([groups[stays], kinds]), counts
+        return pixels, np.concatenate([boxes[stays], pasted]), np.concatenate([groups[stays], kinds]), counts
 
     def _closet(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One closet photo as it is, with its weak box."""

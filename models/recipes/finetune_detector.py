@@ -68,6 +68,8 @@ def held_out(count: int) -> np.ndarray:
 class Scenes(detector.Scenes):
     """Windows of the shop's photos, as the recipe draws them of street photos."""
 
+    dressed = 0.0
+
     def __init__(self, photos: list[dict], height: int, width: int, count: int):
         self.height, self.width, self.count = height, width, count
         self.shares = {"street": 1.0}
