@@ -1253,7 +1253,7 @@ BEGIN
   FOR entry IN SELECT p.oid, pg_get_functiondef(p.oid) AS definition FROM pg_proc AS p
     WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
     definition := entry.definition;
-    FOREACH called IN ARRAY copied || name 'lookbook_catalogue' LOOP
+    FOREACH called IN ARRAY made_here LOOP
       definition := replace(definition, format('@extschema@.%s(', called), format('%s.%s(', target, called));
     END LOOP;
     IF category_type IS NOT NULL THEN

@@ -13,7 +13,6 @@ Tags: of a street photo's window the fine classes of the boxes inside it (CCP), 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -47,15 +46,9 @@ SCHEDULES = {"paper": {"batch": 64, "epochs": 40, "rate": 1e-5, "small": 0.0}, "
 
 def boxes(split: str) -> list[tuple[np.ndarray, list[str]]]:
     """Per street photo, in `data.street`'s order: every fine box in pixels [n, 4], and its class."""
-    coco = json.loads((data.root() / "detection" / f"instances_{split}.json").read_text())
-    found: dict[int, list] = {image["id"]: [] for image in coco["images"]}
-    for annotation in coco["annotations"]:
-        x, y, w, h = annotation["bbox"]
-        found[annotation["image_id"]].append(([x, y, x + w, y + h], annotation["fine"]))
-    groups = json.loads((data.root() / "detection" / f"groups_{split}.json").read_text())
-    by_name = {Path(image["file_name"]).name: found[image["id"]] for image in coco["images"]}
-    rows = [by_name.get(Path(image["file_name"]).name, []) for image in sorted(groups["images"], key=lambda image: image["id"])]
-    return [(np.array([box for box, _ in row], np.float32).reshape(-1, 4), [fine for _, fine in row]) for row in rows]
+    by_name = data.fine_boxes(split)
+    rows = [by_name.get(photo["path"].name, []) for photo in data.street(split)]
+    return [(np.array([one["corners"] for one in row], np.float32).reshape(-1, 4), [one["fine"] for one in row]) for row in rows]
 
 
 def tags() -> list[str]:

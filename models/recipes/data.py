@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Iterable
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -76,25 +77,32 @@ def street(split: str, extras: bool = False, hints: bool = False) -> list[dict]:
         photos[annotation["image_id"]]["boxes"].append([x, y, x + w, y + h])
         photos[annotation["image_id"]]["groups"].append(names[annotation["category_id"]])
     if extras or hints:
-        _add_fine(photos, split, (EXTRAS if extras else []), (HINTS if hints else []))
+        _add_fine(photos.values(), split, (EXTRAS if extras else []), (HINTS if hints else []))
     for photo in photos.values():
         photo["boxes"] = np.asarray(photo["boxes"], np.float32).reshape(-1, 4)
         photo["groups"] = np.asarray(photo["groups"], np.int64)
     return [photos[key] for key in sorted(photos)]
 
 
-def _add_fine(photos: dict[int, dict], split: str, extras: list[str], hints: list[str]) -> None:
+def fine_boxes(split: str) -> dict[str, list[dict]]:
+    """By a street photo's file name: its annotations of one fine class each, with `corners` x1, y1, x2, y2 in pixels."""
     coco = json.loads((root() / "detection" / f"instances_{split}.json").read_text())
-    by_path = {photo["path"].name: photo for photo in photos.values()}
     names = {image["id"]: Path(image["file_name"]).name for image in coco["images"]}
+    found: dict[str, list[dict]] = {name: [] for name in names.values()}
     for annotation in coco["annotations"]:
         x, y, w, h = annotation["bbox"]
-        photo = by_path[names[annotation["image_id"]]]
-        labels = [CLASSES.index(annotation["group"])] if annotation["group"] in extras else []
-        labels += [len(CLASSES) + hints.index(annotation["fine"])] if annotation["fine"] in hints else []
-        for label in labels:
-            photo["boxes"].append([x, y, x + w, y + h])
-            photo["groups"].append(label)
+        found[names[annotation["image_id"]]].append(annotation | {"corners": [x, y, x + w, y + h]})
+    return found
+
+
+def _add_fine(photos: Iterable[dict], split: str, extras: list[str], hints: list[str]) -> None:
+    by_name = fine_boxes(split)
+    for photo in photos:
+        for annotation in by_name.get(photo["path"].name, []):
+            labels = [CLASSES.index(annotation["group"])] if annotation["group"] in extras else []
+            labels += [len(CLASSES) + hints.index(annotation["fine"])] if annotation["fine"] in hints else []
+            photo["boxes"] += [annotation["corners"]] * len(labels)
+            photo["groups"] += labels
 
 
 def labels() -> list[str]:
