@@ -933,49 +933,16 @@ $$;
 SET LOCAL check_function_bodies = on;
 COMMENT ON FUNCTION lookbook_catalogue() IS 'The garments that recommendations are made from';
 
--- Which rows of an ordered scan are the first of their product, and no near-duplicate of one before. A state
--- of a window aggregate, so that the scan goes no further than its reader.
-CREATE TYPE lookbook_seen AS (products text[], looks embedding[], distances double precision[], is_new boolean);
-COMMENT ON TYPE lookbook_seen IS 'State of lookbook_is_new';
+-- Which rows of an ordered scan are the first of their product, and no near-duplicate of one before. A window
+-- aggregate, so that the scan goes no further than its reader.
+CREATE FUNCTION lookbook_see(internal, text, embedding, double precision, real) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lookbook_see_wrapper';
 
-CREATE FUNCTION lookbook_see(seen lookbook_seen, product text, look embedding, distance double precision, fold real)
-RETURNS lookbook_seen
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-DECLARE
-  kept @extschema@.embedding;
-BEGIN
-  IF seen.products IS NULL THEN
-    seen := ROW ('{}', '{}', '{}', false);
-  END IF;
-  seen.is_new := false;
-  IF product IS NULL OR product OPERATOR(pg_catalog.=) ANY (seen.products) THEN
-    RETURN seen;
-  END IF;
-  seen.products := pg_catalog.array_append(seen.products, product);
-  IF fold IS NOT NULL THEN
-    -- Triangle inequality: what is more than fold nearer to the query than this row is no duplicate of it,
-    -- nor of any row behind it.
-    WHILE seen.distances[1] OPERATOR(pg_catalog.<) (distance OPERATOR(pg_catalog.-) fold) LOOP
-      seen.distances := seen.distances[2:];
-      seen.looks := seen.looks[2:];
-    END LOOP;
-    FOREACH kept IN ARRAY seen.looks LOOP
-      IF @extschema@.l2_distance(kept, look) OPERATOR(pg_catalog.<=) fold THEN
-        RETURN seen;
-      END IF;
-    END LOOP;
-    seen.looks := pg_catalog.array_append(seen.looks, look);
-    seen.distances := pg_catalog.array_append(seen.distances, distance);
-  END IF;
-  seen.is_new := true;
-  RETURN seen;
-END $$;
-
-CREATE FUNCTION lookbook_seen_is_new(seen lookbook_seen) RETURNS boolean
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$ BEGIN RETURN seen.is_new; END $$;
+CREATE FUNCTION lookbook_seen_is_new(internal) RETURNS boolean
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lookbook_seen_is_new_wrapper';
 
 CREATE AGGREGATE lookbook_is_new(product text, look embedding, distance double precision, fold real) (
-  SFUNC = lookbook_see, STYPE = lookbook_seen, FINALFUNC = lookbook_seen_is_new
+  SFUNC = lookbook_see, STYPE = internal, FINALFUNC = lookbook_seen_is_new
 );
 COMMENT ON AGGREGATE lookbook_is_new(text, embedding, double precision, real) IS
   'OVER (ORDER BY distance ROWS UNBOUNDED PRECEDING): whether the row brings a new product, not within fold of one before';
@@ -1011,8 +978,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   FROM (
     SELECT c.product, c.embedding OPERATOR(@extschema@.<->) nearest_products.query AS distance,
            c.garment_id, c.photo_id, c.category, c.label, c.box,
-           @extschema@.lookbook_is_new(c.product::text, c.embedding,
-               c.embedding OPERATOR(@extschema@.<->) nearest_products.query, nearest_products.fold)
+           @extschema@.lookbook_is_new(c.product::pg_catalog.text, c.embedding,
+               c.embedding OPERATOR(@extschema@.<->) nearest_products.query,
+               CASE WHEN nearest_products.k IS NOT NULL THEN nearest_products.fold END)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) nearest_products.query ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
     WHERE nearest_products.query IS NOT NULL AND c.embedding IS NOT NULL
@@ -1023,7 +991,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   LIMIT coalesce(nearest_products.k, 9223372036854775807)
 $$;
 COMMENT ON FUNCTION nearest_products(embedding, integer, text, real) IS
-  'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all';
+  'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all, these too';
 
 -- nearest_products of one category and without one product, with the vectors: what the functions below share.
 CREATE FUNCTION lookbook_products_like(query embedding, category text, k integer, other_than text, fold real)
@@ -1034,8 +1002,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   FROM (
     SELECT c.product, c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query AS distance,
            c.garment_id, c.photo_id, c.category, c.label, c.box, c.embedding,
-           @extschema@.lookbook_is_new(c.product::text, c.embedding,
-               c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query, lookbook_products_like.fold)
+           @extschema@.lookbook_is_new(c.product::pg_catalog.text, c.embedding,
+               c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query,
+               CASE WHEN lookbook_products_like.k IS NOT NULL THEN lookbook_products_like.fold END)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
     WHERE c.category OPERATOR(pg_catalog.=) lookbook_products_like.category AND c.embedding IS NOT NULL
@@ -1054,7 +1023,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
   SELECT o.embedding, o.category
   FROM (SELECT c.embedding, c.category, c.score, c.garment_id, pg_catalog.count(*) OVER (PARTITION BY c.category) AS garments
         FROM @extschema@.lookbook_catalogue() AS c
-        WHERE c.product OPERATOR(pg_catalog.=) lookbook_look_of.product AND c.embedding IS NOT NULL) AS o
+        WHERE c.product OPERATOR(pg_catalog.=) lookbook_look_of.product AND c.embedding IS NOT NULL AND c.category IS NOT NULL) AS o
   ORDER BY o.garments DESC, o.score DESC NULLS LAST, o.garment_id
   LIMIT 1
 $$;
@@ -1068,8 +1037,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   FROM (
     SELECT c.product, c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) AS distance,
            c.garment_id, c.photo_id, c.category, c.label, c.box,
-           @extschema@.lookbook_is_new(c.product::text, c.embedding,
-               c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look), 0.2)
+           @extschema@.lookbook_is_new(c.product::pg_catalog.text, c.embedding,
+               c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look),
+               CASE WHEN similar_products.k IS NOT NULL THEN 0.2::pg_catalog.float4 END)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
     WHERE c.category OPERATOR(pg_catalog.=) (SELECT look.category FROM look) AND c.embedding IS NOT NULL
@@ -1080,7 +1050,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   LIMIT coalesce(similar_products.k, 9223372036854775807)
 $$;
 COMMENT ON FUNCTION similar_products(text, integer) IS
-  'The k other products of its category that look most like a product, each by its best photo; k NULL: all';
+  'The k other products of its category that look most like a product, each by its best photo, near-duplicates of a nearer one left out; k NULL: all, these too';
 
 -- The candidates that are weighed against each other for diversity: ten for each place.
 CREATE FUNCTION lookbook_diversity_pool(k integer, diversity real) RETURNS integer
@@ -1107,21 +1077,24 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
     CROSS JOIN LATERAL @extschema@.lookbook_products_like(look.embedding, look.category,
         @extschema@.lookbook_diversity_pool(similar_products.k, similar_products.diversity),
         similar_products.product, similar_products.fold) AS p),
+  -- apart: by place the squared distance to the nearest one taken, and -1 for these themselves.
   taken AS (
-    SELECT 1 AS turn, p.place, ARRAY[p.place] AS places, ARRAY[p.embedding] AS looks
+    SELECT 1 AS turn, p.place, ARRAY(
+        SELECT CASE WHEN q.place OPERATOR(pg_catalog.=) 1 THEN -1 ELSE @extschema@.l2_squared_distance(q.embedding, p.embedding) END
+        FROM pool AS q ORDER BY q.place) AS apart
     FROM pool AS p WHERE p.place OPERATOR(pg_catalog.=) 1 AND similar_products.k OPERATOR(pg_catalog.>) 0
     UNION ALL
-    SELECT t.turn OPERATOR(pg_catalog.+) 1, next.place, pg_catalog.array_append(t.places, next.place),
-           pg_catalog.array_append(t.looks, next.embedding)
+    SELECT t.turn OPERATOR(pg_catalog.+) 1, next.place, ARRAY(
+        SELECT CASE WHEN q.place OPERATOR(pg_catalog.=) next.place OR t.apart[q.place] OPERATOR(pg_catalog.<) 0 THEN -1
+               ELSE LEAST(t.apart[q.place], @extschema@.l2_squared_distance(q.embedding, next.embedding)) END
+        FROM pool AS q ORDER BY q.place)
     FROM taken AS t
     CROSS JOIN LATERAL (
       SELECT p.place, p.embedding
       FROM pool AS p
-      WHERE p.place OPERATOR(pg_catalog.<>) ALL (t.places)
+      WHERE t.apart[p.place] OPERATOR(pg_catalog.>=) 0
       ORDER BY ((1 OPERATOR(pg_catalog.-) similar_products.diversity) OPERATOR(pg_catalog.*) p.distance OPERATOR(pg_catalog.*) p.distance)
-               OPERATOR(pg_catalog.-) (similar_products.diversity OPERATOR(pg_catalog.*)
-                 (SELECT pg_catalog.min(@extschema@.l2_squared_distance(p.embedding, l.look)) FROM pg_catalog.unnest(t.looks) AS l(look))),
-               p.place
+               OPERATOR(pg_catalog.-) (similar_products.diversity OPERATOR(pg_catalog.*) t.apart[p.place]), p.place
       LIMIT 1) AS next
     WHERE t.turn OPERATOR(pg_catalog.<) similar_products.k)
   SELECT p.product, p.distance, p.garment_id, p.photo_id, p.category, p.label, p.box
@@ -1140,7 +1113,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
     SELECT g.garment::integer AS garment, g.category, g.label, g.score, g.box, n.product, n.distance, n.garment_id, n.photo_id
     FROM @extschema@.detect_garments(shop_the_look.image)
       WITH ORDINALITY AS g(category, label, score, box, embedding, garment)
-    CROSS JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.2) AS n
+    LEFT JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.2) AS n ON true
     UNION ALL
     SELECT 1, 'photo', 'photo', NULL, NULL, n.product, n.distance, n.garment_id, n.photo_id
     FROM @extschema@.nearest_products(@extschema@.embed_image(shop_the_look.image), shop_the_look.k) AS n
@@ -1148,7 +1121,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
   ORDER BY look.garment, look.distance
 $$;
 COMMENT ON FUNCTION shop_the_look(bytea, integer) IS
-  'Every garment in a photo with its box, and for each the k nearest products of its category; the photo as a whole where none is found';
+  'Every garment in a photo with its box, and for each the k nearest products of its category, NULL where there is none; the photo as a whole where no garment is found';
 
 CREATE FUNCTION complete_the_look(garment_id bigint, k integer DEFAULT 5)
 RETURNS TABLE (worn_with bigint, category text, label text, box box,
@@ -1158,12 +1131,12 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
   FROM @extschema@.lookbook_catalogue() AS c
   JOIN @extschema@.lookbook_catalogue() AS w
     ON w.photo_id OPERATOR(pg_catalog.=) c.photo_id AND w.garment_id OPERATOR(pg_catalog.<>) c.garment_id
-  CROSS JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k, c.product, 0.2) AS n
+  LEFT JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k, c.product, 0.2) AS n ON true
   WHERE c.garment_id OPERATOR(pg_catalog.=) complete_the_look.garment_id
   ORDER BY w.garment_id, n.distance
 $$;
 COMMENT ON FUNCTION complete_the_look(bigint, integer) IS
-  'The other garments of a garment''s photo, and for each the k nearest products of its category';
+  'The other garments of a garment''s photo, and for each the k nearest products of its category, NULL where there is none';
 
 -- The same functions for another table, in a schema of their own. They are the caller's objects: dumped, granted
 -- and dropped like any function, and dropped with the extension.
@@ -1190,6 +1163,8 @@ DECLARE
   definition text;
   header_length int;
   called name;
+  stays boolean;
+  is_theirs boolean := false;
 BEGIN
   IF $1 IS NULL OR $2 IS NULL THEN
     RAISE EXCEPTION 'a mapping needs a schema and a relation, and one of them is NULL' USING ERRCODE = 'null_value_not_allowed';
@@ -1206,6 +1181,11 @@ BEGIN
     ELSIF FOUND AND fields[i] = 'embedding' AND entry.atttypid <> '@extschema@.embedding'::regtype THEN
       RAISE EXCEPTION 'column "%" of relation "%" is of type %, not embedding', columns[i], $2, format_type(entry.atttypid, NULL)
         USING ERRCODE = 'datatype_mismatch', HINT = 'Name a column that embed_image(), detect_garments() or the loader filled.';
+    ELSIF FOUND AND (fields[i] = 'box' AND entry.atttypid <> 'box'::regtype OR fields[i] = 'score' AND entry.typcategory <> 'N')
+      AND entry.typcategory <> 'S' THEN
+      RAISE EXCEPTION 'column "%" of relation "%" is of type %, not %', columns[i], $2, format_type(entry.atttypid, NULL),
+        CASE fields[i] WHEN 'box' THEN 'box' ELSE 'a number' END
+        USING ERRCODE = 'datatype_mismatch', HINT = format('Name the column: lookbook_map_catalogue(%L, %L, %s => ...).', $1, $2, fields[i]);
     END IF;
     -- A key keeps its type, so that its indexes and joins are of use; the rest becomes what the functions return.
     own_types[i] := coalesce(types[i], CASE WHEN NOT FOUND THEN stand_ins[i] WHEN entry.typcategory = 'S' THEN 'text'
@@ -1227,25 +1207,35 @@ BEGIN
   IF to_regnamespace(target) IS NULL THEN
     EXECUTE format('CREATE SCHEMA %s', target);
   END IF;
-  FOR entry IN SELECT p.oid::regprocedure AS function,
+  -- With the same types they are replaced where they are, so that views, owners and grants stay; else made anew.
+  stays := EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = to_regprocedure(target || '.lookbook_catalogue()')
+    AND p.proallargtypes = (SELECT array_agg(o.type::regtype::oid ORDER BY o.place) FROM unnest(own_types) WITH ORDINALITY AS o(type, place)));
+  FOR entry IN SELECT p.oid::regprocedure AS function, p.proname AS name,
       EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'x'
               AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = lookbook) AS is_mapping
     FROM pg_proc AS p
     WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here) LOOP
-    IF NOT entry.is_mapping THEN
+    IF NOT entry.is_mapping AND stays AND entry.name = 'lookbook_catalogue' THEN
+      -- CREATE OR REPLACE took the mark away: somebody wrote it.
+      is_theirs := true;
+      RAISE NOTICE 'function % stays as it is: lookbook_map_catalogue() did not write it', entry.function;
+    ELSIF NOT entry.is_mapping THEN
       RAISE EXCEPTION 'function % exists, and lookbook_map_catalogue() did not make it', entry.function
-        USING ERRCODE = 'duplicate_function', HINT = 'Map into another schema, or rename the function.';
+        USING ERRCODE = 'duplicate_function', HINT = 'Map into another schema, or rename or drop the function.';
+    ELSIF NOT stays THEN
+      EXECUTE format('DROP FUNCTION %s', entry.function);
     END IF;
-    EXECUTE format('DROP FUNCTION %s', entry.function);
   END LOOP;
 
-  EXECUTE format('CREATE FUNCTION %s.lookbook_catalogue() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000 AS %L', target,
-    (SELECT string_agg(f.field || ' ' || f.type, ', ' ORDER BY f.place)
-     FROM unnest(fields, own_types) WITH ORDINALITY AS f(field, type, place)),
-    format(' SELECT %s FROM %s AS t ', array_to_string(source, ', '), $2));
+  IF NOT is_theirs THEN
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.lookbook_catalogue() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000 AS %L',
+      target, (SELECT string_agg(f.field || ' ' || f.type, ', ' ORDER BY f.place)
+               FROM unnest(fields, own_types) WITH ORDINALITY AS f(field, type, place)),
+      format(' SELECT %s FROM %s AS t ', array_to_string(source, ', '), $2));
+  END IF;
   IF category_type IS NOT NULL THEN
     -- NULL for a category that the type does not have: nothing is of it.
-    EXECUTE format('CREATE FUNCTION %s.lookbook_category(category text) RETURNS %s LANGUAGE sql STABLE STRICT PARALLEL SAFE AS %L', target,
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.lookbook_category(category text) RETURNS %s LANGUAGE sql STABLE STRICT PARALLEL SAFE AS %L', target,
       category_type, format(' SELECT e.enumlabel::text::%s FROM pg_catalog.pg_enum AS e
         WHERE e.enumtypid OPERATOR(pg_catalog.=) %L::pg_catalog.regtype AND e.enumlabel OPERATOR(pg_catalog.=) $1 ',
         category_type, category_type::text));
@@ -1266,7 +1256,8 @@ BEGIN
         '\m(product|other_than) text', '\1 ' || own_types[3], 'g') || substr(definition, header_length);
   END LOOP;
   FOR made IN SELECT p.oid FROM pg_proc AS p
-    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here) LOOP
+    WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here)
+      AND NOT (is_theirs AND p.proname = 'lookbook_catalogue') LOOP
     EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION lookbook', made);
   END LOOP;
 END $$;

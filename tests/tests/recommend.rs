@@ -262,6 +262,27 @@ fn a_where_outside_loses_no_rows_and_the_scan_ends_early() -> Result<()> {
             "{rows} of 2,000 rows were read for five: {query}"
         );
     }
+    // A near-duplicate of what the condition refuses is not folded into it.
+    client.batch_execute(
+        "INSERT INTO garment (photo_id, sku, category, label, box, embedding)
+           SELECT 21, 'again', 'upper', 'x', '(1,1),(0,0)', embedding FROM garment WHERE sku = 'S9' AND category = 'upper' LIMIT 1;
+         INSERT INTO product VALUES ('again', 5, true); UPDATE product SET in_stock = false WHERE sku = 'S9'",
+    )?;
+    for source in [
+        "nearest_products(look(27), NULL, 'upper')",
+        "similar_products('S6', NULL)",
+    ] {
+        let found = products(
+            &mut client,
+            &format!(
+                "SELECT s.* FROM {source} AS s JOIN product p ON p.sku = s.product WHERE p.in_stock AND s.product IN ('S9', 'again')"
+            ),
+        )?;
+        ensure!(
+            found.len() == 1 && found[0].0 == "again",
+            "{source}: {found:?}"
+        );
+    }
     // A limit inside comes first.
     let few = products(
         &mut client,
@@ -404,6 +425,24 @@ fn a_look_is_completed_by_what_is_worn_with_it() -> Result<()> {
     let found: Vec<(String, f64)> = rows.iter().map(|row| (row.get(2), row.get(3))).collect();
     let expected = truth(&mut client, "look(100027)", "lower", "S9", 4)?;
     ensure!(found == expected, "{found:?} {expected:?}");
+    // What is worn with it is told though nothing is like it.
+    client.batch_execute("DELETE FROM garment WHERE category = 'lower' AND photo_id <> 27")?;
+    let alone = client.query_one(
+        "SELECT l.worn_with, l.product IS NULL FROM garment c CROSS JOIN LATERAL complete_the_look(c.id, 4) AS l
+         WHERE c.photo_id = 27 AND c.category = 'upper'",
+        &[],
+    )?;
+    ensure!(
+        alone.get::<_, i64>(0) == trousers && alone.get::<_, bool>(1),
+        "{alone:?}"
+    );
+    // The look of a product whose garments mostly have no category.
+    client.batch_execute(
+        "ALTER TABLE garment ALTER category DROP NOT NULL;
+         UPDATE garment SET category = NULL WHERE id IN (SELECT id FROM garment WHERE sku = 'S6' ORDER BY id LIMIT 2)",
+    )?;
+    let found = products(&mut client, "SELECT * FROM similar_products('S6', 4)")?;
+    ensure!(found.len() == 4, "{found:?}");
     Ok(())
 }
 
@@ -458,6 +497,22 @@ fn a_photo_is_shopped_garment_by_garment_or_as_a_whole() -> Result<()> {
             );
         }
     }
+    // A garment that the catalogue has nothing like is shown, too.
+    client.batch_execute(
+        "CREATE TEMPORARY TABLE kept AS SELECT * FROM garment; DELETE FROM garment",
+    )?;
+    let alone = client.query(
+        "SELECT garment, box IS NOT NULL, product IS NULL FROM shop_the_look($1, 2)",
+        &[&worn],
+    )?;
+    ensure!(
+        alone.len() == garments as usize
+            && alone
+                .iter()
+                .all(|row| row.get::<_, bool>(1) && row.get::<_, bool>(2)),
+        "{alone:?}"
+    );
+    client.batch_execute("INSERT INTO garment OVERRIDING SYSTEM VALUE SELECT * FROM kept")?;
     // A field of one colour shows no garment.
     let mut blank = Vec::new();
     image::RgbImage::from_pixel(64, 64, image::Rgb([200, 200, 200])).write_to(

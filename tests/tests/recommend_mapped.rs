@@ -69,11 +69,47 @@ fn any_table_can_be_mapped_and_its_keys_keep_their_types() -> Result<()> {
     ensure!(copy.psql(query)? == database.psql(query)?);
     ensure!(copy.psql("SELECT count(*) FROM related")? == "60");
 
-    // Its table may be dropped before it, and it goes with the extension.
+    // Mapped again with the same types: what hangs on the functions stays, and so does a SELECT that somebody wrote.
+    client.batch_execute(
+        "CREATE ROLE mapped_reader;
+         REVOKE EXECUTE ON FUNCTION reco.similar_products(bigint, integer) FROM PUBLIC;
+         GRANT EXECUTE ON FUNCTION reco.similar_products(bigint, integer) TO mapped_reader",
+    )?;
+    let before = database.psql(query)?;
+    client.batch_execute(MAP_OWN)?;
+    let kept: (bool, bool) = {
+        let row = client.query_one(
+            "SELECT has_function_privilege('mapped_reader', f, 'EXECUTE'), NOT has_function_privilege('public', f, 'EXECUTE')
+             FROM (SELECT 'reco.similar_products(bigint,integer)'::regprocedure::oid AS f) AS f",
+            &[],
+        )?;
+        (row.get(0), row.get(1))
+    };
+    ensure!(kept == (true, true), "{kept:?}");
+    ensure!(database.psql(query)? == before);
+    client.batch_execute(
+        r#"CREATE OR REPLACE FUNCTION reco.lookbook_catalogue() RETURNS TABLE (garment_id integer, photo_id bigint, product bigint,
+             category text, label text, score real, box box, embedding embedding) LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000 AS
+             'SELECT "image id", NULL::bigint, product_id, kind::text, NULL::text, NULL::real, NULL::box, look
+              FROM "Shop".product_image WHERE product_id < 100'"#,
+    )?;
+    client.batch_execute(MAP_OWN)?;
+    let all: i64 = client
+        .query_one(
+            "SELECT count(*) FROM reco.nearest_products(look(7), NULL)",
+            &[],
+        )?
+        .get(0);
+    ensure!(all == 100, "{all}: the SELECT of the shop is gone");
+    client.batch_execute(
+        "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA reco FROM mapped_reader; DROP ROLE mapped_reader",
+    )?;
+
+    // Its table may be dropped before it, and it goes with the extension; not what somebody wrote.
     client.batch_execute("DROP MATERIALIZED VIEW related; DROP TABLE \"Shop\".product_image")?;
     let (code, _) = error_of(&mut client, query)?;
     ensure!(code == "42P01", "{code}");
-    client.batch_execute("DROP FUNCTION look; DROP EXTENSION lookbook")?;
+    client.batch_execute("DROP FUNCTION look, reco.lookbook_catalogue; DROP EXTENSION lookbook")?;
     let left: i64 = client
         .query_one(
             "SELECT count(*) FROM pg_proc WHERE pronamespace = 'reco'::regnamespace",
@@ -89,7 +125,7 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
     let (_database, mut client) = database(Cluster::shared()?, "recommend_mapping_errors")?;
     client.batch_execute(
         "CREATE TABLE shoe (id int, sku text, category text, embedding real[]);
-         CREATE TABLE boot (id int, sku text, kind text, embedding embedding(3));
+         CREATE TABLE boot (id int, sku text, kind text, embedding embedding(3), height real);
          CREATE SCHEMA mine; CREATE FUNCTION mine.similar_products(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     )?;
     for (arguments, code, part) in [
@@ -107,6 +143,11 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
             "'reco', 'boot', category => 'kind', box => 'frame'",
             "42703",
             "has no column \"frame\" to be the box",
+        ),
+        (
+            "'reco', 'boot', category => 'kind', box => 'height'",
+            "42804",
+            "is of type real, not box",
         ),
         (
             "'public', 'boot', category => 'kind'",

@@ -11,6 +11,7 @@ mod comparison;
 mod distances;
 mod errors;
 mod io;
+mod novelty;
 mod value;
 
 pub(crate) use value::{Embedding, NewEmbedding};
