@@ -345,14 +345,17 @@ def _blend() -> dict[str, Tensor]:
 
 
 def write(options: argparse.Namespace) -> None:
+    size = tuple(options.size or INPUT)
     model = Detector(CLASSES, HINTS)
-    if options.weights:
+    if options.start == "shipped":
+        images, *_ = Scenes(*CONTINUED[:3], CONTINUED[-1]).draw(0)
+        shipped.adopt(model, NAME, images)
+    elif options.weights:
         loop.adopt(model, options.weights)
     elif (continued := data.RUNS / "detector-continued" / "best.pt").exists():
         loop.adopt(model, continued)
     else:
         model.load_state_dict(_blend())
-    size = tuple(options.size or INPUT)
     output = {
         "family": "yolo_v8",
         "names": {"boxes": "boxes"},
@@ -399,7 +402,10 @@ def report(_: argparse.Namespace) -> None:
 
 
 def _extend(verbs) -> None:
-    verbs.choices["export"].add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size")
+    verb = verbs.choices["export"]
+    verb.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, multiples of 32")
+    text = "write the shipped file's weights again, without training: for another input size"
+    verb.add_argument("--from", dest="start", choices=["runs", "shipped"], default="runs", help=text)
 
 
 if __name__ == "__main__":
