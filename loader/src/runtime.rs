@@ -37,14 +37,19 @@ impl ModelFiles {
         })
     }
 
-    /// `NAME.onnx` with `NAME.json` beside it.
-    pub fn beside(onnx: &Path) -> Result<Self> {
-        let json = onnx.with_extension("json");
+    /// `NAME.onnx` and `NAME.json` beside it, whichever of the two is named.
+    pub fn beside(named: &Path) -> Result<Self> {
+        let json = named.with_extension("json");
+        let onnx = if named == json {
+            named.with_extension("onnx")
+        } else {
+            named.to_owned()
+        };
         let text = fs::read_to_string(&json)
             .with_context(|| format!("cannot read the manifest {}", json.display()))?;
         let manifest = Manifest::from_json(&text)
             .with_context(|| format!("the manifest {}", json.display()))?;
-        let bytes = fs::read(onnx).with_context(|| format!("cannot read {}", onnx.display()))?;
+        let bytes = fs::read(&onnx).with_context(|| format!("cannot read {}", onnx.display()))?;
         Ok(Self {
             manifest,
             onnx: bytes,

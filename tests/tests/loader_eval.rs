@@ -87,6 +87,29 @@ fn detection_is_judged_by_label_or_group_as_coco_does() -> Result<()> {
         "{found:?}"
     );
 
+    for (option, value, part) in [
+        (
+            "--out",
+            "absent/found.json",
+            "cannot write absent/found.json",
+        ),
+        ("--out", "photos/boxes.json", "would overwrite it"),
+        ("--limit", "0", "0 is not in 1.."),
+    ] {
+        let args = [
+            "eval",
+            "detection",
+            "--coco",
+            boxes,
+            "--json",
+            option,
+            value,
+        ];
+        let outcome = shop.run(args)?.expect(1)?;
+        ensure!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+        outcome.expect_stderr(&[part])?;
+    }
+
     let table = shop
         .run(["eval", "detection", "--coco", boxes])?
         .expect(0)?;
@@ -241,6 +264,10 @@ fn a_list_that_cannot_be_used_says_why() -> Result<()> {
             vec!["--csv", "photos/lists/list.csv", "--crop", "list"],
             "a CSV file has none",
         ),
+        (
+            vec!["--deepfashion-inshop", "photos", "--set", "plain"],
+            "cannot be used with",
+        ),
     ] {
         let args = ["eval", "retrieval"]
             .into_iter()
@@ -254,6 +281,23 @@ fn a_list_that_cannot_be_used_says_why() -> Result<()> {
         } else {
             outcome.expect(1)?.expect_stderr(&[part])?;
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_measured_without_queries_or_without_a_gallery() -> Result<()> {
+    let shop = shop("eval_roles")?;
+    shop.put("there.bmp", &bmp(16, 16, [200, 0, 0]))?;
+    for (role, other) in [("query", "gallery"), ("gallery", "query")] {
+        let list = format!("path,item_id,role\ngone.bmp,x,{role}\nthere.bmp,x,{other}\n");
+        shop.put("list.csv", list.as_bytes())?;
+        let outcome = shop
+            .run(["eval", "retrieval", "--csv", "photos/list.csv"])?
+            .expect(1)?;
+        ensure!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+        let part = format!("none of the photos with the role {role} could be used");
+        outcome.expect_stderr(&["gone.bmp", &part])?;
     }
     Ok(())
 }
@@ -312,8 +356,8 @@ fn the_in_shop_benchmark_is_read_as_published() -> Result<()> {
     }
     shop.put("In-shop/Eval/list_eval_partition.txt", partition.as_bytes())?;
     shop.put("In-shop/Anno/list_bbox_inshop.txt", boxes.as_bytes())?;
-    let run = |crop: &str| -> Result<Value> {
-        let args = [
+    let args = |crop| {
+        [
             "eval",
             "retrieval",
             "--deepfashion-inshop",
@@ -321,8 +365,12 @@ fn the_in_shop_benchmark_is_read_as_published() -> Result<()> {
             "--crop",
             crop,
             "--json",
-        ];
-        Ok(serde_json::from_str(&shop.run(args)?.expect(0)?.stdout)?)
+        ]
+    };
+    let run = |crop| -> Result<Value> {
+        Ok(serde_json::from_str(
+            &shop.run(args(crop))?.expect(0)?.stdout,
+        )?)
     };
     // The whole query is mostly blue; the garment in its box is red.
     let whole = run("none")?;
@@ -335,18 +383,49 @@ fn the_in_shop_benchmark_is_read_as_published() -> Result<()> {
         expect_number(&whole, key, expected)?;
     }
     expect_number(&run("list")?, "top1", 1.0)?;
+    // A box of another photo is not taken for the edge of this one, and none of nothing.
+    for (corners, code, part) in [
+        (
+            "064 018 090 046",
+            2,
+            "01_2_side.jpg: its box 64 18 90 46 lies outside of its 64 x 64 pixels",
+        ),
+        (
+            "046 018 018 046",
+            1,
+            "list_bbox_inshop.txt: line 4: the box 46 18 18 46 has no pixels",
+        ),
+    ] {
+        let second = boxes.match_indices("018 018 046 046").nth(1);
+        let (at, old) = second.context("a second box")?;
+        let mut altered = boxes.clone();
+        altered.replace_range(at..at + old.len(), corners);
+        shop.put("In-shop/Anno/list_bbox_inshop.txt", altered.as_bytes())?;
+        shop.run(args("list"))?
+            .expect(code)?
+            .expect_stderr(&[part])?;
+        shop.run(args("none"))?.expect(0)?;
+    }
 
+    // Wherever its photos lie, though the first is absent.
+    let one_more = partition.replacen('4', "5", 1);
+    let gone = "evaluation_status\nimg/gone.jpg id_00000004 gallery\n";
     shop.put(
         "In-shop/Eval/list_eval_partition.txt",
-        partition.replacen('4', "5", 1).as_bytes(),
+        one_more.replacen("evaluation_status\n", gone, 1).as_bytes(),
     )?;
-    let args = [
-        "eval",
-        "retrieval",
-        "--deepfashion-inshop",
-        "photos/In-shop",
-    ];
-    shop.run(args)?.expect(1)?.expect_stderr(&[
+    fs::rename(
+        shop.path("photos/In-shop/Img/img"),
+        shop.path("photos/In-shop/img"),
+    )?;
+    let outcome = shop.run(args("none"))?.expect(2)?;
+    let object = serde_json::from_str(&outcome.stdout)?;
+    for (key, expected) in [("top5", 1.0), ("gallery", 2.0), ("skipped", 1.0)] {
+        expect_number(&object, key, expected)?;
+    }
+
+    shop.put("In-shop/Eval/list_eval_partition.txt", one_more.as_bytes())?;
+    shop.run(args("none"))?.expect(1)?.expect_stderr(&[
         "list_eval_partition.txt",
         "it says that 5 photos follow, and has 4",
     ])?;

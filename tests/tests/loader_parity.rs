@@ -310,5 +310,51 @@ fn detect_draws_its_boxes_into_a_png_with_and_without_a_database() -> Result<()>
     ])?;
     let alone = loader_support::Outcome::of(alone.env("LOOKBOOK_DATABASE", nowhere))?;
     alone.expect(0)?.expect_stdout(&["2 garments"])?;
+    // Either file stands for the model, as for `model check`.
+    shop.run([
+        "detect",
+        "photos/a.bmp",
+        "--model-file",
+        "models/boxes.json",
+    ])?
+    .expect(0)?
+    .expect_stdout(&["2 garments"])?;
+    Ok(())
+}
+
+#[test]
+fn detect_never_draws_over_a_photo() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "detect_over")?;
+    let before = sql_support::bmp(200, 100, [10, 10, 10]);
+    shop.put("a.png", &before)?;
+    shop.put("a.detected.png", &before)?;
+    let over = "is one of the photos and would be overwritten";
+    for (args, part) in [
+        (vec!["photos/a.png", "--out", "photos/a.png"], over),
+        (
+            vec!["photos/a.png", "--out", "photos/../photos/a.png"],
+            over,
+        ),
+        (
+            vec!["photos/a.png", "--out", "a.jpg"],
+            "a.jpg does not end in .png",
+        ),
+        (
+            vec![
+                "photos/a.png",
+                "photos/a.detected.png",
+                "--out-dir",
+                "photos",
+            ],
+            "photos/a.detected.png is one of the photos",
+        ),
+    ] {
+        let args = ["detect"].into_iter().chain(args);
+        shop.run(args)?.expect(1)?.expect_stderr(&[part])?;
+    }
+    for name in ["photos/a.png", "photos/a.detected.png"] {
+        ensure!(fs::read(shop.path(name))? == before, "{name} was written");
+    }
+    ensure!(!shop.path("a.jpg").exists());
     Ok(())
 }

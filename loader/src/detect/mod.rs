@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 pub use draw::colour_of;
 use draw::{Labelled, draw};
 use lookbook_vision::{
@@ -23,24 +23,10 @@ use crate::{
 };
 
 pub fn run(args: &DetectArgs) -> Result<Ending> {
-    if args.out.is_some() && args.photos.len() > 1 {
-        bail!(
-            "--out takes one photo, {} were given: use --out-dir FOLDER",
-            args.photos.len()
-        );
-    }
+    let pictures = pictures(args)?;
     let mut detector = open(args)?;
-    if let Some(folder) = &args.out_dir {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    let mut taken = HashSet::new();
     let mut failed = 0;
-    for photo in &args.photos {
-        let picture = match (&args.out, &args.out_dir) {
-            (Some(file), _) => Some(file.clone()),
-            (None, Some(folder)) => Some(picture_in(folder, photo, &mut taken)),
-            (None, None) => None,
-        };
+    for (photo, picture) in args.photos.iter().zip(&pictures) {
         if let Err(error) = look_at(&mut detector, photo, picture.as_deref()) {
             failed += 1;
             if failed == args.photos.len() {
@@ -54,6 +40,46 @@ pub fn run(args: &DetectArgs) -> Result<Ending> {
     } else {
         Ending::Partial
     })
+}
+
+/// The picture to write for each photo, none of which is a photo itself.
+fn pictures(args: &DetectArgs) -> Result<Vec<Option<PathBuf>>> {
+    let pictures: Vec<Option<PathBuf>> = match (&args.out, &args.out_dir) {
+        (Some(file), _) => {
+            ensure!(
+                args.photos.len() == 1,
+                "--out takes one photo, {} were given: use --out-dir FOLDER",
+                args.photos.len()
+            );
+            let extension = file.extension().unwrap_or_default();
+            ensure!(
+                extension.eq_ignore_ascii_case("png"),
+                "--out writes a PNG file, and {} does not end in .png: give FILE.png",
+                file.display()
+            );
+            vec![Some(file.clone())]
+        }
+        (None, Some(folder)) => {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+            let mut taken = HashSet::new();
+            let photos = args.photos.iter();
+            photos
+                .map(|photo| Some(picture_in(folder, photo, &mut taken)))
+                .collect()
+        }
+        (None, None) => vec![None; args.photos.len()],
+    };
+    let canonical = |file: &PathBuf| fs::canonicalize(file).ok();
+    let photos: HashSet<PathBuf> = args.photos.iter().filter_map(canonical).collect();
+    for picture in pictures.iter().flatten() {
+        ensure!(
+            canonical(picture).is_none_or(|file| !photos.contains(&file)),
+            "{} is one of the photos and would be overwritten: write elsewhere",
+            picture.display()
+        );
+    }
+    Ok(pictures)
 }
 
 fn open(args: &DetectArgs) -> Result<Detector> {

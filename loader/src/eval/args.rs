@@ -35,8 +35,8 @@ pub struct DetectionArgs {
     #[arg(long, value_name = "S", default_value_t = 0.01, value_parser = parse_score)]
     pub score_threshold: f64,
     /// Look at this many photos at most
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
     /// Also write the detections, in COCO's form of results
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -59,12 +59,12 @@ pub struct RetrievalArgs {
     #[arg(long, value_name = "FOLDER")]
     pub deepfashion_inshop: Option<PathBuf>,
     /// Only the rows of this set
-    #[arg(long, value_name = "NAME", requires = "csv")]
+    #[arg(long, value_name = "NAME", conflicts_with = "deepfashion_inshop")]
     pub set: Option<String>,
     /// Further photos to search among: a folder, or a CSV file with the column path
     #[arg(long, value_name = "FOLDER|CSV")]
     pub gallery: Option<PathBuf>,
-    /// The folder that the list's paths are relative to; else the nearest folder above it that has them
+    /// The folder that listed paths are relative to; else the nearest folder above their list that has them
     #[arg(long, value_name = "FOLDER")]
     pub images: Option<PathBuf>,
     /// What is embedded of a photo

@@ -1,10 +1,10 @@
 //! COCO's JSON of annotated boxes, and of detections.
 //!
 //! Invariant: every annotation of a [`Dataset`] belongs to one of its photos and categories, and its box
-//! is finite; photos stand in the order of their ids, as `pycocotools` takes them.
+//! is finite; categories differ in name; photos stand in the order of their ids, as `pycocotools` takes them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -90,6 +90,10 @@ impl Document {
         let numbers: HashMap<i64, usize> = ids.zip(0..).collect();
         if numbers.len() != categories.len() {
             bail!("two of its categories have the same id");
+        }
+        let mut names = HashSet::new();
+        if let Some((_, twin)) = categories.iter().find(|(_, name)| !names.insert(name)) {
+            bail!("two of its categories have the name {twin:?}");
         }
         let mut photos: Vec<AnnotatedPhoto> = self
             .images
@@ -189,6 +193,10 @@ mod tests {
             (
                 r#"{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "categories": [], "annotations": []}"#,
                 "two of its images have the id 1",
+            ),
+            (
+                r#"{"images": [], "categories": [{"id": 1, "name": "x"}, {"id": 2, "name": "x"}], "annotations": []}"#,
+                "two of its categories have the name \"x\"",
             ),
         ] {
             let error = format!("{:#}", read(json).unwrap_err());

@@ -1,8 +1,11 @@
 //! `lookbook eval detection`: how well the database's detector finds what people annotated.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, OpenOptions},
+    path::Path,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use lookbook_vision::{Detection, Detector, decode_side_alone};
 use serde_json::json;
 
@@ -29,9 +32,16 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     interrupt::listen()?;
     let beside = args.coco.parent().unwrap_or(Path::new(""));
     let mut dataset = Dataset::read(&args.coco, args.images.as_deref().unwrap_or(beside))?;
-    dataset.photos.truncate(args.limit.unwrap_or(usize::MAX));
-    if dataset.photos.is_empty() {
-        bail!("{} lists no photos", args.coco.display());
+    ensure!(
+        !dataset.photos.is_empty(),
+        "{} lists no photos",
+        args.coco.display()
+    );
+    if let Some(limit) = args.limit {
+        dataset.photos.truncate(limit.try_into()?);
+    }
+    if let Some(file) = &args.out {
+        check_target(file, &args.coco)?;
     }
     let mut client = connect(args.database.url.as_deref())?;
     let row = choose_model(
@@ -57,13 +67,29 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
         look_at(detector, photos)
     })?;
     let mut report = Report::new(&row, &dataset, &assignment, outcomes)?;
-    if let Some(file) = &args.out {
-        let json = serde_json::to_string(&report.detected)?;
-        fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
-    }
     report.judge();
+    // Neither of the two is lost where the other cannot be written.
+    let written = args.out.as_deref().map(|file| report.write(file));
     report.print(args.json)?;
+    written.transpose()?;
     Ok(workers::ending(report.skipped))
+}
+
+/// That the detections can be written to `file` is known before they are made; what it has stays until then.
+fn check_target(file: &Path, annotated: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options
+        .create(true)
+        .append(true)
+        .open(file)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let canonical = |file| fs::canonicalize(file).ok();
+    ensure!(
+        canonical(file).is_none_or(|file| canonical(annotated) != Some(file)),
+        "--out {} is the file of annotated boxes and would overwrite it: name another",
+        file.display()
+    );
+    Ok(())
 }
 
 fn look_at(
@@ -193,6 +219,11 @@ impl<'a> Report<'a> {
 
     fn judge(&mut self) {
         self.precision = average_precision(&self.judged, self.categories.len());
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let json = serde_json::to_string(&self.detected)?;
+        fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))
     }
 
     fn print(&self, as_json: bool) -> Result<()> {

@@ -4,7 +4,8 @@
 //! Invariant of a [`List`]: a file stands in it once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    fmt::{self, Display, Formatter},
     fs,
     path::{Path, PathBuf},
 };
@@ -30,6 +31,16 @@ pub struct Item {
     pub bbox: Option<BoundingBox>,
 }
 
+/// A box as an error shows it.
+pub struct Corners(pub BoundingBox);
+
+impl Display for Corners {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let BoundingBox { x1, y1, x2, y2 } = self.0;
+        write!(out, "{x1} {y1} {x2} {y2}")
+    }
+}
+
 /// Photos by file.
 #[derive(Debug, Default)]
 pub struct List {
@@ -46,7 +57,7 @@ impl List {
             (None, None) => bail!("give --csv FILE or --deepfashion-inshop FOLDER"),
         };
         if let Some(gallery) = &args.gallery {
-            list.add_gallery(gallery)?;
+            list.add_gallery(gallery, args.images.as_deref())?;
         }
         let queries = list.items.iter().filter(|item| item.is_query).count();
         let gallery = list.items.iter().filter(|item| item.is_gallery).count();
@@ -65,28 +76,36 @@ impl List {
 
     fn of_csv(file: &Path, images: Option<&Path>, set: Option<&str>) -> Result<Self> {
         let wrong = || format!("cannot use the list {}", file.display());
-        let mut rows: Vec<Row> = read_rows(file).with_context(wrong)?;
+        let rows: Vec<Row> = read_rows(file).with_context(wrong)?;
+        let mut rows: Vec<(usize, Row)> = (2..).zip(rows).collect();
         if let Some(set) = set {
-            let mut sets: Vec<String> = rows.iter().filter_map(|row| row.set.clone()).collect();
-            sets.sort();
-            sets.dedup();
-            rows.retain(|row| row.set.as_deref() == Some(set));
+            let of_rows = rows.iter().filter_map(|(_, row)| row.set.clone());
+            let sets: BTreeSet<String> = of_rows.collect();
+            ensure!(
+                !sets.is_empty(),
+                "{} has no set {set:?}: its column set is missing or empty",
+                file.display()
+            );
+            rows.retain(|(_, row)| row.set.as_deref() == Some(set));
             ensure!(
                 !rows.is_empty(),
                 "{} has no set {set:?}; it has: {}",
                 file.display(),
-                sets.join(", ")
+                Vec::from_iter(sets).join(", ")
             );
         }
-        let Some(first) = rows.first() else {
-            bail!("{} lists no photos", file.display());
-        };
+        ensure!(!rows.is_empty(), "{} lists no photos", file.display());
         let root = match images {
             Some(root) => root.to_owned(),
-            None => root_of(file, &first.path),
+            None => root_of(file, rows.iter().map(|(_, row)| row.path.as_str())),
         };
         let mut list = Self::default();
-        for (line, row) in (2..).zip(rows) {
+        for (line, row) in rows {
+            ensure!(
+                !row.item_id.trim().is_empty(),
+                "{} row {line}: item_id is empty; expected the item that the photo shows",
+                file.display()
+            );
             let (is_query, is_gallery) = match row.role.as_str() {
                 "query" => (true, false),
                 "gallery" => (false, true),
@@ -121,11 +140,17 @@ impl List {
             Crop::None | Crop::Detect => HashMap::new(),
         };
         let text = read(&partition)?;
-        let mut list = Self::default();
-        let mut root = args.images.clone();
-        for (line, words) in table_of(&text, "image_name item_id evaluation_status")
+        let rows: Vec<(usize, Vec<&str>)> = table_of(&text, "image_name item_id evaluation_status")
             .with_context(|| format!("cannot use {}", partition.display()))?
-        {
+            .collect();
+        let root = args.images.clone().unwrap_or_else(|| {
+            let roots = [folder.join("Img"), folder.to_owned()];
+            let names = rows.iter().filter_map(|(_, words)| words.first().copied());
+            let having = first_having(&roots, names);
+            having.unwrap_or(&roots[0]).to_owned()
+        });
+        let mut list = Self::default();
+        for (line, words) in rows {
             let wrong = || format!("{} line {line}", partition.display());
             let &[name, item, status] = words.as_slice() else {
                 bail!("{}: expected image_name item_id evaluation_status", wrong());
@@ -139,11 +164,6 @@ impl List {
                     wrong()
                 ),
             };
-            let root = root.get_or_insert_with(|| {
-                let roots = [folder.join("Img"), folder.to_owned()];
-                let having = roots.iter().find(|root| root.join(name).is_file());
-                having.unwrap_or(&roots[0]).clone()
-            });
             let bbox = match args.crop {
                 Crop::List => Some(*boxes.get(name).with_context(|| {
                     format!("{}: {name} has no box in list_bbox_inshop.txt", wrong())
@@ -165,14 +185,16 @@ impl List {
 
     /// Adds photos to search among. Those that are in the list already keep their item: a query is searched
     /// for by the others, never by itself.
-    fn add_gallery(&mut self, gallery: &Path) -> Result<()> {
+    fn add_gallery(&mut self, gallery: &Path, images: Option<&Path>) -> Result<()> {
         let files: Vec<PathBuf> = if gallery.is_dir() {
             source::photos_of_folder(gallery)?
         } else {
             let rows: Vec<GalleryRow> = read_rows(gallery)
                 .with_context(|| format!("cannot use the list {}", gallery.display()))?;
-            let root = rows.first().map(|row| root_of(gallery, &row.path));
-            let root = root.unwrap_or_default();
+            let root = match images {
+                Some(root) => root.to_owned(),
+                None => root_of(gallery, rows.iter().map(|row| row.path.as_str())),
+            };
             rows.iter().map(|row| root.join(&row.path)).collect()
         };
         ensure!(!files.is_empty(), "{} has no photos", gallery.display());
@@ -272,7 +294,13 @@ fn read_boxes(file: &Path) -> Result<HashMap<String, BoundingBox>> {
             let numbers: Vec<f32> = numbers.filter_map(|word| word.parse().ok()).collect();
             match (words.as_slice(), numbers.as_slice()) {
                 ([name, ..], &[x1, y1, x2, y2]) => {
-                    Ok(((*name).to_owned(), BoundingBox { x1, y1, x2, y2 }))
+                    let bbox = BoundingBox { x1, y1, x2, y2 };
+                    ensure!(
+                        bbox.area() > 0.0 && bbox.area().is_finite(),
+                        "line {line}: the box {} has no pixels; expected left, top, right, bottom",
+                        Corners(bbox)
+                    );
+                    Ok(((*name).to_owned(), bbox))
                 }
                 _ => bail!("line {line}: expected {heading}"),
             }
@@ -294,12 +322,25 @@ fn first_of(folder: &Path, places: &[&str], name: &str) -> Result<PathBuf> {
     }
 }
 
-/// The nearest folder above the list under which `path` is a file; else the list's own.
-fn root_of(list: &Path, path: &str) -> PathBuf {
+/// The nearest folder above the list under which the first of `paths` that is there is a file; else the
+/// list's own.
+fn root_of<'a>(list: &Path, paths: impl Iterator<Item = &'a str>) -> PathBuf {
     let list = std::path::absolute(list).unwrap_or_else(|_| list.to_owned());
-    let mut above = list.ancestors().skip(1);
-    let having = above.find(|folder| folder.join(path).is_file());
-    having.or(list.parent()).unwrap_or(Path::new("")).to_owned()
+    let above: Vec<&Path> = list.ancestors().skip(1).collect();
+    let having = first_having(&above, paths).or(list.parent());
+    having.unwrap_or(Path::new("")).to_owned()
+}
+
+/// The first of `folders` that has the first of the relative `paths` that any of them has: photos may be absent.
+fn first_having<'f, 'a>(
+    folders: &'f [impl AsRef<Path>],
+    paths: impl Iterator<Item = &'a str>,
+) -> Option<&'f Path> {
+    let mut relative = paths.filter(|path| Path::new(path).is_relative());
+    relative.find_map(|path| {
+        let mut folders = folders.iter().map(AsRef::as_ref);
+        folders.find(|folder| folder.join(path).is_file())
+    })
 }
 
 /// One name for a file, however it is written.
@@ -346,6 +387,64 @@ mod tests {
     }
 
     #[test]
+    fn absent_photos_do_not_hide_where_the_others_are() {
+        let more = "path\nb/0.jpg\nb/4.jpg\n";
+        let files = [
+            ("lists/list.csv", LIST),
+            ("lists/more.csv", more),
+            ("a/2.jpg", ""),
+            ("b/4.jpg", ""),
+        ];
+        let folder = folder_with(&files);
+        let of = |name: &str| folder.path().join(name);
+        let mut list = List::of_csv(&of("lists/list.csv"), None, Some("shoes")).unwrap();
+        list.add_gallery(&of("lists/more.csv"), None).unwrap();
+        let found: Vec<&Path> = list.items.iter().map(|item| item.file.as_path()).collect();
+        assert_eq!(
+            found,
+            ["a/1.jpg", "a/2.jpg", "b/0.jpg", "b/4.jpg"].map(of),
+            "{found:?}"
+        );
+        let mut list = List::default();
+        let elsewhere = of("elsewhere");
+        list.add_gallery(&of("lists/more.csv"), Some(&elsewhere))
+            .unwrap();
+        assert_eq!(list.items[0].file, elsewhere.join("b/0.jpg"));
+    }
+
+    #[test]
+    fn an_absolute_path_says_nothing_of_the_others() {
+        let folder = folder_with(&[("1.jpg", ""), ("lists/deep/list.csv", ""), ("2.jpg", "")]);
+        let absolute = folder.path().join("1.jpg");
+        let paths = [absolute.to_str().unwrap(), "2.jpg"];
+        let root = root_of(
+            &folder.path().join("lists/deep/list.csv"),
+            paths.into_iter(),
+        );
+        assert_eq!(root, folder.path());
+    }
+
+    #[test]
+    fn rows_are_counted_before_those_of_a_set_are_taken() {
+        let rows = "hats,1.jpg,x,query\nshoes,2.jpg,y,judge\n";
+        let folder = folder_with(&[("list.csv", &format!("set,path,item_id,role\n{rows}"))]);
+        let error = List::of_csv(&folder.path().join("list.csv"), None, Some("shoes"));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("list.csv row 3: role"), "{error}");
+    }
+
+    #[test]
+    fn a_list_without_sets_is_told_from_one_without_this_set() {
+        let folder = folder_with(&[("list.csv", "path,item_id,role\n1.jpg,x,query\n")]);
+        let error = List::of_csv(&folder.path().join("list.csv"), None, Some("shoes"));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.ends_with("no set \"shoes\": its column set is missing or empty"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_further_gallery_adds_distractors_and_never_a_file_twice() {
         let files = [
             ("list.csv", LIST),
@@ -356,7 +455,7 @@ mod tests {
         ];
         let folder = folder_with(&files);
         let mut list = List::of_csv(&folder.path().join("list.csv"), None, Some("shoes")).unwrap();
-        list.add_gallery(&folder.path().join("a")).unwrap();
+        list.add_gallery(&folder.path().join("a"), None).unwrap();
         let of = |name: &str| {
             let mut items = list.items.iter().filter(|item| item.file.ends_with(name));
             let item = items.next().unwrap();
@@ -378,6 +477,7 @@ mod tests {
                 "1.jpg is listed for two items, x and y",
             ),
             ("1.jpg,x", "cannot use the list"),
+            ("1.jpg,x,query\n2.jpg,,gallery", "row 3: item_id is empty"),
         ] {
             let folder = folder_with(&[("list.csv", &format!("path,item_id,role\n{rows}\n"))]);
             let error = List::of_csv(&folder.path().join("list.csv"), None, None).unwrap_err();
@@ -406,6 +506,21 @@ mod tests {
                 panic!("{text:?} was taken");
             };
             assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_box_without_pixels_is_refused_by_its_line() {
+        let heading = "image_name clothes_type pose_type x_1 y_1 x_2 y_2";
+        for corners in ["5 5 5 9", "9 5 5 9", "5 5 nan 9", "5 5 inf 9"] {
+            let text = format!("2\n{heading}\nimg/1.jpg 1 1 1 2 3 4\nimg/2.jpg 1 1 {corners}\n");
+            let folder = folder_with(&[("boxes.txt", &text)]);
+            let error = read_boxes(&folder.path().join("boxes.txt")).unwrap_err();
+            let error = error.to_string().to_lowercase();
+            assert!(
+                error.starts_with(&format!("line 4: the box {corners} has no pixels")),
+                "{error}"
+            );
         }
     }
 }

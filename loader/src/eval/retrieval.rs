@@ -1,12 +1,12 @@
 //! `lookbook eval retrieval`: for each query photo, is its item among the k nearest of the gallery?
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lookbook_vision::{Detector, Embedder, Photo, View, decode_side};
 use serde_json::{Map, Value, json};
 
 use super::{
     args::{Crop, RetrievalArgs},
-    lists::{Item, List},
+    lists::{Corners, Item, List},
     table::Numbers,
     vectors::Gallery,
     workers::{self, Outcome},
@@ -66,6 +66,7 @@ pub fn run(args: &RetrievalArgs) -> Result<Ending> {
             .collect::<Result<_>>()?,
         skipped: used.skipped,
     };
+    embedded.check()?;
     let report = embedded.search(&mut client, dimensions)?;
     report.print(args, &embed_row)?;
     Ok(workers::ending(report.skipped))
@@ -82,7 +83,7 @@ impl Engine {
         let side = decode_side(self.detector.as_ref(), &self.embedder);
         let photos: Vec<Outcome<Photo>> = items
             .iter()
-            .map(|item| photo_of(&item.file, side).map_err(|error| messages::render(&error)))
+            .map(|item| listed(item, side).map_err(|error| messages::render(&error)))
             .collect();
         let mut views = Vec::with_capacity(photos.len());
         for (item, photo) in items.iter().zip(&photos) {
@@ -99,6 +100,23 @@ impl Engine {
             })
             .collect()
     }
+}
+
+/// The photo of an item, which has the item's box in it.
+fn listed(item: &Item, side: u32) -> Result<Photo> {
+    let photo = photo_of(&item.file, side)?;
+    if let Some(bbox) = item.bbox {
+        let bounds = photo.whole().bounds();
+        ensure!(
+            bbox.clipped_to(&bounds).area() > 0.0,
+            "cannot use {}: its box {} lies outside of its {} x {} pixels",
+            item.file.display(),
+            Corners(bbox),
+            photo.width(),
+            photo.height()
+        );
+    }
+    Ok(photo)
 }
 
 /// The part of a photo that is embedded, as the loader would cut it out.
@@ -140,6 +158,21 @@ struct Embedded<'a> {
 }
 
 impl Embedded<'_> {
+    /// An error where nothing is left to search with or among.
+    fn check(&self) -> Result<()> {
+        let has = |is_of_role: fn(&Item) -> bool| self.photos.iter().any(|p| is_of_role(p.item));
+        for (role, is_there) in [
+            ("query", has(|item| item.is_query)),
+            ("gallery", has(|item| item.is_gallery)),
+        ] {
+            ensure!(
+                is_there,
+                "none of the photos with the role {role} could be used: nothing was measured"
+            );
+        }
+        Ok(())
+    }
+
     fn search(&self, client: &mut postgres::Client, dimensions: usize) -> Result<Report> {
         let in_gallery = self.photos.iter().filter(|photo| photo.item.is_gallery);
         let vectors: Vec<(i32, &[f32])> = in_gallery
