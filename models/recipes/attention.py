@@ -1,6 +1,6 @@
 """Recipe of `attention-texture`: a global branch beside a recurrent attention branch over textures, trained on garment tags.
 
-    python attention.py train --schedule cpu   # or paper, the default; continues a stopped run
+    python attention.py train --plan cpu       # or paper, the default; continues a stopped run
     python attention.py export                 # models/optional/attention-texture.{onnx,json}
     python attention.py eval                   # top-k retrieval beside the other embedders, from the exported files
     python attention.py regions PHOTO… --out PNG   # where it looks

@@ -10,10 +10,14 @@ use crate::device::{Device, SessionOptions};
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Kind, Output, PoseOutput};
-use crate::model::mismatch;
 use crate::opened::{KindOutput, Opened};
 use crate::photo::{Photo, View};
 use crate::session::Runtime;
+
+const BATCH_REMEDY: &str =
+    "export it with a batch of 1, or with a dynamic first axis on the outputs, too";
+const CONSTANTS_REMEDY: &str = "set per_photo for those of input.constants that have a batch axis, or export it with a batch \
+                                of 1, or with a dynamic first axis on the outputs, too";
 
 /// What a check found out about a sound model.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,29 +57,28 @@ pub fn check_model_with(
         Output::Embedder(output) => {
             let (mut embedder, mut report) =
                 open::<EmbedderOutput>(runtime, manifest, onnx, cancel)?;
-            let vectors = embedder.embed(&views(&photo, &report))?;
-            // Two at once show whether a batch axis that claims to be dynamic is.
+            let vectors = run(&mut embedder, &photo, Opened::embed)?;
             if vectors.len() == 2 && !agree(&vectors[0], &vectors[1]) {
-                return Err(mismatch(
-                    manifest,
-                    format!(
-                        "output \"{}\" gives two copies of one photo in a batch different vectors; \
-                         export the model in evaluation mode",
+                return Err(Error::ModelUnsupported {
+                    model: manifest.name().to_owned(),
+                    reason: format!(
+                        "output \"{}\" gives two copies of one photo in a batch different vectors",
                         output.name
                     ),
-                ));
+                    remedy: "export the model in evaluation mode",
+                });
             }
             report.dimensions = Some(embedder.dimensions());
             Ok(report)
         }
         Output::Detector(_) => {
             let (mut detector, report) = open::<DetectorOutput>(runtime, manifest, onnx, cancel)?;
-            detector.check_boxes(&views(&photo, &report))?;
+            run(&mut detector, &photo, Opened::check_boxes)?;
             Ok(report)
         }
         Output::Pose(_) => {
             let (mut estimator, report) = open::<PoseOutput>(runtime, manifest, onnx, cancel)?;
-            estimator.estimate(&views(&photo, &report))?;
+            run(&mut estimator, &photo, Opened::estimate)?;
             Ok(report)
         }
     }
@@ -101,9 +104,34 @@ fn open<O: KindOutput>(
     Ok((opened, report))
 }
 
-/// The photo, twice if one run can take several.
-fn views<'a>(photo: &'a Photo, report: &ModelReport) -> Vec<View<'a>> {
-    vec![photo.whole(); if report.batched { 2 } else { 1 }]
+/// Runs the photo, twice at once if a run claims to take several: what only then fails is the batch axis.
+fn run<O, R>(
+    opened: &mut Opened<O>,
+    photo: &Photo,
+    read: impl Fn(&mut Opened<O>, &[View<'_>]) -> Result<R, Error>,
+) -> Result<R, Error> {
+    let views = [photo.whole(), photo.whole()];
+    if opened.batch_size() == 1 {
+        return read(opened, &views[..1]);
+    }
+    match read(opened, &views) {
+        Err(Error::Inference { model, reason } | Error::ModelMismatch { model, reason })
+            if read(opened, &views[..1]).is_ok() =>
+        {
+            Err(Error::ModelUnsupported {
+                model,
+                reason: format!(
+                    "the batch axis of its input takes several photos, but a run with two fails, and with one it \
+                     works: {reason}"
+                ),
+                remedy: match opened.manifest().input().constants.as_slice() {
+                    [] => BATCH_REMEDY,
+                    _ => CONSTANTS_REMEDY,
+                },
+            })
+        }
+        outcome => outcome,
+    }
 }
 
 /// Equal but for the rounding of a different order of additions.

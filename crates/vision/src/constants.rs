@@ -22,7 +22,7 @@ const LARGEST_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// An input that gets the same values in every run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Constant {
     /// Name of the ONNX input.
     pub name: String,

@@ -4,6 +4,7 @@
 //! vector that leaves is finite and has the manifest's length.
 
 use crate::error::Error;
+use crate::families::short_of_photos;
 use crate::manifest_parts::{EmbedderOutput, Layout, Pool};
 use crate::model::mismatch;
 use crate::opened::Opened;
@@ -74,6 +75,9 @@ impl Embedder {
             (_, Layout::Nchw) => "[photos, dimensions, rows, columns]",
             (_, Layout::Nhwc) => "[photos, rows, columns, dimensions]",
         };
+        if let Some(short) = short_of_photos(&output.shape, count) {
+            return Err(short);
+        }
         let refuse = || {
             Err(format!(
                 "has shape {:?}; expected {expected} with {dimensions} dimensions and at least {count} \

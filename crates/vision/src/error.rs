@@ -107,12 +107,14 @@ pub enum Error {
         reason: String,
     },
     /// A valid ONNX model that cannot be used here.
-    #[error("model \"{model}\" cannot be used: {reason}")]
+    #[error("model \"{model}\" cannot be used: {reason}; {remedy}")]
     ModelUnsupported {
         /// Name in the manifest.
         model: String,
-        /// What it uses, and what to do.
+        /// What it uses.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// Inputs or outputs of the ONNX file differ from what the manifest says.
     #[error("model \"{model}\" does not match its manifest: {reason}")]

@@ -112,7 +112,7 @@ pub fn examine(
             (session.inputs(), session.outputs())
         }
         Err(error) => {
-            findings.fail("file", reason(error), "");
+            findings.fail("file", reason(&error), remedy(&error, false));
             return findings.0;
         }
     };
@@ -158,11 +158,7 @@ fn read_manifest(json: Option<&str>, onnx: &[u8], findings: &mut Findings) -> Op
     let manifest = match Manifest::from_json(json) {
         Ok(manifest) => manifest,
         Err(error) => {
-            findings.fail(
-                "manifest",
-                reason(error),
-                "docs/architecture.md lists every key and what it may be",
-            );
+            findings.fail("manifest", reason(&error), remedy(&error, false));
             return None;
         }
     };
@@ -222,14 +218,8 @@ fn try_out(
         }),
     };
     if let Err(error) = outcome {
-        let advice = match &error {
-            Error::Inference { .. } if !manifest.input().constants.is_empty() => {
-                "look at shape, values and per_photo of input.constants"
-            }
-            Error::ModelMismatch { .. } => "correct the manifest, or the export",
-            _ => "",
-        };
-        findings.fail("run", reason(error), advice);
+        let has_constants = !manifest.input().constants.is_empty();
+        findings.fail("run", reason(&error), remedy(&error, has_constants));
     }
 }
 
@@ -293,19 +283,43 @@ fn conclude(runtime: &Runtime, manifest: &Manifest, onnx: &[u8], findings: &mut 
             );
         }
         Err(error) => {
-            findings.fail("store", format!("would be refused: {}", reason(error)), "");
+            let found = format!("would be refused: {}", reason(&error));
+            let has_constants = !manifest.input().constants.is_empty();
+            findings.fail("store", found, remedy(&error, has_constants));
         }
     }
 }
 
-/// An error without the model's name, which is known.
-fn reason(error: Error) -> String {
+/// An error without the model's name, which is known, and without the remedy, which [`remedy`] gives.
+fn reason(error: &Error) -> String {
     match error {
         Error::ManifestInvalid { key, reason } => format!("{key}: {reason}"),
         Error::ModelInvalid { reason, .. } => format!("not a valid ONNX file: {reason}"),
         Error::ModelUnsupported { reason, .. }
         | Error::ModelMismatch { reason, .. }
-        | Error::Inference { reason, .. } => reason,
+        | Error::Inference { reason, .. } => reason.clone(),
+        Error::OutOfMemory { .. } => "it needs more memory than it may have".to_owned(),
         other => other.to_string(),
+    }
+}
+
+/// What to do about an error.
+fn remedy(error: &Error, has_constants: bool) -> &'static str {
+    match error {
+        Error::ManifestInvalid { .. } => "docs/architecture.md lists every key and what it may be",
+        Error::ModelInvalid { .. } => {
+            "export it, or copy it, again; onnx.checker.check_model(path, full_check=True) in Python says more"
+        }
+        Error::ModelUnsupported { remedy, .. } => remedy,
+        Error::Inference { .. } if has_constants => {
+            "look at shape, values and per_photo of input.constants"
+        }
+        Error::Inference { .. } => {
+            "run it with onnxruntime in Python on zeros of the input's shape, and correct the export where that fails"
+        }
+        Error::OutOfMemory { .. } => {
+            "use a smaller input or a smaller model, or give the process more memory"
+        }
+        _ => "correct the manifest, or the export",
     }
 }

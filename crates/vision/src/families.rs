@@ -58,6 +58,7 @@ fn read_yolo_v8(
             return Err(shape_error(
                 name,
                 tensor,
+                count,
                 &format!(
                     "[{count}, {rows}, anchors]: 4 + {} labels{}",
                     output.labels.len(),
@@ -97,6 +98,7 @@ fn read_yolo_v5(
             return Err(shape_error(
                 name,
                 tensor,
+                count,
                 &format!(
                     "[{count}, anchors, {columns}]: 5 + {} labels{}",
                     output.labels.len(),
@@ -154,7 +156,7 @@ fn read_detr(
                     "[{count}, queries, {classes}]: {labels} labels (with output.activation softmax, one more)"
                 )
             };
-            return Err(shape_error(logits_name, logits, &expected));
+            return Err(shape_error(logits_name, logits, count, &expected));
         }
     };
     if !matches!(*boxes.shape.as_slice(), [photos, found, 4] if photos >= count && found == queries)
@@ -162,6 +164,7 @@ fn read_detr(
         return Err(shape_error(
             name,
             boxes,
+            count,
             &format!("[{count}, {queries}, 4]"),
         ));
     }
@@ -194,11 +197,30 @@ pub(crate) fn floats<'a>(name: &str, tensor: &'a OutputTensor) -> Result<&'a [f3
     }
 }
 
-pub(crate) fn shape_error(name: &str, tensor: &OutputTensor, expected: &str) -> String {
-    format!(
-        "output \"{name}\" has shape {:?}; expected {expected}",
-        tensor.shape
+/// What is wrong with the shape of an output in a run of `count` photos.
+pub(crate) fn shape_error(
+    name: &str,
+    tensor: &OutputTensor,
+    count: usize,
+    expected: &str,
+) -> String {
+    // The other axes may well be right, so nothing is said of them.
+    short_of_photos(&tensor.shape, count).map_or_else(
+        || {
+            format!(
+                "output \"{name}\" has shape {:?}; expected {expected}",
+                tensor.shape
+            )
+        },
+        |short| format!("output \"{name}\" {short}"),
     )
+}
+
+/// What is wrong with the first axis of an output that has not a row for each of several photos.
+pub(crate) fn short_of_photos(shape: &[usize], count: usize) -> Option<String> {
+    let first = shape.first().copied().unwrap_or(1);
+    (count > 1 && first < count)
+        .then(|| format!("has shape {shape:?}, so its batch axis has {first} for {count} photos"))
 }
 
 pub(crate) fn finite(name: &str, values: &[f32]) -> Result<(), String> {
@@ -272,6 +294,16 @@ fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor) -> String {
     let &[_, second, third] = tensor.shape.as_slice() else {
         return String::new();
     };
+    let is_v8 = output.family == Family::YoloV8;
+    if is_v8 && third == 4 + output.labels.len() {
+        let others = match third {
+            6 => ", or set family yolo_nms, whose boxes are six numbers each",
+            _ => "",
+        };
+        return format!(
+            "; the last two axes are exchanged: transpose the output in the export{others}"
+        );
+    }
     if third == 6 && second != 6 {
         return "; six numbers for each box are family yolo_nms".to_owned();
     }

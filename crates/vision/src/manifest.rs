@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -27,7 +28,7 @@ pub struct Manifest {
 
 /// The JSON object; `output` is read in a second step because its form depends on `kind`.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct Document {
     format: u32,
     name: String,
@@ -46,10 +47,10 @@ impl Manifest {
     pub fn from_json(json: &str) -> Result<Self, Error> {
         let mut reader = serde_json::Deserializer::from_str(json);
         let document: Document = serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))?;
+            .map_err(|error| invalid(&error.path().to_string(), &explain(error.inner())))?;
         reader
             .end()
-            .map_err(|error| invalid(".", &error.to_string()))?;
+            .map_err(|error| invalid(".", &explain(&error)))?;
         let output = match document.kind {
             Kind::Embedder => Output::Embedder(read_output(document.output)?),
             Kind::Detector => Output::Detector(read_output(document.output)?),
@@ -185,8 +186,16 @@ fn read_output<T: for<'de> Deserialize<'de>>(output: Value) -> Result<T, Error> 
         } else {
             format!("output.{path}")
         };
-        invalid(&key, &error.inner().to_string())
+        invalid(&key, &explain(error.inner()))
     })
+}
+
+/// Tells text that is no JSON from a value that is not as it should be.
+fn explain(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Syntax | Category::Eof => format!("not valid JSON: {error}"),
+        Category::Data | Category::Io => error.to_string(),
+    }
 }
 
 fn invalid(key: &str, reason: &str) -> Error {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constants::Constant;
 use crate::error::Error;
+use crate::manifest_rules;
 
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ pub enum Filter {
 
 /// What the model eats.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Input {
     /// Name of the ONNX input.
     pub name: String,
@@ -145,16 +146,28 @@ pub struct Input {
     /// How to resample.
     pub filter: Filter,
     /// Fill of a letterbox, 0 to 255, in the order of `colour`. Default 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "manifest_rules::three",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub pad: Option<[u8; 3]>,
     /// Factor of the pixel, default 1/255. Absent for `u8` and `i32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
     /// Subtracted after scaling, default 0. Absent for `u8` and `i32`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "manifest_rules::three",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mean: Option<[f64; 3]>,
     /// Divides at last, default 1. Absent for `u8` and `i32`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "manifest_rules::three",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub std: Option<[f64; 3]>,
     /// Further inputs of the ONNX file, which get the same values in every run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -177,7 +190,7 @@ pub enum Pool {
 
 /// Output of an embedder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct EmbedderOutput {
     /// Name of the ONNX output.
     pub name: String,
@@ -222,7 +235,7 @@ impl Family {
 
 /// Names of a detector's ONNX outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct OutputNames {
     /// Boxes, or boxes with scores.
     pub boxes: String,
@@ -274,7 +287,7 @@ impl fmt::Display for Group {
 
 /// One class of a detector; its place in the list is the class number of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Label {
     /// What the class is called.
     pub name: String,
@@ -284,7 +297,7 @@ pub struct Label {
 
 /// Output of a detector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct DetectorOutput {
     /// Form of the outputs.
     pub family: Family,
@@ -312,7 +325,7 @@ impl DetectorOutput {
 
 /// Output of a pose model; its points are COCO's 17 in COCO's order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "family", rename_all = "snake_case")]
+#[serde(tag = "family", rename_all = "snake_case", expecting = "an object")]
 pub enum PoseOutput {
     /// `[N, 1, 17, 3]`: y and x in shares of the input, and the score.
     Movenet(MovenetOutput),
@@ -322,7 +335,7 @@ pub enum PoseOutput {
 
 /// Output of a pose model of family `movenet`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct MovenetOutput {
     /// Name of the ONNX output.
     pub name: String,
@@ -330,7 +343,7 @@ pub struct MovenetOutput {
 
 /// Output of a pose model of family `heatmaps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct HeatmapsOutput {
     /// Names of the outputs.
     pub names: HeatmapsNames,
@@ -343,7 +356,7 @@ pub struct HeatmapsOutput {
 
 /// Names of the ONNX outputs of family `heatmaps`, whose axes have the order of the input's layout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct HeatmapsNames {
     /// One map for each point.
     pub heatmaps: String,

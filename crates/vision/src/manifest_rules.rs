@@ -3,6 +3,8 @@
 //! Serde has checked types and key names before; this checks values. Every message names what was
 //! found and what is allowed.
 
+use serde::{Deserialize, Deserializer, de};
+
 use crate::constants::MAX_CONSTANTS;
 use crate::error::Error;
 use crate::manifest::Manifest;
@@ -230,6 +232,22 @@ fn check_labels(labels: &[Label]) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Three numbers, or null; the length of an array is left to this because serde's own words for it speak of characters.
+pub(crate) fn three<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<[T; 3]>, D::Error> {
+    let Some(numbers) = Option::<Vec<T>>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let found = numbers.len();
+    let three = numbers.try_into().map_err(|_| {
+        de::Error::custom(format!(
+            "found {found} numbers; expected three, one for each of R, G and B (in the order of input.colour)"
+        ))
+    })?;
+    Ok(Some(three))
 }
 
 fn check_range<T: PartialOrd + std::fmt::Display>(

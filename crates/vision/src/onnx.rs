@@ -21,7 +21,8 @@ const REFUSED_OPERATORS: [&str; 1] = ["EPContext"];
 /// Why a model is refused: broken, or sound but not for us.
 enum Fault {
     Broken(String),
-    Refused(String),
+    /// Why, and what to do.
+    Refused(String, &'static str),
 }
 
 impl From<Malformed> for Fault {
@@ -41,9 +42,10 @@ pub fn check(model: &str, onnx: &[u8]) -> Result<(), Error> {
             model: model.to_owned(),
             reason,
         },
-        Fault::Refused(reason) => Error::ModelUnsupported {
+        Fault::Refused(reason, remedy) => Error::ModelUnsupported {
             model: model.to_owned(),
             reason,
+            remedy,
         },
     })
 }
@@ -53,10 +55,13 @@ fn check_bytes(onnx: &[u8]) -> Result<(), Fault> {
         return Err(Fault::Broken("the file is empty".to_owned()));
     }
     if onnx.len() > MAX_BYTES {
-        return Err(Fault::Refused(format!(
-            "the file has {} bytes, the limit is {MAX_BYTES}; use a smaller or a quantised model",
-            onnx.len()
-        )));
+        return Err(Fault::Refused(
+            format!(
+                "the file has {} bytes, the limit is {MAX_BYTES}",
+                onnx.len()
+            ),
+            "use a smaller or a quantised model",
+        ));
     }
     let mut graph = None;
     let mut has_opset = false;
@@ -87,9 +92,10 @@ type LocalFunctions<'a> = HashSet<(&'a str, &'a str)>;
 
 fn check_graph(graph: &[u8], local: &LocalFunctions<'_>, depth: usize) -> Result<(), Fault> {
     if depth > MAX_DEPTH {
-        return Err(Fault::Refused(format!(
-            "its graphs are nested more than {MAX_DEPTH} deep"
-        )));
+        return Err(Fault::Refused(
+            format!("its graphs are nested more than {MAX_DEPTH} deep"),
+            "export it with fewer conditions and loops within each other",
+        ));
     }
     for field in Fields(graph) {
         match field? {
@@ -128,16 +134,18 @@ fn check_operator(domain: &str, operator: &str, local: &LocalFunctions<'_>) -> R
         return Ok(());
     }
     if !DOMAINS.contains(&domain) {
-        return Err(Fault::Refused(format!(
-            "it uses operator \"{operator}\" of the custom domain \"{domain}\", which needs a plug-in; \
-             export it with standard ONNX operators"
-        )));
+        return Err(Fault::Refused(
+            format!(
+                "it uses operator \"{operator}\" of the custom domain \"{domain}\", which needs a plug-in"
+            ),
+            "export it with standard ONNX operators",
+        ));
     }
     if REFUSED_OPERATORS.contains(&operator) {
-        return Err(Fault::Refused(format!(
-            "it uses operator \"{operator}\", which refers to files outside the model; \
-             export it as plain ONNX"
-        )));
+        return Err(Fault::Refused(
+            format!("it uses operator \"{operator}\", which refers to files outside the model"),
+            "export it as plain ONNX",
+        ));
     }
     Ok(())
 }
@@ -172,9 +180,8 @@ fn check_tensor(tensor: &[u8]) -> Result<(), Fault> {
         // external_data, or data_location = EXTERNAL
         if let (13, _) | (14, Value::Number(1)) = field? {
             return Err(Fault::Refused(
-                "it keeps its weights in another file; save it as one file \
-                 (onnx.save_model(model, path, save_as_external_data=False))"
-                    .to_owned(),
+                "it keeps its weights in another file".to_owned(),
+                "save it as one file (onnx.save_model(model, path, save_as_external_data=False))",
             ));
         }
     }

@@ -147,7 +147,7 @@ fn read_movenet(
     };
     if !is_fitting {
         let expected = format!("[{count}, 1, {POINTS}, 3]: y, x and score of each point");
-        return Err(shape_error(name, tensor, &expected));
+        return Err(shape_error(name, tensor, count, &expected));
     }
     let photo = |values: &[f32]| {
         let mut points = [RawPoint {
@@ -199,7 +199,7 @@ impl<'a> Maps<'a> {
             {
                 (rows, columns)
             }
-            _ => return Err(shape_error(name, heatmaps, &axes(POINTS))),
+            _ => return Err(shape_error(name, heatmaps, count, &axes(POINTS))),
         };
         if let (Some(tensor), Some(name)) = (offsets, &output.names.offsets) {
             let wanted = match layout {
@@ -215,7 +215,7 @@ impl<'a> Maps<'a> {
                     "{} of {rows} rows and {columns} columns, as the heat maps have",
                     axes(2 * POINTS)
                 );
-                return Err(shape_error(name, tensor, &expected));
+                return Err(shape_error(name, tensor, count, &expected));
             }
         }
         let offsets = offsets.zip(output.names.offsets.as_deref());

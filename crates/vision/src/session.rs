@@ -242,7 +242,7 @@ impl Session {
                     model: model.to_owned(),
                 }
             } else {
-                failed(error.message().to_owned())
+                failed(error.message().trim_end().to_owned())
             }
         })?;
         wanted
@@ -251,7 +251,11 @@ impl Session {
                 let value = outputs
                     .get(name)
                     .ok_or_else(|| failed(format!("no output \"{name}\"")))?;
-                extract(value).map_err(|reason| failed(format!("output \"{name}\": {reason}")))
+                extract(value).map_err(|reason| Error::ModelUnsupported {
+                    model: model.to_owned(),
+                    reason: format!("output \"{name}\" {reason}"),
+                    remedy: "export that output as a tensor of float32, or of int64 where it numbers classes",
+                })
             })
             .collect()
     }
@@ -386,7 +390,7 @@ fn is_out_of_memory(message: &str) -> bool {
 
 /// Tells a model that this library does not know from one that is broken.
 fn explain_commit(model: &str, message: &str) -> Error {
-    let model = model.to_owned();
+    let (model, message) = (model.to_owned(), message.trim_end());
     if is_out_of_memory(message) {
         return Error::OutOfMemory { model };
     }
@@ -404,8 +408,9 @@ fn explain_commit(model: &str, message: &str) -> Error {
             model,
             reason: format!(
                 "the installed ONNX Runtime does not know one of its operators or its version \
-                 ({message}); export it with standard operators, or install a newer ONNX Runtime"
+                 ({message})"
             ),
+            remedy: "export it with standard operators, or install a newer ONNX Runtime",
         }
     } else {
         Error::ModelInvalid {

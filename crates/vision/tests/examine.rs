@@ -60,12 +60,24 @@ fn assert_says(document: &Value, file: &str, check: &str, verdict: Verdict, part
         assert!(text.contains(part), "{file}: {part} in {text}");
     }
     assert_eq!(worst(&findings), verdict, "{file}: {findings:#?}");
-    let is_stored = findings.iter().any(|finding| finding.check == "store");
+    let is_stored = findings
+        .iter()
+        .any(|finding| finding.check == "store" && finding.verdict < Verdict::Failure);
     assert_eq!(
         is_stored,
         verdict < Verdict::Failure,
         "{file}: {findings:#?}"
     );
+    assert_advised(&findings);
+}
+
+/// A failure says what to do, apart from what was found.
+fn assert_advised(findings: &[Finding]) {
+    let silent = |finding: &&Finding| {
+        finding.verdict == Verdict::Failure
+            && (finding.advice.is_empty() || finding.found.contains(&finding.advice))
+    };
+    assert_eq!(findings.iter().find(silent), None, "{findings:#?}");
 }
 
 #[test]
@@ -139,6 +151,20 @@ fn vectors_that_mean_nothing_are_found_out() {
         Verdict::Failure,
         &["integers; expected floats"],
     );
+    assert_says(
+        &embedder("embed_double", "doubles"),
+        "embed_double",
+        "run",
+        Verdict::Failure,
+        &["type f64", "as a tensor of float32"],
+    );
+    assert_says(
+        &embedder("embed_random", "noisy"),
+        "embed_random",
+        "store",
+        Verdict::Failure,
+        &["different vectors", "evaluation mode"],
+    );
 }
 
 #[test]
@@ -164,6 +190,65 @@ fn boxes_in_the_wrong_place_are_found_out() {
         Verdict::Failure,
         &["expected 0 to 1", "sigmoid"],
     );
+}
+
+#[test]
+fn outputs_of_one_photo_are_laid_to_the_batch_axis() {
+    let reshape = embedder("embed_reshape_1", "embedding");
+    let exported = "batch of 1, or with a dynamic first axis on the outputs";
+    let cases = [
+        (reshape, "embed_reshape_1", "Reshape"),
+        (
+            detector("yolo_v8_one", "yolo_v8"),
+            "yolo_v8_one",
+            "shape [1, 7, 6], so its batch axis has 1 for 2 photos",
+        ),
+        (
+            detector("detr_one", "detr"),
+            "detr_one",
+            "shape [1, 6, 4], so its batch axis has 1 for 2 photos",
+        ),
+    ];
+    for (document, file, part) in cases {
+        let parts = [
+            "a run with two fails, and with one it works",
+            part,
+            exported,
+        ];
+        assert_says(&document, file, "store", Verdict::Failure, &parts);
+        let all = findings(&document, file, Some(&white(320, 400)));
+        let found = &of(&all, "store").found;
+        // Labels and activation are right.
+        assert!(
+            !found.contains("label") && !found.contains("sigmoid"),
+            "{found}"
+        );
+    }
+    assert_says(
+        &embedder("embed_reshape_3", "embedding"),
+        "embed_reshape_3",
+        "run",
+        Verdict::Failure,
+        &["Reshape", "correct the export"],
+    );
+}
+
+#[test]
+fn exchanged_axes_are_not_taken_for_another_family() {
+    let document = detector("yolo_v8_exchanged", "yolo_v8");
+    let parts = [
+        "[1, 6, 7]",
+        "last two axes are exchanged: transpose the output",
+    ];
+    assert_says(
+        &document,
+        "yolo_v8_exchanged",
+        "run",
+        Verdict::Failure,
+        &parts,
+    );
+    let all = findings(&document, "yolo_v8_exchanged", None);
+    assert!(!of(&all, "run").found.contains("yolo_v5"), "{all:#?}");
 }
 
 #[test]
@@ -295,4 +380,5 @@ fn without_a_manifest_the_names_for_one_are_told() {
         of(&all, "file").found.contains("not a valid ONNX file"),
         "{all:#?}"
     );
+    assert_advised(&all);
 }

@@ -121,7 +121,21 @@ fn what_is_out_of_range_is_named() {
         ("/input/layout", json!("chwn"), "input.layout", "nchw"),
         ("/input/filter", json!("fast"), "input.filter", "bicubic"),
         ("/input/pad", json!([0, 0, 256]), "input.pad[2]", "256"),
-        ("/input/pad", json!([0, 0]), "input.pad", "length"),
+        (
+            "/input/pad",
+            json!([0, 0]),
+            "input.pad",
+            "found 2 numbers; expected three, one for each of R, G and B",
+        ),
+        (
+            "/input/mean",
+            json!([0, 0, 0, 0]),
+            "input.mean",
+            "found 4 numbers; expected three",
+        ),
+        ("/input/std", json!([]), "input.std", "found 0 numbers"),
+        ("/input", json!(5), "input", "expected an object"),
+        ("/output", json!([]), "output", "expected an object"),
         ("/input/scale", json!(0), "input.scale", "above 0"),
         ("/input/std", json!([1, 0, 1]), "input.std[1]", "above 0"),
         (
@@ -250,15 +264,15 @@ fn bytes_take_no_normalising() {
 
 #[test]
 fn text_that_is_no_manifest_is_refused() {
-    for text in [
-        "",
-        "null",
-        "[]",
-        "{",
-        "{}",
-        "not json",
-        "\u{0}",
-        "{\"format\": 1e99}",
+    for (text, part) in [
+        ("", "not valid JSON"),
+        ("null", "expected a JSON object"),
+        ("[]", "expected a JSON object"),
+        ("{", "not valid JSON"),
+        ("{}", "missing field"),
+        ("not json", "not valid JSON"),
+        ("\u{0}", "not valid JSON"),
+        ("{\"format\": 1e99}", "format"),
     ] {
         let error = Manifest::from_json(text).unwrap_err();
         assert_eq!(
@@ -266,6 +280,7 @@ fn text_that_is_no_manifest_is_refused() {
             ErrorCode::ManifestInvalid,
             "{text:?}: {error}"
         );
+        assert!(error.to_string().contains(part), "{text:?}: {error}");
     }
     let trailing = format!("{} x", embedder());
     assert_eq!(

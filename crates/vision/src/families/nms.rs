@@ -26,6 +26,7 @@ pub(super) fn read_rows(
         _ => Err(shape_error(
             name,
             tensor,
+            count,
             &format!(
                 "[{count}, boxes, 6] or [boxes, 6]: corners, score, class; or [boxes, 7]: photo, corners, class, \
                  score"
@@ -108,7 +109,7 @@ pub(super) fn read_torchvision(
         [photos, found, 4] if *photos >= count => (&boxes.shape[..2], *found),
         _ => {
             let expected = format!("[boxes, 4] or [{count}, boxes, 4]");
-            return Err(shape_error(name, boxes, &expected));
+            return Err(shape_error(name, boxes, count, &expected));
         }
     };
     for (name, tensor) in [(labels_name, labels), (scores_name, scores)] {
@@ -116,6 +117,7 @@ pub(super) fn read_torchvision(
             return Err(shape_error(
                 name,
                 tensor,
+                count,
                 &format!("{axes:?}, one for each box"),
             ));
         }

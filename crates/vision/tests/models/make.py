@@ -93,6 +93,19 @@ def embedders():
     write("embed_rank", nodes, [value("floats", [4])], [weights()])
     nodes = pool + [helper.make_node("Cast", ["embedding"], ["integers"], to=INT64)]
     write("embed_integers", nodes, [value("integers", ["n", 6], INT64)], [weights()])
+    nodes = pool + [helper.make_node("Cast", ["embedding"], ["doubles"], to=TensorProto.DOUBLE)]
+    write("embed_double", nodes, [value("doubles", ["n", 6], TensorProto.DOUBLE)], [weights()])
+    # Another vector in every run, as with dropout left on.
+    nodes = pool + [
+        helper.make_node("RandomNormalLike", ["embedding"], ["noise"]),
+        helper.make_node("Add", ["embedding", "noise"], ["noisy"]),
+    ]
+    write("embed_random", nodes, [value("noisy", ["n", 6])], [weights()])
+    # Graphs of one photo whose input takes any number, and of three photos.
+    for batch in (1, 3):
+        nodes = pool[:2] + [helper.make_node("Reshape", ["pooled", "row"], ["embedding"])]
+        constants = [weights(), constant("row", [batch, 6], np.int64)]
+        write(f"embed_reshape_{batch}", nodes, [value("embedding", [batch, 6])], constants)
     second = value("other", [1])
     nodes = pool[:2] + [
         helper.make_node("Flatten", ["pooled"], ["flat"]),
@@ -194,6 +207,23 @@ SCORES = [
 ]
 
 
+FIRST = constant("first", [0], np.int64)
+
+
+def renamed(nodes, *names):
+    """`nodes`; each of the outputs `names` is called `all_` and its name."""
+    copies = [helper.make_node(n.op_type, n.input, [f"all_{o}" if o in names else o for o in n.output]) for n in nodes]
+    for copy, node in zip(copies, nodes, strict=True):
+        copy.attribute.extend(node.attribute)
+    return copies
+
+
+def first_photo(nodes, names):
+    """`nodes` with the first photo's row of each output alone; needs the constant `FIRST`."""
+    gathers = [helper.make_node("Gather", [f"all_{name}", "first"], [name], axis=0) for name in names]
+    return renamed(nodes, *names) + gathers
+
+
 def detectors():
     boxes, scores = np.array(BOXES, np.float32), np.array(SCORES, np.float32)
     # Scores are those above times the photo's mean, so white photos keep them.
@@ -206,6 +236,10 @@ def detectors():
     ]
     constants = [ones, constant("boxes", boxes.T[None]), constant("scores", scores.T[None]), constant("nothing", [0.0])]
     write("yolo_v8", v8, [value("out", ["n", 7, 6])], constants)
+    # The outputs are of one photo though the input takes any number; the last two axes are exchanged.
+    write("yolo_v8_one", first_photo(v8, ["out"]), [value("out", [1, 7, 6])], constants + [FIRST])
+    exchanged = renamed(v8, "out") + [helper.make_node("Transpose", ["all_out"], ["out"], perm=[0, 2, 1])]
+    write("yolo_v8_exchanged", exchanged, [value("out", ["n", 6, 7])], constants)
     logits = [constant("scores", 8 * (scores.T[None] - 0.5)) if c.name == "scores" else c for c in constants]
     write("yolo_v8_logits", v8, [value("out", ["n", 7, 6])], logits)
 
@@ -235,6 +269,9 @@ def detectors():
     ]
     constants = [ones, constant("logits0", logits[None]), constant("boxes0", (boxes / size)[None]), constant("nothing", [0.0])]
     write("detr", detr, [value("logits", ["n", 6, 4]), value("boxes", ["n", 6, 4])], constants)
+
+    outputs = [value("logits", [1, 6, 4]), value("boxes", [1, 6, 4])]
+    write("detr_one", first_photo(detr, ["logits", "boxes"]), outputs, constants + [FIRST])
 
     # RT-DETR: a sigmoid for each class, no "no object".
     scored = np.log((scores + 1e-6) / (1 - scores + 1e-6))
