@@ -27,7 +27,7 @@ impl Opened {
                     &mut client,
                     &args.schema,
                     table,
-                    &args.into_map,
+                    &args.roles(),
                     has_extension,
                 )?;
                 if let Some(statement) = target.missing_index(&mut client)? {

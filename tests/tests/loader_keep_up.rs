@@ -393,14 +393,43 @@ fn photos_that_are_gone_or_changed_hold_up_a_change_of_models() -> Result<()> {
     );
     shop.run(["sync", "photos"])?.expect(0)?;
     reembed(&[])?.expect(1)?.expect_stderr(&[
-        "1 photos are not under photos any more (a.bmp)",
-        "--drop-missing",
+        "1 of 3 photos (33 %) are not under photos (a.bmp)",
+        "or delete their rows with --drop-missing",
+    ])?;
+    reembed(&["--drop-missing"])?.expect(1)?.expect_stderr(&[
+        "1 of 3 photos (33 %) are not under photos, more than --prune-limit 0.2 allows (a.bmp)",
+        "run this again with a higher limit",
     ])?;
     assert_eq!(shop.photo_count()?, 3);
-    reembed(&["--drop-missing"])?
+    reembed(&["--drop-missing", "--prune-limit", "0.5"])?
         .expect(0)?
         .expect_stderr(&["1 photos that are gone were deleted"])?;
     expect_as_fresh(&shop, "brightest")
+}
+
+#[test]
+fn photos_of_a_query_are_not_deleted_because_no_folder_has_them() -> Result<()> {
+    let shop = tiny("reembed_query")?;
+    let mut client = shop.database.connect()?;
+    client.batch_execute("CREATE TABLE image (id int PRIMARY KEY, data bytea)")?;
+    for id in 1..=3 {
+        let put = "INSERT INTO image VALUES ($1, $2)";
+        client.execute(put, &[&id, &bmp(40, 40, RED)])?;
+    }
+    let query = "SELECT id, id AS sku, data AS image FROM image";
+    shop.run(["load", "--from-sql", query])?.expect(0)?;
+    for more in [&[][..], &["--drop-missing"]] {
+        let args = ["reembed", "--embed-model", "brightest", "--root", "photos"];
+        let refused = shop.run(args.iter().chain(more))?.expect(1)?;
+        let refused = refused.expect_stderr(&[
+            "3 of 3 photos (100 %) are not under photos",
+            "photos of a query, a list or an archive lie in no folder",
+            "--schema NAME and --embed-model brightest",
+        ])?;
+        ensure!(!refused.stderr.contains("their rows with --drop-missing"));
+        assert_eq!(shop.photo_count()?, 3);
+    }
+    Ok(())
 }
 
 #[test]
@@ -426,6 +455,12 @@ fn a_model_of_other_dimensions_takes_over_with_index_and_default() -> Result<()>
         .expect(0)?
         .expect_stdout(&["40 garments of 20 photos got vectors of model garment-embedder"])?;
     expect_as_fresh(&shop, "garment-embedder")?;
+    // The nightly load, which knows nothing of it.
+    let nightly = shop.run(["load", "photos", "--embed-model", "mean"])?;
+    nightly.expect(1)?.expect_stderr(&[
+        "was filled by model \"garment-embedder\"",
+        "load with --embed-model garment-embedder",
+    ])?;
     let now = shop.database.psql(
         "SELECT format_type(atttypid, atttypmod), attnotnull, (SELECT name FROM lookbook_default_model WHERE kind = 'embedder' ORDER BY shipped LIMIT 1)
          FROM pg_attribute WHERE attrelid = 'public.garment'::regclass AND attname = 'embedding'",

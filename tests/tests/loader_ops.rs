@@ -108,6 +108,49 @@ fn a_dry_run_says_what_a_load_would_do_and_writes_nothing() -> Result<()> {
     shop.run(["load", "photos", "--dry-run", "--embed-model", "brightest"])?
         .expect(1)?
         .expect_stderr(&["was filled by model \"mean\""])?;
+    shop.run(["load", "photos", "--dry-run", "--metrics-file", "m.prom"])?
+        .expect(2)?;
+    ensure!(!shop.path("m.prom").exists());
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_and_the_doctor_refuse_what_the_load_would() -> Result<()> {
+    let shop = tiny("dry_run_refused")?;
+    shop.put("a.bmp", &bmp(16, 32, RED))?;
+    shop.database.psql(
+        "CREATE SCHEMA shop; CREATE TABLE shop.photo (id int PRIMARY KEY, url text);
+         CREATE ROLE reader LOGIN; CREATE ROLE still LOGIN; ALTER ROLE still SET default_transaction_read_only = on;
+         GRANT CREATE ON SCHEMA public TO still;
+         SELECT lookbook_model_grant(m, r) FROM unnest('{mean,boxes}'::text[]) m, unnest('{reader,still}'::text[]) r",
+    )?;
+    let as_role = |role: &str, args: &[&str]| {
+        let mut command = shop.lookbook(args)?;
+        let url = shop.database.url();
+        let url = url.replace("user=postgres", &format!("user={role}"));
+        Outcome::of(command.env("LOOKBOOK_DATABASE", url))
+    };
+    for (role, schema, said) in [
+        ("postgres", "shop", "\"shop\".photo has no column path"),
+        ("reader", "new", "CREATE SCHEMA new AUTHORIZATION reader"),
+        ("still", "public", "sessions of this role only read here"),
+    ] {
+        let load = ["load", "photos", "--schema", schema];
+        as_role(role, &[&load[..], &["--dry-run"]].concat())?
+            .expect(1)?
+            .expect_stderr(&[said])?;
+        as_role(role, &load)?.expect(1)?;
+        as_role(role, &["doctor", "--schema", schema])?
+            .expect(1)?
+            .expect_stdout(&[said])?;
+    }
+    // The owner's rows, and a role that may only look at them.
+    shop.load()?.expect(0)?;
+    shop.database
+        .psql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")?;
+    as_role("reader", &["load", "photos", "--dry-run"])?
+        .expect(1)?
+        .expect_stderr(&["rights that this role lacks: GRANT INSERT, DELETE ON"])?;
     Ok(())
 }
 

@@ -144,6 +144,139 @@ fn photos_that_sit_in_a_table_are_loaded_by_a_query() -> Result<()> {
     Ok(())
 }
 
+/// Images 1 and 2, the second of no product though a product has its number; and a table for their looks.
+fn shop_with_an_image_of_no_product(name: &str) -> Result<Shop<'static>> {
+    let shop = tiny(name)?;
+    let mut client = shop.database.connect()?;
+    client.batch_execute(
+        r#"CREATE TABLE product (id bigint PRIMARY KEY); INSERT INTO product VALUES (1), (2);
+           CREATE TABLE img (id int, product_id bigint, data bytea);
+           CREATE TABLE look ("Img, ID" int, sku bigint REFERENCES product, v embedding(3)); CREATE INDEX ON look ("Img, ID")"#,
+    )?;
+    for (id, product) in [(1, Some(1_i64)), (2, None)] {
+        client.execute(
+            "INSERT INTO img VALUES ($1, $2, $3)",
+            &[&id, &product, &bmp(16, 16, RED)],
+        )?;
+    }
+    Ok(shop)
+}
+
+#[test]
+fn a_photo_of_which_the_source_says_no_product_has_none_in_a_mapped_table() -> Result<()> {
+    let shop = shop_with_an_image_of_no_product("no_product")?;
+    let into = [
+        "--into",
+        "look",
+        "--into-map",
+        r#"key="Img, ID",embedding=v"#,
+    ];
+    let load = |source: &[&str]| shop.run([&["load"], source, &into].concat());
+    let looks = || {
+        shop.database
+            .psql(r#"SELECT DISTINCT "Img, ID", coalesce(sku::text, 'none') FROM look ORDER BY 1"#)
+    };
+    let query = [
+        "--from-sql",
+        "SELECT id, product_id AS sku, data AS image FROM img",
+    ];
+    load(&query)?.expect(0)?;
+    assert_eq!(looks()?, "1|1\n2|none");
+    load(&query)?.expect(0)?.expect_stdout(&["2 skipped"])?;
+    // It gets a product of the same number, and loses it.
+    for (product, expected) in [("2", "1|1\n2|2"), ("NULL", "1|1\n2|none")] {
+        shop.database.psql(&format!(
+            "UPDATE img SET product_id = {product} WHERE id = 2"
+        ))?;
+        load(&query)?.expect(0)?.expect_stdout(&["1 skipped"])?;
+        assert_eq!(looks()?, expected);
+    }
+
+    shop.put("a.bmp", &bmp(16, 16, RED))?;
+    shop.put("b.bmp", &bmp(16, 16, RED))?;
+    fs::write(
+        shop.path("list.csv"),
+        "id,sku,path\n1,2,photos/a.bmp\n2,,photos/b.bmp\n",
+    )?;
+    let keyless = ["--from-sql", "SELECT id, data AS image FROM img"];
+    for (source, expected) in [
+        (&["list.csv", "--map", "key=id"][..], "1|2\n2|none"),
+        (&keyless, "1|none\n2|none"),
+    ] {
+        shop.database.psql("TRUNCATE look, look_photo")?;
+        load(source)?.expect(0)?;
+        assert_eq!(looks()?, expected);
+    }
+    shop.database
+        .psql("TRUNCATE look, look_photo; ALTER TABLE look ALTER sku SET NOT NULL")?;
+    load(&query)?.expect(2)?;
+    let [path, code, reason] = &shop.rejects()?[0];
+    ensure!(
+        path == "2" && code == "sku_missing" && reason.contains("needs one"),
+        "{path} {code} {reason}"
+    );
+    let again = r#"key="Img, ID",key=sku,embedding=v"#;
+    shop.run(["load", "list.csv", "--into", "look", "--into-map", again])?
+        .expect(1)?
+        .expect_stderr(&["--into-map says more than once what takes the key"])?;
+    Ok(())
+}
+
+#[test]
+fn what_stands_in_for_a_product_is_never_taken_for_one() -> Result<()> {
+    let shop = shop_with_an_image_of_no_product("stand_in")?;
+    let query = "SELECT id, product_id AS sku, data AS image FROM img";
+    let load = |more: &[&str]| shop.run([&["load", "--from-sql", query], more].concat());
+    load(&[])?.expect(0)?;
+    let found = shop
+        .database
+        .psql("SELECT path, sku FROM photo ORDER BY 1")?;
+    assert_eq!(found, "1|1\n2|2");
+    shop.database.psql("DROP TABLE garment, photo")?;
+    load(&["--sku-references", "product(id)"])?.expect(2)?;
+    ensure!(shop.rejects()?[0][..2] == ["2", "sku_missing"]);
+    Ok(())
+}
+
+#[test]
+fn a_row_whose_attributes_cannot_be_kept_costs_that_photo_only() -> Result<()> {
+    let shop = tiny("attributes")?;
+    shop.put("a.bmp", &bmp(16, 16, RED))?;
+    let nested = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let query = format!(
+        "SELECT id, 'photos/a.bmp' AS image, v FROM (VALUES ('large', to_jsonb(1e400::numeric)), ('deep', '{nested}'), ('good', '7'))
+         AS t (id, v)"
+    );
+    shop.run(["load", "--from-sql", &query])?
+        .expect(2)?
+        .expect_stdout(&["loaded 1 photo with", "2 rejected"])?;
+    let mut rejects = shop.rejects()?;
+    rejects.sort();
+    let [deep, large] = rejects.as_slice() else {
+        anyhow::bail!("{rejects:?}")
+    };
+    assert_eq!(deep[..2], ["deep", "metadata_invalid"]);
+    assert_eq!(large[..2], ["large", "metadata_invalid"]);
+    ensure!(large[2].contains("number out of range"), "{}", large[2]);
+    assert_eq!(
+        shop.database.psql("SELECT path, attributes FROM photo")?,
+        "good|{\"v\": 7}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_query_or_a_list_without_rows_is_said_to_have_none() -> Result<()> {
+    let shop = tiny("no_rows")?;
+    fs::write(shop.path("list.csv"), "path,sku\n")?;
+    let query = "SELECT 'a' AS id, 'a.jpg' AS image WHERE false";
+    for source in [&["list.csv"][..], &["--from-sql", query]] {
+        let load = shop.run([&["load"], source].concat())?;
+        load.expect(1)?.expect_stderr(&["has no rows"])?;
+    }
+    Ok(())
+}
+
 /// Answers by path until the test ends.
 fn serve() -> Result<u16> {
     static FLAKY: AtomicUsize = AtomicUsize::new(0);

@@ -140,7 +140,7 @@ fn a_mapping_that_cannot_work_is_refused_with_the_column_its_type_and_what_would
 -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "into_refused")?;
     shop.put_many(16)?;
-    let cases: [(&str, &str, &[&str]); 11] = [
+    let cases: [(&str, &str, &[&str]); 13] = [
         ("", "", &["there is no such table"]),
         (
             "CREATE VIEW look AS SELECT 1 AS key",
@@ -190,6 +190,16 @@ fn a_mapping_that_cannot_work_is_refused_with_the_column_its_type_and_what_would
             &["(key) is unique, but there is one row for each garment"],
         ),
         (
+            "CREATE TABLE look (key text, embedding embedding(3), category varchar(5))",
+            "",
+            &["category takes 5 characters, and the detector may find \"footwear\": ALTER TABLE"],
+        ),
+        (
+            "CREATE TABLE look (key text, embedding embedding(3), detect_model varchar(40))",
+            "",
+            &["detect_model takes 40 characters, the detect_model has 64"],
+        ),
+        (
             "CREATE TABLE look (key text, embedding embedding(3), score real NOT NULL)",
             "",
             &["score is NOT NULL, but a photo in which nothing was found has none"],
@@ -226,6 +236,74 @@ fn a_mapping_that_cannot_work_is_refused_with_the_column_its_type_and_what_would
             .psql("SELECT to_regclass('look_photo')")?
             .is_empty()
     );
+    Ok(())
+}
+
+#[test]
+fn a_table_is_not_filled_a_second_time_by_another_list_of_photos() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_lists")?;
+    shop.put_many(16)?;
+    shop.database.psql(
+        "CREATE SCHEMA web; CREATE SCHEMA reco;
+         CREATE TABLE web.look (key text, embedding embedding(3)); CREATE INDEX ON web.look (key);
+         CREATE TABLE web_look (key text, embedding embedding(3)); CREATE INDEX ON web_look (key)",
+    )?;
+    let load = |into: &str, more: &[&str]| {
+        let args = ["load", "photos", "--into", into];
+        shop.run(args.iter().chain(more))
+    };
+    load("web.look", &[])?.expect(0)?;
+    // Two tables whose lists would have one name; another list of one table; a new name.
+    load("web_look", &[])?.expect(1)?.expect_stderr(&[
+        "\"public\".\"web_look_photo\" lists the photos of \"web\".\"look\"",
+        "--schema NAME",
+    ])?;
+    for more in [&[][..], &["--dry-run"]] {
+        let elsewhere = [&["--schema", "reco"], more].concat();
+        load("web.look", &elsewhere)?.expect(1)?.expect_stderr(&[
+            "are listed in \"public\".\"web_look_photo\" already",
+            "name its schema with --schema public",
+        ])?;
+    }
+    shop.database.psql("ALTER TABLE web.look RENAME TO looks")?;
+    let mend = "ALTER TABLE \"public\".\"web_look_photo\" RENAME TO \"web_looks_photo\"";
+    load("web.looks", &[])?.expect(1)?.expect_stderr(&[mend])?;
+    shop.database.psql(mend)?;
+    load("web.looks", &[])?
+        .expect(0)?
+        .expect_stdout(&["16 skipped"])?;
+    load("web_look", &[])?.expect(0)?;
+    // A dump keeps names and no oids; a list of an earlier release says nothing and is taken over.
+    for comment in ["'lookbook: photos of \"web\".\"looks\", oid 1'", "NULL"] {
+        shop.database
+            .psql(&format!("COMMENT ON TABLE web_looks_photo IS {comment}"))?;
+        load("web.looks", &[])?
+            .expect(0)?
+            .expect_stdout(&["16 skipped"])?;
+        let said = "SELECT obj_description('web_looks_photo'::regclass) = format('lookbook: photos of \"web\".\"looks\", oid %s', 'web.looks'::regclass::oid)";
+        assert_eq!(shop.database.psql(said)?, "t");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_index_that_is_suggested_can_be_made() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_parts")?;
+    shop.put_many(16)?;
+    shop.database.psql(
+        "CREATE TABLE look (key text, embedding embedding) PARTITION BY HASH (key);
+         CREATE TABLE look_0 PARTITION OF look FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+    )?;
+    let by_key = "CREATE INDEX ON \"public\".\"look\" (\"key\")";
+    let widen =
+        "ALTER TABLE \"public\".\"look\" ALTER COLUMN \"embedding\" TYPE embedding(DIMENSIONS)";
+    let index = "CREATE INDEX ON \"public\".\"look\" USING lookbook (\"embedding\")";
+    shop.run(["load", "photos", "--into", "look"])?
+        .expect(0)?
+        .expect_stderr(&[by_key])?
+        .expect_stdout(&[&format!("{widen}, which an index needs; {index}")])?;
+    let widen = widen.replace("DIMENSIONS", "3");
+    shop.database.psql(&format!("{by_key}; {widen}; {index}"))?;
     Ok(())
 }
 

@@ -91,6 +91,9 @@ pub struct ReembedArgs {
     /// Delete the rows of photos that are not there any more; else they hold up the change
     #[arg(long)]
     pub drop_missing: bool,
+    /// Delete nothing when more than this share of the loaded photos would go
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = parse_rate)]
+    pub prune_limit: f64,
     /// Make the model the database's default embedder at the same moment
     #[arg(long)]
     pub make_default: bool,

@@ -23,6 +23,15 @@ pub struct Column {
     pub enum_labels: Option<Vec<String>>,
 }
 
+impl Column {
+    /// How long a text may be; `None`: any length, or no text. The modifier of a varchar counts its header of four
+    /// bytes (`VARHDRSZ`), too.
+    pub fn most_characters(&self) -> Option<usize> {
+        let is_limited = self.type_name == "varchar" && self.typmod > 4;
+        is_limited.then(|| usize::try_from(self.typmod - 4).unwrap_or(usize::MAX))
+    }
+}
+
 /// A column that refers to one of another table.
 #[derive(Debug, Clone)]
 pub struct Reference {
@@ -45,6 +54,14 @@ pub fn relation_kind(client: &mut impl GenericClient, table: &str) -> Result<Opt
         &[&table],
     )?;
     Ok(row.map(|row| row.get(0)))
+}
+
+/// How an index is made while others write; of a partitioned table PostgreSQL makes none that way.
+pub fn concurrently(client: &mut impl GenericClient, table: &str) -> Result<&'static str> {
+    Ok(match relation_kind(client, table)?.as_deref() {
+        Some("p") => "",
+        _ => "CONCURRENTLY ",
+    })
 }
 
 /// In their order.

@@ -6,7 +6,12 @@
 use anyhow::{Result, bail};
 use postgres::{Client, GenericClient, error::SqlState};
 
-use super::{ModelRow, Target, catalog::exists, lock::LOCK_CLASS, quoted};
+use super::{
+    ModelRow, Target,
+    catalog::{columns_of, exists},
+    lock::LOCK_CLASS,
+    quoted,
+};
 
 /// Name and sha256 of the model that filled the target's column, if a loader recorded it.
 pub fn embedding_column_model(
@@ -154,7 +159,9 @@ fn unrecorded_model(
     target: &Target,
     model: &ModelRow,
 ) -> Result<Option<(String, String)>> {
-    if !exists(client, &target.photo)? {
+    // A table of that name which is not ours is refused for its columns.
+    let columns = columns_of(client, &target.photo)?;
+    if !columns.iter().any(|column| column.name == "embed_model") {
         return Ok(None);
     }
     let name = match target.has_extension {

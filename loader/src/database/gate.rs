@@ -17,6 +17,7 @@ use super::{
 use crate::source::Reject;
 
 const SKU_UNKNOWN: &str = "sku_unknown";
+const SKU_MISSING: &str = "sku_missing";
 const SKU_INVALID: &str = "sku_invalid";
 const KEY_UNKNOWN: &str = "key_unknown";
 const KEY_INVALID: &str = "key_invalid";
@@ -29,6 +30,9 @@ pub struct Gate(Vec<Check>);
 #[derive(Debug)]
 struct Check {
     is_key: bool,
+    /// In our own tables something stands in for a product; it must never be taken for one.
+    has_stand_in: bool,
+    is_not_null: bool,
     /// For messages.
     place: String,
     type_name: String,
@@ -52,9 +56,15 @@ impl Gate {
             let Some(column) = columns.into_iter().find(|column| column.name == name) else {
                 continue;
             };
-            let references = references_of(client, table)?;
+            let references: Vec<Reference> = references_of(client, table)?
+                .into_iter()
+                .filter(|reference| reference.column == name)
+                .collect();
+            let is_own = !target.is_mapped || table == target.photo;
             checks.push(Check {
                 is_key,
+                has_stand_in: is_own && references.is_empty(),
+                is_not_null: is_own || column.is_not_null,
                 place: format!("{table}.{name}"),
                 // The length of a varchar is kept with the four bytes of its header.
                 max_chars: match column.type_name.as_str() {
@@ -62,10 +72,7 @@ impl Gate {
                     _ => None,
                 },
                 type_name: column.type_name,
-                references: references
-                    .into_iter()
-                    .filter(|reference| reference.column == name)
-                    .collect(),
+                references,
             });
         }
         Ok(Self(checks))
@@ -79,25 +86,35 @@ impl Gate {
     ) -> Result<Vec<Reject>> {
         let mut refused = Vec::new();
         for check in &self.0 {
-            photos.retain(|photo| match check.misfit(check.value(photo)) {
-                None => true,
-                Some(reason) => {
-                    let code = if check.is_key {
-                        KEY_INVALID
-                    } else {
-                        SKU_INVALID
-                    };
-                    refused.push(Reject::new(&photo.path, code, reason));
-                    false
+            photos.retain(|photo| {
+                let Some(value) = check.value(photo) else {
+                    if check.is_not_null {
+                        let reason =
+                            format!("the source says no product, and {} needs one", check.place);
+                        refused.push(Reject::new(&photo.path, SKU_MISSING, reason));
+                    }
+                    return !check.is_not_null;
+                };
+                match check.misfit(value) {
+                    None => true,
+                    Some(reason) => {
+                        let code = if check.is_key {
+                            KEY_INVALID
+                        } else {
+                            SKU_INVALID
+                        };
+                        refused.push(Reject::new(&photo.path, code, reason));
+                        false
+                    }
                 }
             });
             for reference in &check.references {
                 let unknown = check.unknown(client, reference, photos)?;
                 photos.retain(|photo| {
                     let value = check.value(photo);
-                    if !unknown.contains(value) {
+                    let Some(value) = value.filter(|value| unknown.contains(*value)) else {
                         return true;
-                    }
+                    };
                     let code = if check.is_key {
                         KEY_UNKNOWN
                     } else {
@@ -117,10 +134,11 @@ impl Gate {
 }
 
 impl Check {
-    fn value<'a>(&self, photo: &'a PhotoRow) -> &'a str {
+    fn value<'a>(&self, photo: &'a PhotoRow) -> Option<&'a str> {
         match self.is_key {
-            true => &photo.path,
-            false => &photo.sku,
+            true => Some(&photo.path),
+            false if self.has_stand_in => Some(photo.product()),
+            false => photo.sku.as_deref(),
         }
     }
 
@@ -155,7 +173,10 @@ impl Check {
         reference: &Reference,
         photos: &[PhotoRow],
     ) -> Result<HashSet<String>> {
-        let values: HashSet<&str> = photos.iter().map(|photo| self.value(photo)).collect();
+        let values: HashSet<&str> = photos
+            .iter()
+            .filter_map(|photo| self.value(photo))
+            .collect();
         let values: Vec<&str> = values.into_iter().collect();
         let query = format!(
             "SELECT k.value FROM pg_catalog.unnest($1::pg_catalog.text[]) AS k (value) \
@@ -181,6 +202,8 @@ mod tests {
     fn check(type_name: &str, max_chars: Option<usize>) -> Check {
         Check {
             is_key: true,
+            has_stand_in: false,
+            is_not_null: true,
             place: "t.c".to_owned(),
             type_name: type_name.to_owned(),
             max_chars,

@@ -5,7 +5,11 @@
 use anyhow::Result;
 use postgres::{Client, error::SqlState};
 
-use super::{Role, Target, VectorKind, connect_anywhere};
+use super::{
+    Role, Target, VectorKind,
+    catalog::{Column, columns_of, concurrently},
+    connect_anywhere, quoted,
+};
 
 /// An index for nearest neighbours whose first column is that of the vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,25 +64,38 @@ impl IndexBuilder {
     /// What [`Self::create`] runs. `category` is what `lookbook search` filters by, and with `label` what
     /// tells one garment from another; each costs four bytes a row. `sku` and `photo_id` select single
     /// photos, for which a btree is better. pgvector's index takes no further columns.
-    pub fn statement(&self) -> String {
+    pub fn statement(&mut self) -> Result<String> {
         self.statement_with("")
     }
 
-    /// The same for a table that others write to meanwhile.
-    pub fn statement_for_owner(&self) -> String {
-        self.statement_with("CONCURRENTLY ")
+    /// The same for a table that others write to meanwhile; of a column without dimensions, how it gets them first.
+    pub fn statement_for_owner(&mut self) -> Result<String> {
+        let option = concurrently(&mut self.client, &self.target.garment)?;
+        let statement = self.statement_with(option)?;
+        let columns = columns_of(&mut self.client, &self.target.garment)?;
+        let embedding = self.target.embedding();
+        let is_open = |column: &Column| column.name == embedding && column.typmod < 0;
+        Ok(match columns.iter().any(is_open) {
+            true => format!(
+                "ALTER TABLE {} ALTER COLUMN {} TYPE {}(DIMENSIONS), which an index needs; {statement}",
+                self.target.garment,
+                self.target.in_sql(embedding),
+                self.target.vector.name()
+            ),
+            false => statement,
+        })
     }
 
-    fn statement_with(&self, option: &str) -> String {
+    fn statement_with(&mut self, option: &str) -> Result<String> {
         let Target {
             garment, vector, ..
         } = &self.target;
         let name = |column: &str| self.target.in_sql(column);
         let embedding = name(self.target.embedding());
-        match vector {
+        Ok(match vector {
             VectorKind::Vector | VectorKind::HalfVec => format!(
-                "CREATE INDEX {option}ON {garment} USING hnsw ({embedding} {}_l2_ops)",
-                vector.name()
+                "CREATE INDEX {option}ON {garment} USING hnsw ({embedding} {})",
+                operator_class(&mut self.client, *vector)?
             ),
             VectorKind::Embedding => {
                 let filters = [Role::Category, Role::Label].into_iter();
@@ -90,21 +107,22 @@ impl IndexBuilder {
                     columns.collect::<Vec<_>>().join(", ")
                 )
             }
-        }
+        })
     }
 
     /// Returns when the index is there; nothing of it is when this fails. The server gives up a second
     /// after this process is gone.
-    pub fn create(&mut self) -> Result<(), postgres::Error> {
+    pub fn create(&mut self) -> Result<()> {
         let notice_our_end = "SET client_connection_check_interval = '1s'";
         match self.client.batch_execute(notice_our_end) {
             // Refused on platforms that cannot watch a connection.
             Err(error) if error.code() != Some(&SqlState::INVALID_PARAMETER_VALUE) => {
-                return Err(error);
+                return Err(error.into());
             }
             _ => {}
         }
-        self.client.batch_execute(&self.statement())
+        let statement = self.statement()?;
+        Ok(self.client.batch_execute(&statement)?)
     }
 
     /// A second session, which looks at this one.
@@ -117,6 +135,21 @@ impl IndexBuilder {
             builder: own.get(0),
         })
     }
+}
+
+/// pgvector's operator class, with its schema where a session of the shop may not see that.
+fn operator_class(client: &mut Client, vector: VectorKind) -> Result<String> {
+    let name = format!("{}_l2_ops", vector.name());
+    let schema = client.query_opt(
+        "SELECT n.nspname::text FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod \
+         JOIN pg_catalog.pg_namespace n ON n.oid = o.opcnamespace \
+         WHERE m.amname = 'hnsw' AND o.opcname = $1::pg_catalog.text AND n.nspname <> 'public'",
+        &[&name],
+    )?;
+    Ok(match schema {
+        Some(row) => format!("{}.{name}", quoted(row.get(0))),
+        None => name,
+    })
 }
 
 /// How far the server is, as in `pg_stat_progress_create_index`.

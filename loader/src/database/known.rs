@@ -9,6 +9,11 @@ use anyhow::Result;
 use postgres::{Client, fallible_iterator::FallibleIterator};
 
 use super::Target;
+use crate::source::Entry;
+
+/// In the list of the photos of a table of the shop, which can do without: a photo that gets a product, of whatever key,
+/// has to differ.
+pub const NO_PRODUCT: &str = "";
 
 /// The ONNX digests that a photo's rows depend on, as hex.
 #[derive(Debug, Clone)]
@@ -31,7 +36,7 @@ pub struct Loaded {
 pub struct About(u64);
 
 impl About {
-    pub fn new(sku: &str, attributes: Option<&serde_json::Value>) -> Self {
+    fn new(sku: &str, attributes: Option<&serde_json::Value>) -> Self {
         let mut hasher = DefaultHasher::new();
         // The text of a JSON object has its keys in order, whatever order they came in.
         (sku, attributes.map(ToString::to_string)).hash(&mut hasher);
@@ -48,7 +53,10 @@ impl Loaded {
 
 /// All photos of the table by path; about 150 bytes each.
 #[derive(Debug, Default)]
-pub struct Known(HashMap<Box<str>, Loaded>);
+pub struct Known {
+    photos: HashMap<Box<str>, Loaded>,
+    is_mapped: bool,
+}
 
 impl Known {
     pub fn read(client: &mut Client, target: &Target, models: &Models) -> Result<Self> {
@@ -80,16 +88,30 @@ impl Known {
             };
             known.insert(row.get::<_, &str>(0).into(), loaded);
         }
-        Ok(Self(known))
+        Ok(Self {
+            photos: known,
+            is_mapped: target.is_mapped,
+        })
+    }
+
+    /// What the list of photos would have of it.
+    pub fn about(&self, entry: &Entry) -> About {
+        let sku = match entry.sku {
+            None if self.is_mapped => NO_PRODUCT,
+            _ => entry.product(),
+        };
+        About::new(sku, entry.attributes.as_ref())
     }
 
     pub fn photo(&self, path: &str) -> Option<&Loaded> {
-        self.0.get(path)
+        self.photos.get(path)
     }
 
     /// Path and id of every photo.
     pub fn photos(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.0.iter().map(|(path, loaded)| (&**path, loaded.id))
+        self.photos
+            .iter()
+            .map(|(path, loaded)| (&**path, loaded.id))
     }
 }
 

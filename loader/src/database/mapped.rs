@@ -9,11 +9,13 @@ use postgres::Client;
 
 use super::{
     Role, RoleColumn, Target, VectorKind, WHOLE_PHOTO,
-    catalog::{Column, columns_of, is_indexed, relation_kind, unique_keys},
+    catalog::{Column, columns_of, concurrently, is_indexed, relation_kind, unique_keys},
     quoted, record,
 };
 
 const TEXTS: &[&str] = &["text", "varchar"];
+/// As hexadecimal digits.
+const SHA256_CHARACTERS: usize = 64;
 const KEYS: &[&str] = &["text", "varchar", "int2", "int4", "int8", "uuid"];
 
 impl Role {
@@ -116,21 +118,23 @@ impl Target {
     /// The statement that makes the index by which the rows of a photo are found, where there is none.
     pub fn missing_index(&self, client: &mut Client) -> Result<Option<String>> {
         let (_, link) = self.link()?;
-        let is_there = is_indexed(client, &self.garment, link)?;
-        Ok((!is_there).then(|| {
-            format!(
-                "CREATE INDEX CONCURRENTLY ON {} ({})",
-                self.garment,
-                quoted(link)
-            )
-        }))
+        if is_indexed(client, &self.garment, link)? {
+            return Ok(None);
+        }
+        let option = concurrently(client, &self.garment)?;
+        Ok(Some(format!(
+            "CREATE INDEX {option}ON {} ({})",
+            self.garment,
+            quoted(link)
+        )))
     }
 
-    /// Refuses columns of an enum type that does not have every category or label which may come.
-    pub fn check_enums(&self, client: &mut Client, labels: &[Label]) -> Result<()> {
+    /// Refuses columns that cannot hold every category or label which may come: of an enum type that lacks some, or
+    /// too short.
+    pub fn check_labels(&self, client: &mut Client, labels: &[Label]) -> Result<()> {
         for column in columns_of(client, &self.garment)? {
             let found = self.columns.iter().find(|(_, name)| *name == column.name);
-            let (Some((role, _)), Some(known)) = (found, &column.enum_labels) else {
+            let Some((role @ (Role::Category | Role::Label), _)) = found else {
                 continue;
             };
             let needed = labels.iter().filter_map(|label| {
@@ -140,9 +144,25 @@ impl Target {
                     _ => label.name.as_str(),
                 })
             });
-            let mut missing: Vec<&str> = Vec::new();
             // What a photo is in which nothing was found.
-            for needed in needed.chain([WHOLE_PHOTO]) {
+            let needed = needed.chain([WHOLE_PHOTO]);
+            let Some(known) = &column.enum_labels else {
+                let longest = needed.max_by_key(|label| label.chars().count());
+                if let (Some(limit), Some(longest)) = (column.most_characters(), longest)
+                    && longest.chars().count() > limit
+                {
+                    bail!(
+                        "--into {garment} does not work: {name} takes {limit} characters, and the detector may find {longest:?}: \
+                         ALTER TABLE {garment} ALTER COLUMN {} TYPE text",
+                        quoted(&column.name),
+                        garment = self.garment,
+                        name = column.name,
+                    );
+                }
+                continue;
+            };
+            let mut missing: Vec<&str> = Vec::new();
+            for needed in needed {
                 if !known.iter().any(|label| label == needed) && !missing.contains(&needed) {
                     missing.push(needed);
                 }
@@ -215,7 +235,13 @@ impl<'a> Mapping<'a> {
     fn choose(&self, wrong: &mut Vec<String>) -> Vec<(Role, &'a Column)> {
         let mut chosen: Vec<(Role, &Column)> = Vec::new();
         for (_, role) in Role::ALL {
-            let mapped = self.map.iter().find(|mapped| mapped.role == *role);
+            let mut given = self.map.iter().filter(|mapped| mapped.role == *role);
+            let mapped = given.next();
+            if given.next().is_some() {
+                wrong.push(format!(
+                    "--into-map says more than once what takes the {role}: name one column"
+                ));
+            }
             let name = match mapped {
                 Some(mapped) => match &mapped.column {
                     Some(column) => column.as_str(),
@@ -287,6 +313,13 @@ impl<'a> Mapping<'a> {
             wrong.push(format!(
                 "{place} is of type {}, the {role} needs {words}{hint}",
                 column.sql_type
+            ));
+        } else if let Some(limit) = column.most_characters()
+            && matches!(role, Role::DetectModel | Role::EmbedModel)
+            && limit < SHA256_CHARACTERS
+        {
+            wrong.push(format!(
+                "{place} takes {limit} characters, the {role} has {SHA256_CHARACTERS}{hint}"
             ));
         } else if column.is_generated {
             wrong.push(format!(

@@ -8,6 +8,7 @@ mod gate;
 mod index;
 mod journal;
 mod known;
+mod list;
 mod lock;
 mod mapped;
 mod models;
@@ -23,11 +24,12 @@ pub use column::{check_embedding_column, claim_embedding_column, embedding_colum
 pub use connect::{connect, connect_anywhere, connect_to_server, connect_to_target};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
-pub use known::{About, Known, Models};
+pub use known::{Known, Models};
 pub use models::{
     ModelKind, ModelRow, choose_model, choose_model_if_any, fetch_onnx, model_by_sha256,
     model_of_name,
 };
+pub use rights::{READ_ONLY, WRITE, is_read_only_by_default, refuse_read_only};
 pub use shadow::{NewVector, Shadow, Stale, StaleGarment, Swap};
 pub use tables::ProductKey;
 use target::record;

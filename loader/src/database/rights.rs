@@ -2,10 +2,34 @@
 //!
 //! Knows rights of the catalogues only: policies of row security speak when they are met.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use postgres::Client;
 
 use super::{Target, catalog::exists, quoted};
+
+/// What a setting may say of all sessions, and what to do.
+pub const READ_ONLY: &str =
+    "sessions of this role only read here (default_transaction_read_only is on)";
+pub const WRITE: &str =
+    "load as another role, or ALTER ROLE ... SET default_transaction_read_only = off";
+
+/// Whether the server, the database or the role says that sessions only read.
+pub fn is_read_only_by_default(client: &mut Client) -> Result<bool> {
+    let setting =
+        "SELECT pg_catalog.current_setting('default_transaction_read_only')::pg_catalog.bool";
+    Ok(client.query_one(setting, &[])?.get(0))
+}
+
+/// Fails where nothing can be written.
+pub fn refuse_read_only(client: &mut Client) -> Result<()> {
+    let is_replica = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[])?;
+    ensure!(
+        !is_replica.get::<_, bool>(0),
+        "this server is a replica, where nothing can be written: name the primary"
+    );
+    ensure!(!is_read_only_by_default(client)?, "{READ_ONLY}: {WRITE}");
+    Ok(())
+}
 
 impl Target {
     /// Rights that a load needs and this role lacks, each as what the owner may run.

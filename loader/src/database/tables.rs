@@ -27,8 +27,10 @@ const PHOTO_COLUMNS: &[(&str, &[&str])] = &[
     ("detect_model", TEXT),
     ("embed_model", TEXT),
     ("attributes", &["jsonb"]),
-    ("full_front_pose", &["bool"]),
+    (ADDED_LATER, &["bool"]),
 ];
+/// The column that tables of earlier releases lack, and that a load adds.
+const ADDED_LATER: &str = "full_front_pose";
 const GARMENT_COLUMNS: &[(&str, &[&str])] = &[
     ("photo_id", &["int8"]),
     ("sku", KEY_TYPES),
@@ -96,6 +98,9 @@ impl Target {
         self.check(&mut change, dimensions)?;
         self.create_missing(&mut change, dimensions, product.as_ref())
             .with_context(|| format!("cannot create the tables in schema {:?}", self.schema))?;
+        if self.is_mapped {
+            self.claim_list(&mut change)?;
+        }
         if let Some(product) = &product {
             self.refer(&mut change, product)?;
         }
@@ -125,14 +130,11 @@ impl Target {
             return Ok(());
         }
         let columns = columns_of(change, &self.photo)?;
-        if columns
-            .iter()
-            .any(|column| column.name == "full_front_pose")
-        {
+        if columns.iter().any(|column| column.name == ADDED_LATER) {
             return Ok(());
         }
         let add = format!(
-            "ALTER TABLE {} ADD COLUMN full_front_pose boolean",
+            "ALTER TABLE {} ADD COLUMN {ADDED_LATER} boolean",
             self.photo
         );
         change.batch_execute(&add).with_context(|| {
@@ -243,6 +245,9 @@ impl Target {
 
     /// What is there already must be what a load writes; what is missing is nothing wrong.
     fn check(&self, change: &mut Transaction<'_>, dimensions: usize) -> Result<()> {
+        if self.is_mapped {
+            self.check_list(change)?;
+        }
         let mut wrong = Vec::new();
         check_columns(change, &self.photo, PHOTO_COLUMNS, &mut wrong)?;
         if !self.is_mapped {
@@ -317,6 +322,7 @@ fn check_columns(
     for (name, types) in wanted {
         let found = columns.iter().find(|column| column.name == *name);
         match found {
+            None if *name == ADDED_LATER => {}
             None => wrong.push(format!("{table} has no column {name} ({})", types[0])),
             Some(column) if !types.contains(&column.type_name.as_str()) => wrong.push(format!(
                 "{table}.{name} is {}, it must be {}",

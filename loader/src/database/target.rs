@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Result, bail};
 use postgres::{Client, GenericClient};
 
-use super::quoted;
+use super::{quoted, tables::unquoted};
 
 /// What a column of the table of garments takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A role and its column: `key=image_id`; none (`label=`) leaves it out.
+/// A role and its column: `key=image_id`, or in double quotes as in SQL; none (`label=`) leaves it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleColumn {
     pub role: Role,
@@ -90,7 +90,7 @@ impl FromStr for RoleColumn {
         match Role::ALL.iter().find(|(known, _)| *known == name) {
             Some((_, role)) => Ok(Self {
                 role: *role,
-                column: (!column.is_empty()).then(|| column.to_owned()),
+                column: (!column.is_empty()).then(|| unquoted(column)),
             }),
             None => {
                 let names: Vec<&str> = Role::ALL.iter().map(|(name, _)| *name).collect();
@@ -313,6 +313,13 @@ impl Target {
         }
         let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.photo);
         change.execute(&delete, &[&ids])
+    }
+
+    /// How many photos are listed.
+    pub fn count_photos(&self, client: &mut Client) -> Result<usize> {
+        let count = format!("SELECT count(*) FROM {}", self.photo);
+        let count: i64 = client.query_one(&count, &[])?.get(0);
+        Ok(usize::try_from(count)?)
     }
 
     /// The detector of the newest photo.

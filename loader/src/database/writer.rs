@@ -11,8 +11,8 @@ use postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Box2, Models, Role, Target, gate::Gate, quoted, types::Cell};
-use crate::source::Reject;
+use super::{Box2, Models, Role, Target, gate::Gate, known::NO_PRODUCT, quoted, types::Cell};
+use crate::source::{Reject, sku_of};
 
 /// Code of a photo whose rows the tables refuse: a constraint or a trigger of the shop.
 const ROW_REFUSED: &str = "row_refused";
@@ -27,7 +27,8 @@ const PHOTO_COLUMNS: &str =
 #[derive(Debug)]
 pub struct PhotoRow {
     pub path: String,
-    pub sku: String,
+    /// `None` where the source says no product.
+    pub sku: Option<String>,
     pub sha256: [u8; 32],
     pub width: u32,
     pub height: u32,
@@ -37,6 +38,13 @@ pub struct PhotoRow {
     /// `None` where there is no pose model.
     pub full_front_pose: Option<bool>,
     pub garments: Vec<GarmentRow>,
+}
+
+impl PhotoRow {
+    /// The product, or what stands in for it in the loader's own tables.
+    pub fn product(&self) -> &str {
+        self.sku.as_deref().unwrap_or_else(|| sku_of(&self.path))
+    }
 }
 
 #[derive(Debug)]
@@ -163,7 +171,8 @@ impl Writer {
             | SqlState::EXCLUSION_VIOLATION
             | SqlState::FOREIGN_KEY_VIOLATION
             | SqlState::NOT_NULL_VIOLATION
-            | SqlState::RAISE_EXCEPTION => true,
+            | SqlState::RAISE_EXCEPTION
+            | SqlState::STRING_DATA_RIGHT_TRUNCATION => true,
             // In the list of photos it says that somebody else loads the same.
             SqlState::UNIQUE_VIOLATION => {
                 let (schema, table) = (error.schema()?, error.table()?);
@@ -245,7 +254,10 @@ impl Batch<'_> {
             let row = [
                 Cell::Int(*id),
                 Cell::Text(&photo.path),
-                self.of_photo(Role::Sku, photo, *id),
+                Cell::Text(match photo.sku {
+                    None if self.target.is_mapped => NO_PRODUCT,
+                    _ => photo.product(),
+                }),
                 self.of_photo(Role::Sha256, photo, *id),
                 self.of_photo(Role::Width, photo, *id),
                 self.of_photo(Role::Height, photo, *id),
@@ -309,7 +321,10 @@ impl Batch<'_> {
         match role {
             Role::Key => Cell::Text(&photo.path),
             Role::PhotoId => Cell::Int(id),
-            Role::Sku => Cell::Text(&photo.sku),
+            Role::Sku if self.target.is_mapped => {
+                photo.sku.as_deref().map_or(Cell::Null, Cell::Text)
+            }
+            Role::Sku => Cell::Text(photo.product()),
             Role::Sha256 => Cell::Bytes(&photo.sha256),
             Role::Width => Cell::Int(photo.width.into()),
             Role::Height => Cell::Int(photo.height.into()),

@@ -8,7 +8,8 @@ use super::{Report, server::Defaults};
 use crate::{
     args::DoctorArgs,
     database::{
-        IndexBuilder, ModelRow, Target, VectorKind, check_embedding_column, embedding_column_model,
+        IndexBuilder, ModelRow, READ_ONLY, Target, VectorKind, WRITE, check_embedding_column,
+        embedding_column_model, is_read_only_by_default,
     },
     messages::render,
     runtime::ModelFiles,
@@ -42,13 +43,17 @@ pub fn check(
     rights(&mut client, &target, defaults, report);
     let exist = target.exist(&mut client);
     match &exist {
-        Ok(false) if !target.is_mapped => report.ok(
-            "tables",
-            format!(
-                "none in schema {:?} yet: lookbook load makes them",
-                target.schema
+        Ok(false) if !target.is_mapped => match fit(&mut client, &target, defaults) {
+            Ok(()) => report.ok(
+                "tables",
+                format!(
+                    "none in schema {:?} yet: lookbook load makes them",
+                    target.schema
+                ),
             ),
-        ),
+            // One of the two names is taken.
+            Err(error) => report.fail("tables", render(&error), ""),
+        },
         Ok(_) => tables(&mut client, &target, defaults, report),
         Err(error) => report.fail("tables", render(error), ""),
     }
@@ -61,7 +66,7 @@ pub fn check(
 fn target_of(args: &DoctorArgs, client: &mut Client, has_extension: bool) -> Result<Target> {
     let args = &args.target;
     match &args.into {
-        Some(table) => Target::mapped(client, &args.schema, table, &args.into_map, has_extension),
+        Some(table) => Target::mapped(client, &args.schema, table, &args.roles(), has_extension),
         None => {
             let vector = match args.pgvector {
                 true => VectorKind::Vector,
@@ -85,6 +90,9 @@ fn link_index(client: &mut Client, target: &Target, report: &mut Report) {
 }
 
 fn rights(client: &mut Client, target: &Target, defaults: &Defaults, report: &mut Report) {
+    if matches!(is_read_only_by_default(client), Ok(true)) {
+        return report.fail("rights", READ_ONLY, WRITE);
+    }
     match target.missing_rights(client) {
         Ok(missing) if missing.is_empty() => report.ok("rights", "may load"),
         Ok(missing) => report.fail(
@@ -155,7 +163,7 @@ fn fit(client: &mut Client, target: &Target, defaults: &Defaults) -> Result<()> 
         target.check_there(client, output.dimensions)?;
     }
     if let Some(Output::Detector(output)) = defaults.detector.as_ref().map(output) {
-        target.check_enums(client, &output.labels)?;
+        target.check_labels(client, &output.labels)?;
     }
     Ok(())
 }
@@ -211,7 +219,11 @@ fn index(mut client: Client, target: Target, report: &mut Report) {
                 false => builder.statement(),
             };
             let found = "none on the embedding: searches read every row";
-            report.warn("index", found, statement);
+            report.warn(
+                "index",
+                found,
+                statement.unwrap_or_else(|error| render(&error)),
+            );
             return;
         }
         Err(error) => {

@@ -44,9 +44,12 @@ pub enum IndexReport {
 impl IndexReport {
     /// Looks for an index; nobody but the owner of a shop's table makes one there.
     pub fn of_mapped(mut builder: IndexBuilder) -> Result<Self> {
-        let statement = builder.statement_for_owner();
-        let found = builder.find()?;
-        Ok(found.map_or(Self::Suggested { statement }, Self::Kept))
+        Ok(match builder.find()? {
+            Some(found) => Self::Kept(found),
+            None => Self::Suggested {
+                statement: builder.statement_for_owner()?,
+            },
+        })
     }
 
     /// Looks for an index and makes one where there is none.
@@ -67,7 +70,7 @@ impl IndexReport {
         }
         let start = Instant::now();
         let watcher = builder.watcher(url);
-        let statement = builder.statement();
+        let statement = builder.statement()?;
         match make(&mut builder, watcher, reporter) {
             Ok(()) => {
                 let made = builder.find()?;
@@ -171,7 +174,7 @@ fn make(
             sleep(PERIOD);
         }
         match making.join() {
-            Ok(made) => made.map_err(Error::from),
+            Ok(made) => made,
             Err(_) => Err(anyhow!("an internal error")),
         }
     })

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{pipeline::Meters, summary, tally::Tally};
+use super::{pipeline::Meters, rejects::folder_of, summary, tally::Tally};
 use crate::messages;
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -178,11 +178,7 @@ impl Metrics {
             return Ok(());
         };
         let wrong = || format!("cannot write the metrics file {}", file.display());
-        let folder = match file.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let mut part = tempfile::NamedTempFile::new_in(folder).with_context(wrong)?;
+        let mut part = tempfile::NamedTempFile::new_in(folder_of(file)).with_context(wrong)?;
         part.write_all(text.as_bytes()).with_context(wrong)?;
         // The collector is another user.
         fs::set_permissions(part.path(), Permissions::from_mode(0o644)).with_context(wrong)?;

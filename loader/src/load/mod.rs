@@ -34,7 +34,7 @@ use lookbook_vision::Limits;
 use metrics::Metrics;
 use pipeline::{Load, Meters, Shape};
 pub use progress::Reporter;
-pub use prune::Prune;
+pub use prune::{Prune, Share};
 use rejects::RejectsFile;
 use setup::Setup;
 use split::Split;
@@ -78,11 +78,10 @@ impl Job<'_> {
         let start = Instant::now();
         let source = self.source()?;
         let setup = Setup::new(self.args)?;
-        let metrics = Metrics::new(
-            self.args.run.metrics_file.as_deref(),
-            self.verb,
-            &self.args.target.schema,
-        )?;
+        // A dry run makes no file.
+        let run = &self.args.run;
+        let metrics_file = run.metrics_file.as_deref().filter(|_| !run.dry_run);
+        let metrics = Metrics::new(metrics_file, self.verb, &self.args.target.schema)?;
         let books = self.books(&setup);
         self.load(start, source, setup, metrics, books)
     }

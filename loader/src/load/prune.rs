@@ -3,6 +3,8 @@
 //! Invariant: nothing is deleted on the word of a source that could not be listed whole, and never more
 //! than the share that was allowed.
 
+use std::fmt;
+
 use anyhow::{Result, bail};
 use serde_json::json;
 
@@ -32,6 +34,27 @@ pub struct Gone {
     of: usize,
     prune: Prune,
     is_whole: bool,
+}
+
+/// How many photos of how many are gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    pub gone: usize,
+    pub of: usize,
+}
+
+impl Share {
+    pub fn is_above(self, limit: f64) -> bool {
+        self.gone as f64 > limit * self.of as f64
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gone, of } = self;
+        let percent = 100.0 * *gone as f64 / (*of).max(1) as f64;
+        write!(f, "{gone} of {of} photos ({percent:.0} %)")
+    }
 }
 
 /// What became of them.
@@ -80,12 +103,12 @@ impl Gone {
                  deleted; mend the source, then run this again"
             );
         }
+        let share = Share { gone, of };
         let limit = self.prune.limit;
-        if gone as f64 > limit * of as f64 {
+        if share.is_above(limit) {
             bail!(
-                "{gone} of {of} photos ({:.0} %) are gone from the source, more than --prune-limit {limit} allows: nothing \
-                 was deleted; look whether the source is the right one and whole, then run this again with a higher limit",
-                100.0 * gone as f64 / of as f64
+                "{share} are gone from the source, more than --prune-limit {limit} allows: nothing was deleted; look whether \
+                 the source is the right one and whole, then run this again with a higher limit"
             );
         }
         Ok(true)

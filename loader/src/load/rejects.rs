@@ -13,7 +13,7 @@ use crate::source::Reject;
 
 const HEADER: &str = "path,code,reason";
 
-/// Makes the file at the first reject. A list of an earlier run is emptied at the start; any other
+/// Fails where the file cannot be made; makes it at the first reject. A list of an earlier run is emptied at the start; any other
 /// file of that name is left alone.
 #[derive(Debug)]
 pub struct RejectsFile {
@@ -37,7 +37,16 @@ impl RejectsFile {
                     .with_context(|| format!("cannot remove {}", file.display()))?;
                 None
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Found out now, not at the first reject, and without leaving an empty list.
+                tempfile::tempfile_in(folder_of(file)).with_context(|| {
+                    format!(
+                        "cannot write {}: name another file with --rejects",
+                        file.display()
+                    )
+                })?;
+                None
+            }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot open {}", file.display()));
             }
@@ -67,6 +76,14 @@ impl RejectsFile {
     }
 }
 
+/// The folder of a file that is named with or without one.
+pub fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +105,15 @@ mod tests {
                 .unwrap();
             assert_eq!(read, [[name, "not_an_image", "it is \"text\""]]);
         }
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_written_is_refused_before_the_first_reject() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = RejectsFile::new(&folder.path().join("no/r.csv")).unwrap_err();
+        assert!(error.to_string().contains("no/r.csv: name another file"));
+        RejectsFile::new(&folder.path().join("r.csv")).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     args::{LoadArgs, ModelChoice, PoseArgs, RuntimeArgs},
     database::{
         Known, ModelKind, ModelRow, Models, Target, Writer, check_embedding_column,
-        claim_embedding_column,
+        claim_embedding_column, refuse_read_only,
     },
     opened::Opened,
     runtime,
@@ -37,6 +37,7 @@ impl Setup {
             target,
             shelf,
         } = Opened::new(&args.database, &args.target)?;
+        refuse_read_only(&mut client)?;
         if !is_dry_run {
             target.lock(&mut client, args.run.shard.as_ref())?;
         }
@@ -55,22 +56,27 @@ impl Setup {
         let [detect_row, embed_row] = rows;
         let (first_detector, first_embedder) = engines.first()?;
         if let Output::Detector(output) = first_detector.manifest().output() {
-            target.check_enums(&mut client, &output.labels)?;
+            target.check_labels(&mut client, &output.labels)?;
         }
         let is_shared = args.run.shard.is_some();
+        if is_dry_run {
+            let missing = target.missing_rights(&mut client)?;
+            ensure!(
+                missing.is_empty(),
+                "a load needs rights that this role lacks: {}",
+                missing.join("; ")
+            );
+        }
+        // Before anything is made beside a table that cannot be used, and before its dimensions are looked at: those of
+        // another model are another model's.
+        check_embedding_column(&mut client, &target, &embed_row, is_shared)?;
+        let dimensions = first_embedder.dimensions();
         let is_there = if is_dry_run {
-            let is_there = target.exist(&mut client)?;
-            if is_there || target.is_mapped {
-                check_embedding_column(&mut client, &target, &embed_row, is_shared)?;
-            }
-            is_there
+            target.check_there(&mut client, dimensions)?;
+            target.exist(&mut client)?
         } else {
-            if target.is_mapped {
-                // Before anything is made beside a table that cannot be used.
-                check_embedding_column(&mut client, &target, &embed_row, is_shared)?;
-            }
             let product = args.product.sku_references.as_ref();
-            target.ensure(&mut client, first_embedder.dimensions(), product)?;
+            target.ensure(&mut client, dimensions, product)?;
             claim_embedding_column(&mut client, &target, &embed_row, is_shared)?;
             true
         };

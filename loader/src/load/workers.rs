@@ -21,7 +21,7 @@ use super::{
     stage::{Budget, Share, each, in_batches},
 };
 use crate::{
-    database::{About, Box2, GarmentRow, PhotoRow, WHOLE_PHOTO, Writer},
+    database::{Box2, GarmentRow, PhotoRow, WHOLE_PHOTO, Writer},
     messages,
     source::{Entry, Item, Refusal, Reject, code},
 };
@@ -109,7 +109,7 @@ impl Load<'_> {
                 }
             };
             let loaded = self.known.photo(&entry.path);
-            let about = About::new(&entry.sku, entry.attributes.as_ref());
+            let about = self.known.about(&entry);
             if loaded.is_some_and(|loaded| loaded.is_current(&sha256, about)) {
                 self.tally.skip();
                 continue;

@@ -20,7 +20,7 @@ use crate::{
         embedding_column_model,
     },
     interrupt,
-    load::{BatchSize, Books, Reporter, Stop, Tally, engines},
+    load::{BatchSize, Books, Reporter, Share, Stop, Tally, engines},
     messages::{self, Ending},
     opened::Opened,
     runtime,
@@ -29,6 +29,8 @@ use crate::{
 
 /// Rows that others write meanwhile are filled again; who writes faster than that wins.
 const MAX_ROUNDS: usize = 20;
+/// Where more than this share of the photos is not found, they hardly came from that folder.
+const MOST: f64 = 0.5;
 
 pub fn run(args: &ReembedArgs) -> Result<Ending> {
     interrupt::listen()?;
@@ -228,24 +230,6 @@ impl Work<'_> {
     /// Photos without their bytes: an end, or deleted.
     fn settle(&self, client: &mut Client, missing: fill::Missing) -> Result<()> {
         let fill::Missing { gone, other } = missing;
-        if other.is_empty() && (gone.is_empty() || self.args.drop_missing) {
-            let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
-            let mut change = client.transaction()?;
-            let deleted = self.target.delete_photos(&mut change, &ids)?;
-            change.commit()?;
-            if deleted > 0 {
-                messages::note(format_args!("{deleted} photos that are gone were deleted"));
-            }
-            return Ok(());
-        }
-        let some = |photos: &[(i64, String)]| {
-            let names: Vec<&str> = photos
-                .iter()
-                .take(5)
-                .map(|(_, path)| path.as_str())
-                .collect();
-            names.join(", ")
-        };
         let root = self.args.root.display();
         if !other.is_empty() {
             bail!(
@@ -255,10 +239,44 @@ impl Work<'_> {
                 some(&other)
             );
         }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let share = Share {
+            gone: gone.len(),
+            of: self.target.count_photos(client)?,
+        };
+        let limit = self.args.prune_limit;
+        if self.args.drop_missing && !share.is_above(limit) {
+            let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
+            let mut change = client.transaction()?;
+            let deleted = self.target.delete_photos(&mut change, &ids)?;
+            change.commit()?;
+            messages::note(format_args!("{deleted} photos that are gone were deleted"));
+            return Ok(());
+        }
+        let more = match self.args.drop_missing {
+            true => format!(", more than --prune-limit {limit} allows"),
+            false => String::new(),
+        };
+        let advice = if share.is_above(MOST) {
+            format!(
+                "; photos of a query, a list or an archive lie in no folder, and reembed cannot read them: load those {} \
+                 --embed-model {}",
+                match self.target.is_mapped {
+                    true => "into another table with",
+                    false => "into another schema with --schema NAME and",
+                },
+                self.model.name
+            )
+        } else if self.args.drop_missing {
+            ", or, where they are gone for good, run this again with a higher limit".to_owned()
+        } else {
+            ", or delete their rows with --drop-missing".to_owned()
+        };
         bail!(
-            "{} photos are not under {root} any more ({}): nothing was swapped; name the folder that was loaded with --root, \
-             or delete their rows with --drop-missing",
-            gone.len(),
+            "{share} are not under {root}{more} ({}): nothing was swapped or deleted; name the folder that was loaded with \
+             --root{advice}",
             some(&gone)
         )
     }
@@ -280,4 +298,10 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// The first of them, by name.
+fn some(photos: &[(i64, String)]) -> String {
+    let names = photos.iter().take(5).map(|(_, path)| path.as_str());
+    names.collect::<Vec<_>>().join(", ")
 }

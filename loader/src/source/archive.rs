@@ -85,6 +85,7 @@ pub fn part(file: &Path, opener: &Opener<'_>) -> Result<Part> {
             }
         }),
         total: None,
+        is_list: false,
         is_remote: false,
     })
 }
@@ -242,7 +243,7 @@ impl Members<'_> {
             }
             self.sink.give(Ok(Item {
                 entry: Entry {
-                    sku: sku.clone().unwrap_or_else(|| sku_of(&path)),
+                    sku: Some(sku.clone().unwrap_or_else(|| sku_of(&path).to_owned())),
                     path: own,
                     attributes: (!metadata.is_empty()).then(|| Value::Object(metadata.clone())),
                 },
@@ -353,7 +354,7 @@ mod tests {
             let paths: Vec<Result<(&str, &str), &str>> = found
                 .iter()
                 .map(|found| match found {
-                    Ok(item) => Ok((item.entry.path.as_str(), item.entry.sku.as_str())),
+                    Ok(item) => Ok((item.entry.path.as_str(), item.entry.product())),
                     Err(reject) => Err(reject.code.as_str()),
                 })
                 .collect();
@@ -387,7 +388,7 @@ mod tests {
             panic!("{found:?}")
         };
         assert_eq!(
-            (first.entry.path.as_str(), first.entry.sku.as_str()),
+            (first.entry.path.as_str(), first.entry.product()),
             ("s-1.tar/000.jpg", "7")
         );
         assert_eq!(
@@ -395,7 +396,7 @@ mod tests {
             Some(json!({"price": 9.5, "cls": 3}))
         );
         assert_eq!(
-            (second.entry.sku.as_str(), &second.entry.attributes),
+            (second.entry.product(), &second.entry.attributes),
             ("001", &Some(json!({"txt": "a red dress"})))
         );
         assert_eq!(third.code, code::METADATA_INVALID);

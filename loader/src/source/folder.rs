@@ -40,6 +40,7 @@ pub fn part(root: &Path, filter: &Filter, ignored: &Arc<AtomicUsize>) -> Result<
     Ok(Part {
         items: Box::new(rejects.chain(items.map(Ok)).map(Ok)),
         total: Some(total),
+        is_list: false,
         is_remote: false,
     })
 }
@@ -56,6 +57,7 @@ pub fn single(file: &Path) -> Result<Part> {
     Ok(Part {
         items: Box::new(std::iter::once(Ok(Ok(item)))),
         total: Some(1),
+        is_list: false,
         is_remote: false,
     })
 }
@@ -77,7 +79,7 @@ pub fn files(root: &Path, filter: &Filter) -> Result<Vec<PathBuf>> {
 fn item(path: String, file: PathBuf) -> Item {
     Item {
         entry: Entry {
-            sku: sku_of(&path),
+            sku: Some(sku_of(&path).to_owned()),
             path,
             attributes: None,
         },

@@ -28,6 +28,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 pub use fetch::{Fetcher, read_file};
 use names::Fingerprint;
+pub use names::sku_of;
 use patterns::Filter;
 use remote::Address;
 pub use remote::Network;
@@ -39,10 +40,17 @@ use crate::args::SourceArgs;
 pub struct Entry {
     /// Its identity in the database: relative to the folder, the manifest or the archive, with `/`.
     pub path: String,
-    /// The product it shows.
-    pub sku: String,
+    /// The product it shows, a file's name standing in; `None` where the source has a key of its own and no product.
+    pub sku: Option<String>,
     /// What else the source says of it, a JSON object.
     pub attributes: Option<serde_json::Value>,
+}
+
+impl Entry {
+    /// The product for tables that cannot do without.
+    pub fn product(&self) -> &str {
+        self.sku.as_deref().unwrap_or_else(|| sku_of(&self.path))
+    }
 }
 
 /// Where a photo's bytes are.
@@ -124,6 +132,8 @@ struct Part {
     items: Items,
     /// Items in all, where that is known before they are read.
     total: Option<usize>,
+    /// Whether each of its rows is a photo; else its files are, by their names.
+    is_list: bool,
     /// Whether photos may have to be fetched from elsewhere.
     is_remote: bool,
 }
@@ -134,6 +144,8 @@ pub struct Source<'a> {
     name: String,
     items: Items,
     total: Option<usize>,
+    /// All parts are lists.
+    is_list: bool,
     is_remote: bool,
     /// Files that are not photos by their name, so far.
     ignored: Arc<AtomicUsize>,
@@ -183,6 +195,7 @@ impl<'a> Source<'a> {
         Ok(Self {
             name: args.to_string(),
             total: totals.map(|totals| totals.iter().sum()),
+            is_list: parts.iter().all(|part| part.is_list),
             is_remote: parts.iter().any(|part| part.is_remote),
             items: Box::new(parts.into_iter().flat_map(|part| part.items)),
             ignored,
@@ -223,6 +236,12 @@ impl<'a> Source<'a> {
 
     /// What to say when there is no photo in it.
     pub fn nothing(&self) -> String {
+        if self.is_list {
+            return format!(
+                "{} has no rows, and each would be a photo: look at what it selects or lists",
+                self.name
+            );
+        }
         format!(
             "{} has no photos ({} other files): photos are files whose names end in .jpg, .png, .webp, .gif, .bmp or .tiff",
             self.name,
@@ -305,6 +324,13 @@ impl Iterator for Source<'_> {
         }
         None
     }
+}
+
+/// The parser's words without its count of lines: what it is given here is one line.
+fn json_fault(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let at = format!(" at line {} column {}", error.line(), error.column());
+    said.strip_suffix(&at).unwrap_or(&said).to_owned()
 }
 
 /// The files of the photos of a folder, in order; those that cannot be listed are left out.

@@ -27,11 +27,11 @@ pub fn is_hidden(name: &str) -> bool {
 }
 
 /// The path without the extension of its file name: the product when nothing else names it.
-pub fn sku_of(path: &str) -> String {
+pub fn sku_of(path: &str) -> &str {
     let name_start = path.rfind('/').map_or(0, |slash| slash + 1);
     match path[name_start..].rfind('.') {
-        Some(dot) if dot > 0 => path[..name_start + dot].to_owned(),
-        _ => path.to_owned(),
+        Some(dot) if dot > 0 => &path[..name_start + dot],
+        _ => path,
     }
 }
 

@@ -10,7 +10,7 @@ use postgres::{Client, Row, fallible_iterator::FallibleIterator, types::Type};
 use serde_json::Value;
 
 use super::{
-    Entry, Found, Item, Part, Place, Reject, code, fetch::too_large, names::sku_of,
+    Entry, Found, Item, Part, Place, Reject, code, fetch::too_large, json_fault, names::sku_of,
     producer::produced, statement,
 };
 use crate::{
@@ -61,6 +61,7 @@ pub fn part(query: &str, url: Option<&str>, args: &SourceArgs, max_bytes: u64) -
             Ok(())
         }),
         total: None,
+        is_list: true,
         is_remote: !has_bytes,
     })
 }
@@ -170,14 +171,26 @@ impl Plan {
         let key: Option<String> = row.get(0);
         let sku: Option<String> = row.get(1);
         let size: Option<i64> = row.get(3);
-        let mut attributes: Option<Value> = row.get(4);
-        if let Some(Value::Object(pairs)) = &mut attributes {
-            pairs.retain(|_, value| !value.is_null());
-        }
         let nameless = || format!("row {number}");
         if self.has_key && key.is_none() {
             let reason = "the column of its identity is NULL";
             return Err(Reject::new(nameless(), code::KEY_MISSING, reason));
+        }
+        // PostgreSQL keeps numbers of any size, and nests deeper.
+        let attributes = row.get::<_, Option<&str>>(4).map(serde_json::from_str);
+        let mut attributes: Option<Value> = match attributes.transpose() {
+            Ok(attributes) => attributes,
+            Err(error) => {
+                let reason = format!(
+                    "its other columns cannot be attributes: {}",
+                    json_fault(&error)
+                );
+                let name = key.unwrap_or_else(nameless);
+                return Err(Reject::new(name, code::METADATA_INVALID, reason));
+            }
+        };
+        if let Some(Value::Object(pairs)) = &mut attributes {
+            pairs.retain(|_, value| !value.is_null());
         }
         let place = if self.has_bytes {
             let size = u64::try_from(size.unwrap_or(0)).unwrap_or(0);
@@ -207,11 +220,14 @@ impl Plan {
                 return Err(Reject::new(key.unwrap_or_else(nameless), &code, reason));
             }
         };
+        // What stands in for a product is made of a file's name, never of a key.
+        let stand_in = text.as_deref().filter(|_| !self.has_key).map(sku_of);
+        let sku = sku.or(stand_in.map(str::to_owned));
         let path = key.or(text).unwrap_or_else(nameless);
         Ok(Item {
             entry: Entry {
-                sku: sku.unwrap_or_else(|| sku_of(&path)),
                 path,
+                sku,
                 attributes,
             },
             place,
@@ -219,10 +235,10 @@ impl Plan {
     }
 }
 
-/// A JSON object of the columns that have no role.
+/// A JSON object of the columns that have no role, as a text.
 fn attributes(columns: &[&str]) -> String {
     if columns.is_empty() {
-        return "NULL::pg_catalog.jsonb".to_owned();
+        return "NULL::pg_catalog.text".to_owned();
     }
     let literal = |text: &str| {
         let text = text.replace('\'', "''").replace('\\', "\\\\");
@@ -238,7 +254,7 @@ fn attributes(columns: &[&str]) -> String {
             format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
         })
         .collect();
-    objects.join(" || ")
+    format!("({})::pg_catalog.text", objects.join(" || "))
 }
 
 /// What a text of the database names. Rows may come from anybody whom the shop lets upload, so a path

@@ -1,6 +1,10 @@
 //! CSV and TSV: a header row, then one row per photo.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use csv::{ByteRecord, Reader, ReaderBuilder};
@@ -11,20 +15,23 @@ use super::{Roles, Row};
 pub fn rows(file: &Path, delimiter: u8, roles: &Roles) -> Result<Rows> {
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
-        .from_path(file)
-        .context("cannot be opened")?;
-    let header = reader
-        .headers()
-        .map_err(|error| anyhow!(explain(&error)))
-        .context("line 1")?;
-    let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+        .from_reader(Chunks {
+            file: File::open(file).context("cannot be opened")?,
+            last: Vec::new(),
+            end: 0,
+        });
+    let header = reader.byte_headers()?.clone();
+    let line = format!("line {}", line_of(&reader, &header));
+    let name = |at| Ok(text(&header, at)?.trim().to_owned());
+    let names: Result<Vec<String>> = (0..header.len()).map(name).collect();
+    let names = names.with_context(|| line.clone())?;
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {
-            bail!("line 1: two columns are named {name:?}");
+            bail!("{line}: two columns are named {name:?}");
         }
     }
     let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-    let found = roles.find(&borrowed, true).context("line 1")?;
+    let found = roles.find(&borrowed, true).context(line)?;
     let is_role = |name: &String| found.iter().flatten().any(|role| role == name);
     Ok(Rows {
         has_others: !names.iter().all(is_role),
@@ -38,7 +45,7 @@ pub fn rows(file: &Path, delimiter: u8, roles: &Roles) -> Result<Rows> {
 
 /// The rows of one file.
 pub struct Rows {
-    reader: Reader<File>,
+    reader: Reader<Chunks>,
     roles: Roles,
     found: [Option<String>; 3],
     names: Vec<String>,
@@ -54,15 +61,16 @@ impl Iterator for Rows {
         if self.is_over {
             return None;
         }
-        match self.reader.read_byte_record(&mut record) {
+        let read = self.reader.read_byte_record(&mut record);
+        let line = line_of(&self.reader, &record);
+        match read {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
                 self.is_over = true;
-                return Some(Err(anyhow!(explain(&error))));
+                return Some(Err(anyhow!(explain(&error, line))));
             }
         }
-        let line = record.position().map_or(0, csv::Position::line);
         let row = self.row(&record).map(|item| (line, item));
         Some(row.with_context(|| format!("line {line}")))
     }
@@ -88,16 +96,52 @@ fn text(record: &ByteRecord, column: usize) -> Result<&str> {
     Ok(cell)
 }
 
-fn explain(error: &csv::Error) -> String {
-    let line = error.position().map_or(0, csv::Position::line);
+fn explain(error: &csv::Error, line: u64) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..
         } => {
             format!("line {line} has {len} columns, the header has {expected_len}")
         }
-        csv::ErrorKind::Utf8 { .. } => format!("line {} is not UTF-8", line.max(1)),
         _ => error.to_string(),
+    }
+}
+
+/// The line on which a record begins that was just read. Its own position is where the parser stood before it passed
+/// over empty lines, and over what was left of the line end before: of CR LF it takes the CR only.
+fn line_of(reader: &Reader<Chunks>, record: &ByteRecord) -> u64 {
+    let end = reader.position();
+    let fields = record.as_slice().iter();
+    let line_ends_inside = fields.filter(|byte| **byte == b'\n').count() as u64;
+    let has_its_end = reader.get_ref().byte_before(end.byte()) == Some(b'\n');
+    end.line()
+        .saturating_sub(line_ends_inside + u64::from(has_its_end))
+}
+
+/// A file, and what was read of it last.
+struct Chunks {
+    file: File,
+    last: Vec<u8>,
+    /// Where that ends.
+    end: u64,
+}
+
+impl Chunks {
+    /// The byte before an offset in the chunk; at the end of the file, none.
+    fn byte_before(&self, offset: u64) -> Option<u8> {
+        let from_end = usize::try_from(self.end.checked_sub(offset)?).ok()?;
+        let at = self.last.len().checked_sub(from_end + 1)?;
+        self.last.get(at).copied()
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.last.clear();
+        self.last.extend_from_slice(&buffer[..count]);
+        self.end += count as u64;
+        Ok(count)
     }
 }
 
@@ -136,16 +180,13 @@ mod tests {
             panic!("two photos")
         };
         let (entry, place) = (&first.entry, &first.place);
-        assert_eq!(
-            (entry.path.as_str(), entry.sku.as_str()),
-            ("a/b.jpg", "S-1")
-        );
+        assert_eq!((entry.path.as_str(), entry.product()), ("a/b.jpg", "S-1"));
         assert_eq!(entry.attributes, Some(serde_json::json!({"colour": "red"})));
         assert!(
             matches!(place, Place::File(file) if file.ends_with("a/b.jpg") && file.is_absolute())
         );
         assert_eq!(
-            (second.entry.sku.as_str(), &second.entry.attributes),
+            (second.entry.product(), &second.entry.attributes),
             ("c", &Some(serde_json::json!({})))
         );
     }
@@ -158,7 +199,7 @@ mod tests {
         )
         .unwrap();
         let entry = &rows[0].entry;
-        assert_eq!((entry.path.as_str(), entry.sku.as_str()), ("k1", "7"));
+        assert_eq!((entry.path.as_str(), entry.product()), ("k1", "7"));
         assert_eq!(entry.attributes, Some(serde_json::json!({"path": "kept"})));
         assert!(matches!(&rows[0].place, Place::File(file) if file.ends_with("a.jpg")));
         let wrong = message(b"path,sku\na.jpg,1\n", &["sku=product"]);
@@ -188,6 +229,24 @@ mod tests {
                 "line 3 has 1 columns, the header has 2",
             ),
             (b"path,sku\n,1\n", "line 2: the path is empty"),
+            (
+                b"path,sku\r\np00.jpg,1\r\np01.jpg,2\r\np00.jpg,3\r\n",
+                "line 4: path \"p00.jpg\" is already on line 2",
+            ),
+            (
+                b"\r\n\npath,sku\np00.jpg,1\n\n\r\n\n,3",
+                "line 8: the path is empty",
+            ),
+            (
+                b"path,sku\r\na.jpg,\"two\r\nlines\"\r\n\r\nb.jpg",
+                "line 5 has 1 columns",
+            ),
+            (
+                b"path,sku\na.jpg,1\n\"b.jpg,2\nc.jpg,3\n",
+                "line 3 has 1 columns",
+            ),
+            (b"\n\npath,path\n", "line 3: two columns are named \"path\""),
+            (b"path,\xff\n", "line 1: column 2 is not UTF-8"),
             (b"path,sku\na\xff.jpg,1\n", "line 2: column 1 is not UTF-8"),
             (b"path,sku\na.jpg,1\0\n", "line 2: column 2 has a zero byte"),
         ] {

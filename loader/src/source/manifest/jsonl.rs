@@ -6,10 +6,13 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
 
-use super::{super::names::has_zero, Roles, Row};
+use super::{
+    super::{json_fault, names::has_zero},
+    Roles, Row,
+};
 
 pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
     let file = File::open(file).context("cannot be opened")?;
@@ -56,7 +59,8 @@ impl Iterator for Rows {
 
 impl Rows {
     fn row(&self, text: &str) -> Result<super::Item> {
-        let row: Map<String, Value> = serde_json::from_str(text).context("is not a JSON object")?;
+        let row: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| anyhow!(explain(&error)))?;
         if row
             .iter()
             .any(|(name, value)| name.contains('\0') || has_zero(value))
@@ -68,6 +72,16 @@ impl Rows {
         let is_role = |name: &&str| found.iter().flatten().any(|role| role == name);
         let has_others = !names.iter().all(is_role);
         self.roles.item(&found, row, None, has_others)
+    }
+}
+
+fn explain(error: &serde_json::Error) -> String {
+    let column = error.column();
+    match json_fault(error).as_str() {
+        "number out of range" => {
+            format!("character {column}: the number is out of range: write it as a text, in quotes")
+        }
+        fault => format!("is not a JSON object: {fault} (character {column})"),
     }
 }
 
@@ -97,13 +111,13 @@ mod tests {
             &[],
         )
         .unwrap();
-        assert_eq!(rows[0].entry.sku, "7");
+        assert_eq!(rows[0].entry.product(), "7");
         assert_eq!(
             rows[0].entry.attributes,
             Some(json!({"price": 9.5, "tags": ["new"]}))
         );
         assert_eq!(
-            (rows[1].entry.sku.as_str(), &rows[1].entry.attributes),
+            (rows[1].entry.product(), &rows[1].entry.attributes),
             ("b", &None)
         );
     }
@@ -123,6 +137,11 @@ mod tests {
                 "line 1: column path: must be a text or a number",
             ),
             (b"{\"sku\": 1}\n", &[], "line 1: no column named path"),
+            (
+                b"{\"path\": \"a\"}\n{\"path\": \"b\", \"e\": 1e400}\n",
+                &[],
+                "line 2: character 24: the number is out of range",
+            ),
             (
                 b"{\"path\": \"a\"}\n",
                 &["image=file"],

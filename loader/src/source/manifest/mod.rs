@@ -78,6 +78,7 @@ where
                 .take(total),
         ),
         total: Some(total),
+        is_list: true,
         is_remote,
     })
 }
@@ -150,6 +151,9 @@ impl Roles {
             (None, Some(text)) => Place::of_text(text, &self.folder)?,
             (None, None) => bail!("the path is empty"),
         };
+        // What stands in for a product is made of a file's name, never of a key.
+        let stand_in = image_text.as_deref().filter(|_| key.is_none()).map(sku_of);
+        let product = sku_text.or(stand_in.map(str::to_owned));
         let Some(path) = key_text.or(image_text) else {
             bail!("the photo has no name: --map key=COLUMN says which column is its identity");
         };
@@ -160,8 +164,8 @@ impl Roles {
         Ok(Item {
             place,
             entry: Entry {
-                sku: sku_text.unwrap_or_else(|| sku_of(&path)),
                 path,
+                sku: product,
                 attributes: has_others.then_some(Value::Object(row)),
             },
         })

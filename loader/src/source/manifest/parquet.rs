@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(rows[0].place, Place::File(folder.path().join("a.jpg")));
         assert_eq!(rows[1].place, Place::Held(PHOTO.to_vec()));
         let entry = &rows[1].entry;
-        assert_eq!((entry.path.as_str(), entry.sku.as_str()), ("k2", "k2"));
+        assert_eq!((entry.path.as_str(), &entry.sku), ("k2", &None));
         assert_eq!(entry.attributes, Some(json!({"price": 1.0})));
         let nameless = format!("{:#}", read(&file, &[]).unwrap_err());
         assert!(

@@ -191,6 +191,7 @@ pub fn part(address: Address, opener: &Opener<'_>) -> Result<Part> {
                 })
         }),
         total: None,
+        is_list: false,
         is_remote: true,
     })
 }
@@ -199,6 +200,7 @@ fn single(path: String, address: Address) -> Part {
     Part {
         items: Box::new(std::iter::once(Ok(Ok(item(path, address))))),
         total: Some(1),
+        is_list: false,
         is_remote: true,
     }
 }
@@ -206,7 +208,7 @@ fn single(path: String, address: Address) -> Part {
 fn item(path: String, address: Address) -> Item {
     Item {
         entry: Entry {
-            sku: sku_of(&path),
+            sku: Some(sku_of(&path).to_owned()),
             path,
             attributes: None,
         },
