@@ -66,11 +66,7 @@ impl Gate {
                 has_stand_in: is_own && references.is_empty(),
                 is_not_null: is_own || column.is_not_null,
                 place: format!("{table}.{name}"),
-                // The length of a varchar is kept with the four bytes of its header.
-                max_chars: match column.type_name.as_str() {
-                    "varchar" => usize::try_from(column.typmod - 4).ok(),
-                    _ => None,
-                },
+                max_chars: column.most_characters(),
                 type_name: column.type_name,
                 references,
             });
