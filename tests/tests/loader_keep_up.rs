@@ -6,7 +6,7 @@ mod sql_support;
 
 use std::{
     fs,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread::{self, sleep},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use loader_support::{MAXIMUM, Outcome, Shop};
-use lookbook_tests::{Cluster, signal};
+use lookbook_tests::{Cluster, check_output, signal};
 use postgres::Client;
 use sql_support::{bmp, import_embedder};
 
@@ -32,17 +32,14 @@ fn tiny(name: &str) -> Result<Shop<'static>> {
 
 /// The tables are those that a load of the folder from nothing makes, but for ids.
 fn expect_as_fresh(shop: &Shop<'_>, embed_model: &str) -> Result<()> {
+    expect_as_fresh_of(shop, &["photos"], embed_model)
+}
+
+fn expect_as_fresh_of(shop: &Shop<'_>, source: &[&str], embed_model: &str) -> Result<()> {
     shop.database.psql("DROP SCHEMA IF EXISTS fresh CASCADE")?;
-    let fresh = [
-        "load",
-        "photos",
-        "--schema",
-        "fresh",
-        "--no-index",
-        "--embed-model",
-        embed_model,
-    ];
-    shop.run(fresh)?.expect(0)?;
+    let fresh = ["--schema", "fresh", "--no-index", "--embed-model"];
+    shop.run([&["load"], source, &fresh, &[embed_model]].concat())?
+        .expect(0)?;
     let rows = |schema: &str| {
         format!(
             "SELECT p.path, p.sku, p.sha256, p.width, p.height, p.detect_model, p.embed_model, p.attributes::text,
@@ -381,7 +378,7 @@ fn photos_that_are_gone_or_changed_hold_up_a_change_of_models() -> Result<()> {
     fs::remove_file(shop.photos().join("a.bmp"))?;
     shop.put("b.bmp", &bmp(40, 40, BLUE))?;
     reembed(&["--drop-missing"])?.expect(1)?.expect_stderr(&[
-        "1 photos under photos are not those that were loaded",
+        "1 photos of photos are not those that were loaded",
         "(b.bmp)",
         "nothing was swapped",
         "lookbook sync",
@@ -393,11 +390,11 @@ fn photos_that_are_gone_or_changed_hold_up_a_change_of_models() -> Result<()> {
     );
     shop.run(["sync", "photos"])?.expect(0)?;
     reembed(&[])?.expect(1)?.expect_stderr(&[
-        "1 of 3 photos (33 %) are not under photos (a.bmp)",
+        "1 of 3 photos (33 %) are not in photos (a.bmp)",
         "or delete their rows with --drop-missing",
     ])?;
     reembed(&["--drop-missing"])?.expect(1)?.expect_stderr(&[
-        "1 of 3 photos (33 %) are not under photos, more than --prune-limit 0.2 allows (a.bmp)",
+        "1 of 3 photos (33 %) are not in photos, more than --prune-limit 0.2 allows (a.bmp)",
         "run this again with a higher limit",
     ])?;
     assert_eq!(shop.photo_count()?, 3);
@@ -422,12 +419,56 @@ fn photos_of_a_query_are_not_deleted_because_no_folder_has_them() -> Result<()> 
         let args = ["reembed", "--embed-model", "brightest", "--root", "photos"];
         let refused = shop.run(args.iter().chain(more))?.expect(1)?;
         let refused = refused.expect_stderr(&[
-            "3 of 3 photos (100 %) are not under photos",
-            "photos of a query, a list or an archive lie in no folder",
-            "--schema NAME and --embed-model brightest",
+            "3 of 3 photos (100 %) are not in photos",
+            "name what was loaded, as lookbook load was given it",
         ])?;
         ensure!(!refused.stderr.contains("their rows with --drop-missing"));
         assert_eq!(shop.photo_count()?, 3);
+    }
+    // The query itself has them, but for one.
+    client.batch_execute("DELETE FROM image WHERE id = 2")?;
+    let reembed = |more: &[&str]| {
+        let args = ["reembed", "--embed-model", "brightest", "--from-sql", query];
+        shop.run(args.iter().chain(more))
+    };
+    let change = "UPDATE image SET data = $1 WHERE id = 3";
+    client.execute(change, &[&bmp(40, 40, BLUE)])?;
+    reembed(&["--drop-missing"])?
+        .expect(1)?
+        .expect_stderr(&["are not those that were loaded", "(3)"])?;
+    shop.run(["sync", "--from-sql", query])?.expect(0)?;
+    reembed(&[])?.expect(1)?.expect_stderr(&[
+        "1 of 3 photos (33 %) are not in SELECT id, id AS sku, data AS image FROM image (2)",
+        "or delete their rows with --drop-missing",
+    ])?;
+    reembed(&["--drop-missing", "--prune-limit", "0.5"])?
+        .expect(0)?
+        .expect_stderr(&["1 photos that are gone were deleted"])?;
+    expect_as_fresh_of(&shop, &["--from-sql", query], "brightest")
+}
+
+#[test]
+fn a_change_of_models_reads_lists_and_archives_as_a_load_does() -> Result<()> {
+    let list = ["list.csv", "--map", "key=look,image=file,sku=product"];
+    for (name, source) in [
+        ("reembed_list", &list[..]),
+        ("reembed_archive", &["photos.tar", "--name-by-shard"]),
+    ] {
+        let shop = tiny(name)?;
+        shop.put_many(16)?;
+        let rows: String = (0..16)
+            .map(|number| format!("{number},photos/{number:05}.bmp,P{}\n", number / 3))
+            .collect();
+        fs::write(shop.path("list.csv"), format!("look,file,product\n{rows}"))?;
+        let mut tar = Command::new("tar");
+        tar.current_dir(shop.path("."));
+        check_output(tar.args(["-cf", "photos.tar", "photos"]))?;
+        shop.run([&["load"], source].concat())?.expect(0)?;
+        let reembed = [&["reembed", "--embed-model", "brightest"], source].concat();
+        shop.run(reembed)?
+            .expect(0)?
+            .expect_stdout(&["32 garments of 16 photos got vectors of model brightest"])?;
+        expect_as_fresh_of(&shop, source, "brightest")?;
     }
     Ok(())
 }

@@ -249,26 +249,34 @@ fn a_table_of_the_shop_goes_through_the_same() -> Result<()> {
     )?;
     world.expect_some(count)?;
     world.shop.run(&load)?.expect(0)?;
-    let check = |world: &World<'_>| {
-        let expected = Expected::of(&world.catalogue, Naming::Numbers, 1.0);
+    let check = |world: &World<'_>, factor: f32| {
+        let expected = Expected::of(&world.catalogue, Naming::Numbers, factor);
         expected.check_looks(&mut world.shop.database.connect()?)
     };
-    check(&world)?;
+    check(&world, 1.0)?;
     world.catalogue.change(&world.shop)?;
     let sync = [&["sync", "--prune", "--from-sql", query][..], &into].concat();
     let synced = "SELECT count(*) > 0 FROM product_look_photo WHERE loaded_at > (SELECT max(started_at) FROM lookbook_run WHERE verb = 'sync')";
     world.kill_loader(&sync, synced, "product_look")?;
     world.shop.run(&sync)?.expect(0)?;
-    check(&world)?;
+    check(&world, 1.0)?;
     world.catalogue.delete_products(&world.shop)?;
-    check(&world)?;
+    check(&world, 1.0)?;
     // What the shop deleted is gone from the list of photos, too; what it deleted of a photo that is there comes back.
     world
         .shop
         .database
         .psql("DELETE FROM product_look WHERE image_id % 10 = 0")?;
     world.shop.run(&sync)?.expect(0)?;
-    check(&world)?;
+    check(&world, 1.0)?;
+    // Another model, its photos by the same query, with a kill in between.
+    let reembed = ["reembed", "--embed-model", "doubled", "--from-sql", query];
+    let reembed = [&reembed[..], &into].concat();
+    let filled = "SELECT count(*) > 0 FROM product_look WHERE embedding_next IS NOT NULL";
+    world.kill_loader(&reembed, filled, "product_look")?;
+    check(&world, 1.0)?;
+    world.shop.run(&reembed)?.expect(0)?;
+    check(&world, 2.0)?;
     let stale = world.shop.database.psql(
         "SELECT (SELECT count(*) FROM product_look_photo) - (SELECT count(*) FROM product_image)",
     )?;

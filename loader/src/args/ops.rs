@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{
-    DatabaseArgs, LoadArgs, ModelChoice, PoseArgs, Progress, RuntimeArgs, TargetArgs, parse_rate,
+    DatabaseArgs, LoadArgs, ModelChoice, PoseArgs, Progress, RuntimeArgs, SourceArgs, TargetArgs,
+    parse_rate,
 };
 use crate::shard::Shard;
 
@@ -76,7 +77,12 @@ pub struct ManArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct ReembedArgs {
-    #[command(flatten)]
+    #[command(
+        flatten,
+        next_help_heading = "Where photos come from, as they were loaded; else from --root"
+    )]
+    pub source: SourceArgs,
+    #[command(flatten, next_help_heading = "Options")]
     pub database: DatabaseArgs,
     #[command(flatten)]
     pub target: TargetArgs,
@@ -85,8 +91,8 @@ pub struct ReembedArgs {
     /// The new embedder by its name in the database; else its default embedder
     #[arg(long, value_name = "NAME", alias = "model")]
     pub embed_model: Option<String>,
-    /// The folder that was loaded, to read the photos again
-    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    /// The folder that the paths in the table are relative to: reads only what lacks its vector
+    #[arg(long, value_name = "FOLDER", default_value = ".", conflicts_with_all = ["source", "from_sql"])]
     pub root: PathBuf,
     /// Delete the rows of photos that are not there any more; else they hold up the change
     #[arg(long)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use postgres::{Client, GenericClient, error::SqlState};
+use postgres::{Client, GenericClient, error::SqlState, types::ToSql};
 
 use super::{
     Box2, EmbeddingRef, ModelRow, Role, Target, catalog::columns_of, column::record_model, quoted,
@@ -182,6 +182,22 @@ impl Shadow {
 
     /// The next photos with such rows, in the order of their ids, after `last`.
     pub fn stale_after(&self, client: &mut Client, last: i64) -> Result<Vec<Stale>> {
+        let next = format!("p.id > $1 ORDER BY p.id LIMIT {PAGE}");
+        self.stale(client, &next, &last)
+    }
+
+    /// Those of these paths that have such rows.
+    pub fn stale_of(&self, client: &mut Client, paths: &[&str]) -> Result<Vec<Stale>> {
+        self.stale(client, "p.path = ANY ($1::text[])", &paths)
+    }
+
+    /// Photos `p` with such rows that meet a condition on `$1`.
+    fn stale(
+        &self,
+        client: &mut Client,
+        condition: &str,
+        value: &(dyn ToSql + Sync),
+    ) -> Result<Vec<Stale>> {
         let Target { photo, garment, .. } = &self.target;
         let bbox = quoted(self.target.column(Role::Box).unwrap_or("box"));
         // A photo of which nothing was found is its own garment, and its box is all of it.
@@ -196,10 +212,10 @@ impl Shadow {
                    SELECT array_agg(g.ctid::text ORDER BY g.ctid), array_agg(g.{bbox} ORDER BY g.ctid),
                      array_agg({whole} ORDER BY g.ctid)
                    FROM {garment} g WHERE {of_this} AND {}) AS g (places, boxes, whole) ON g.places IS NOT NULL
-                 WHERE p.id > $1 ORDER BY p.id LIMIT $2",
+                 WHERE {condition}",
                 self.is_stale()
             ),
-            &[&last, &PAGE],
+            &[value],
         )?;
         let stale = |row: &postgres::Row| -> Result<Stale> {
             let places: Vec<String> = row.try_get(3)?;

@@ -4,25 +4,83 @@
 //! bytes are not those that were loaded gets no vector.
 
 use std::{
-    path::PathBuf,
+    collections::HashMap,
+    path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use anyhow::Result;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use lookbook_vision::{BoundingBox, Embedder, Limits, Preprocessor, Tensor, decode};
 use postgres::Client;
+use sha2::{Digest, Sha256};
 
 use crate::{
+    args::SourceArgs,
     database::{NewVector, Shadow, Stale, StaleGarment},
     load::{BatchSize, Meter, Stop, Tally, in_batches},
     messages,
-    source::{Refusal, Reject, code, read_file},
+    source::{Fetcher, Item, Place, Refusal, Reject, Source, code},
 };
 
 /// Photos per transaction at most, and how long a vector waits at most.
 const COMMIT_PHOTOS: usize = 512;
 const COMMIT_PERIOD: Duration = Duration::from_secs(2);
+
+/// Photos that are looked up at once, and bytes of theirs that are held meanwhile.
+const PAGE: usize = 500;
+const HELD_BYTES: usize = 64 << 20;
+
+/// Where the photos are.
+pub enum Photos<'a> {
+    /// By their paths in this folder: only what lacks its vector is looked at.
+    Folder(&'a Path),
+    /// As a load reads them.
+    Source(Source<'a>),
+}
+
+impl Photos<'_> {
+    fn fetcher(&self, max_bytes: u64) -> Arc<Fetcher> {
+        match self {
+            Self::Folder(_) => Arc::new(Fetcher::new(&SourceArgs::default(), max_bytes)),
+            Self::Source(source) => source.fetcher(),
+        }
+    }
+
+    fn readers(&self, threads: usize) -> usize {
+        match self {
+            Self::Folder(_) => threads,
+            Self::Source(source) => source.readers().max(threads),
+        }
+    }
+}
+
+/// What is to be filled, from where, and who hears of it.
+pub struct Jobs<'a> {
+    pub photos: Photos<'a>,
+    pub shadow: &'a Shadow,
+    pub tally: &'a Tally,
+    pub stop: &'a Stop,
+}
+
+/// A photo that gets no vector.
+struct Lacking {
+    photo: (i64, String),
+    /// Else changed, or not readable.
+    is_gone: bool,
+}
+
+impl Lacking {
+    fn of(photo: Stale, is_gone: bool) -> Self {
+        let Stale { id, path, .. } = photo;
+        Self {
+            photo: (id, path),
+            is_gone,
+        }
+    }
+}
 
 /// Photos that got no vector, by why.
 #[derive(Debug, Default)]
@@ -40,30 +98,22 @@ struct Prepared {
 /// Those of a photo's garments.
 type Vectors = Vec<NewVector>;
 
-/// The open model and where the photos are.
+/// The open model.
 pub struct Filler {
     embedders: Vec<Embedder>,
     side: u32,
     threads: usize,
     sizes: BatchSize,
-    root: PathBuf,
     limits: Limits,
 }
 
 impl Filler {
-    pub fn new(
-        embedders: Vec<Embedder>,
-        side: u32,
-        threads: usize,
-        sizes: BatchSize,
-        root: PathBuf,
-    ) -> Self {
+    pub fn new(embedders: Vec<Embedder>, side: u32, threads: usize, sizes: BatchSize) -> Self {
         Self {
             embedders,
             side,
             threads,
             sizes,
-            root,
             limits: Limits::default(),
         }
     }
@@ -73,39 +123,50 @@ impl Filler {
     }
 
     pub fn devices(&self) -> serde_json::Value {
-        let providers: Vec<&str> = self.embedders.iter().map(Embedder::provider).collect();
-        serde_json::json!({ "embedder": providers })
+        let providers = self.embedders.iter().map(|model| model.provider().as_str());
+        serde_json::json!({ "embedder": providers.collect::<Vec<_>>() })
     }
 
     /// Fills what lacks its vector; `watch` is called a few times a second. Errors end up in `stop`.
     pub fn fill(
         &mut self,
-        shadow: &Shadow,
+        jobs: Jobs<'_>,
         client: &mut Client,
         lister: &mut Client,
-        tally: &Tally,
-        stop: &Stop,
         mut watch: impl FnMut(),
     ) -> Missing {
         let Some(prepare) = self.embedders.first().map(Embedder::preprocessor) else {
             return Missing::default();
         };
-        let (root, limits, side) = (&self.root, self.limits, self.side);
+        let Jobs {
+            photos,
+            shadow,
+            tally,
+            stop,
+        } = jobs;
         let (sizes, batch) = (&self.sizes, self.sizes.most());
-        let (list_out, read_in) = bounded::<Stale>(64);
+        let (list_out, read_in) = bounded::<(Stale, Place)>(64);
         let (read_out, embed_in) = bounded::<Prepared>(2 * batch);
         let (embed_out, write_in) = bounded::<Vectors>(4 * batch);
-        let (missing_out, missing_in) = bounded::<(bool, i64, String)>(64);
+        let (missing_out, missing_in) = bounded::<Lacking>(64);
         let meter = Meter::new("embed", self.embedders.len());
         let reader = Reader {
-            root,
-            limits,
-            side,
+            fetcher: photos.fetcher(self.limits.max_bytes),
+            limits: self.limits,
+            side: self.side,
             prepare: &prepare,
         };
+        let readers = photos.readers(self.threads);
         thread::scope(|scope| {
-            scope.spawn(move || list(shadow, lister, stop, &list_out));
-            for _ in 0..self.threads {
+            let finder = Finder {
+                shadow,
+                tally,
+                stop,
+                output: list_out,
+                missing: missing_out.clone(),
+            };
+            scope.spawn(move || finder.run(lister, photos));
+            for _ in 0..readers {
                 let (input, output) = (read_in.clone(), read_out.clone());
                 let missing = missing_out.clone();
                 let reader = &reader;
@@ -131,27 +192,107 @@ impl Filler {
     }
 }
 
-fn list(shadow: &Shadow, client: &mut Client, stop: &Stop, output: &Sender<Stale>) {
-    let mut last = i64::MIN;
-    while !stop.is_requested() {
-        let photos = match shadow.stale_after(client, last) {
-            Ok(photos) => photos,
-            Err(error) => return stop.fail(error),
+/// Finds what lacks its vector, and where its photo is.
+struct Finder<'a> {
+    shadow: &'a Shadow,
+    tally: &'a Tally,
+    stop: &'a Stop,
+    output: Sender<(Stale, Place)>,
+    missing: Sender<Lacking>,
+}
+
+impl Finder<'_> {
+    fn run(self, client: &mut Client, photos: Photos<'_>) {
+        let ended = match photos {
+            Photos::Folder(root) => self.each_stale(client, |photo| {
+                let place = Place::File(root.join(&photo.path));
+                self.output.send((photo, place)).is_ok()
+            }),
+            Photos::Source(source) => self.search(client, source),
         };
-        let Some(end) = photos.last() else {
-            return;
-        };
-        last = end.id;
-        for photo in photos {
-            if output.send(photo).is_err() {
-                return;
+        if let Err(error) = ended {
+            self.stop.fail(error);
+        }
+    }
+
+    /// Every photo that lacks vectors, while `take` says to go on.
+    fn each_stale(&self, client: &mut Client, take: impl Fn(Stale) -> bool) -> Result<()> {
+        let mut last = i64::MIN;
+        while !self.stop.is_requested() {
+            let photos = self.shadow.stale_after(client, last)?;
+            let Some(end) = photos.last() else {
+                return Ok(());
+            };
+            last = end.id;
+            if !photos.into_iter().all(&take) {
+                return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// What the source names and lacks vectors, then what lacks them and was not named.
+    fn search(&self, client: &mut Client, mut source: Source<'_>) -> Result<()> {
+        loop {
+            let page = self.page(&mut source)?;
+            if page.is_empty() {
+                break;
+            }
+            let paths: Vec<&str> = page.keys().map(String::as_str).collect();
+            let stale = self.shadow.stale_of(client, &paths)?;
+            let mut page = page;
+            for photo in stale {
+                let is_taken = match page.remove(&photo.path) {
+                    Some(Ok(place)) => self.output.send((photo, place)).is_ok(),
+                    Some(Err(reject)) => self.lacks(photo, &reject, false),
+                    None => true,
+                };
+                if !is_taken {
+                    return Ok(());
+                }
+            }
+        }
+        let is_gone = source.was_whole();
+        self.each_stale(client, |photo| {
+            // What was named is on its way.
+            let reason = "it is not in what was named";
+            source.named(&photo.path) || {
+                let reject = Reject::new(&photo.path, code::NOT_FOUND, reason);
+                self.lacks(photo, &reject, is_gone)
+            }
+        })
+    }
+
+    /// The next photos of the source by their paths; empty at its end, and when this ends.
+    fn page(&self, source: &mut Source<'_>) -> Result<HashMap<String, Result<Place, Reject>>> {
+        let mut page = HashMap::new();
+        let mut held = 0;
+        while page.len() < PAGE && held < HELD_BYTES && !self.stop.is_requested() {
+            match source.next().transpose()? {
+                Some(Ok(Item { entry, place })) => {
+                    held += place.held_bytes();
+                    page.insert(entry.path, Ok(place));
+                }
+                // The first of that name is the one.
+                Some(Err(reject)) if reject.code == code::DUPLICATE => {}
+                Some(Err(reject)) => {
+                    page.insert(reject.path.clone(), Err(reject));
+                }
+                None => break,
+            }
+        }
+        Ok(page)
+    }
+
+    /// Whether to go on.
+    fn lacks(&self, photo: Stale, reject: &Reject, is_gone: bool) -> bool {
+        self.tally.reject(reject, self.stop);
+        self.missing.send(Lacking::of(photo, is_gone)).is_ok()
     }
 }
 
 struct Reader<'a> {
-    root: &'a PathBuf,
+    fetcher: Arc<Fetcher>,
     limits: Limits,
     side: u32,
     prepare: &'a Preprocessor,
@@ -160,17 +301,17 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn run(
         &self,
-        input: &Receiver<Stale>,
+        input: &Receiver<(Stale, Place)>,
         output: &Sender<Prepared>,
-        missing: &Sender<(bool, i64, String)>,
+        missing: &Sender<Lacking>,
         tally: &Tally,
         stop: &Stop,
     ) {
-        for photo in input {
+        for (photo, place) in input {
             if stop.is_requested() {
                 return;
             }
-            match self.prepare(&photo) {
+            match self.prepare(&photo, place) {
                 Ok(tensors) => {
                     if output.send(Prepared { photo, tensors }).is_err() {
                         return;
@@ -179,7 +320,7 @@ impl Reader<'_> {
                 Err((code, reason)) => {
                     tally.reject(&Reject::new(&photo.path, &code, reason), stop);
                     let is_gone = code == code::NOT_FOUND;
-                    if missing.send((is_gone, photo.id, photo.path)).is_err() {
+                    if missing.send(Lacking::of(photo, is_gone)).is_err() {
                         return;
                     }
                 }
@@ -188,11 +329,10 @@ impl Reader<'_> {
     }
 
     /// The inputs of the photo's garments, cropped as a load does.
-    fn prepare(&self, stale: &Stale) -> Result<Vec<Tensor>, Refusal> {
-        let file = self.root.join(&stale.path);
-        let (bytes, sha256) = read_file(&file, self.limits.max_bytes)?;
-        if stale.sha256 != sha256 {
-            let reason = "the file has changed since it was loaded".to_owned();
+    fn prepare(&self, stale: &Stale, place: Place) -> Result<Vec<Tensor>, Refusal> {
+        let bytes = self.fetcher.fetch(place)?;
+        if stale.sha256 != Sha256::digest(&bytes).as_slice() {
+            let reason = "the photo has changed since it was loaded".to_owned();
             return Err((code::CHANGED.to_owned(), reason));
         }
         let prepared = messages::contain(|| {
@@ -293,12 +433,12 @@ fn write(
     }
 }
 
-fn collect(missing: &Receiver<(bool, i64, String)>) -> Missing {
+fn collect(missing: &Receiver<Lacking>) -> Missing {
     let mut found = Missing::default();
-    for (is_gone, id, path) in missing {
+    for Lacking { photo, is_gone } in missing {
         match is_gone {
-            true => found.gone.push((id, path)),
-            false => found.other.push((id, path)),
+            true => found.gone.push(photo),
+            false => found.other.push(photo),
         }
     }
     found

@@ -5,11 +5,11 @@
 
 mod fill;
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use fill::Filler;
-use lookbook_vision::decode_side;
+use lookbook_vision::{Limits, decode_side};
 use postgres::Client;
 use serde_json::json;
 
@@ -25,6 +25,7 @@ use crate::{
     opened::Opened,
     runtime,
     shelf::Shelf,
+    source::Source,
 };
 
 /// Rows that others write meanwhile are filled again; who writes faster than that wins.
@@ -74,13 +75,16 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         ));
         return Ok(Ending::Complete);
     }
+    let of = Photos::of(args);
+    // Mistakes in it, before anything is done.
+    of.open()?;
     let filler = filler(args, &mut client, (&target, &shelf), &model)?;
     let books = Books::new(Journal::open(
         url,
         &args.target.schema,
         &RunStart {
             verb: "reembed",
-            source: &args.root.display().to_string(),
+            source: &of.to_string(),
             shard: None,
             models: [None, Some((&model.name, &model.sha256))],
             devices: filler.devices(),
@@ -91,6 +95,7 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
     let tally = Tally::recorded(photos);
     let work = Work {
         args,
+        photos: of,
         target: &target,
         shelf: &shelf,
         shadow: &shadow,
@@ -160,18 +165,47 @@ fn filler(
         .files(client, &detector)?
         .open_detector(&runtime, &Default::default())?;
     let side = decode_side(Some(&detector), first);
-    let sizes = BatchSize::new(args.batch, first.provider() == engines::CPU);
-    Ok(Filler::new(
-        embedders,
-        side,
-        threads,
-        sizes,
-        args.root.clone(),
-    ))
+    let sizes = BatchSize::new(args.batch, !first.provider().is_gpu());
+    Ok(Filler::new(embedders, side, threads, sizes))
+}
+
+/// Where the photos are.
+#[derive(Clone, Copy)]
+struct Photos<'a>(&'a ReembedArgs);
+
+impl<'a> Photos<'a> {
+    fn of(args: &'a ReembedArgs) -> Self {
+        Self(args)
+    }
+
+    fn is_folder(self) -> bool {
+        self.0.source.sources.is_empty() && self.0.source.from_sql.is_none()
+    }
+
+    /// A source is read from its beginning each time.
+    fn open(self) -> Result<fill::Photos<'a>> {
+        let Self(args) = self;
+        if self.is_folder() {
+            return Ok(fill::Photos::Folder(&args.root));
+        }
+        let database = args.database.url.as_deref();
+        let source = Source::open(&args.source, database, Limits::default().max_bytes)?;
+        Ok(fill::Photos::Source(source))
+    }
+}
+
+impl fmt::Display for Photos<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_folder() {
+            true => self.0.root.display().fmt(f),
+            false => self.0.source.fmt(f),
+        }
+    }
 }
 
 struct Work<'a> {
     args: &'a ReembedArgs,
+    photos: Photos<'a>,
     target: &'a Target,
     shelf: &'a Shelf,
     shadow: &'a Shadow,
@@ -189,7 +223,13 @@ impl Work<'_> {
                 self.args.database.url.as_deref(),
                 self.args.target.may_lack_extension(),
             )?;
-            let missing = filler.fill(self.shadow, client, &mut lister, self.tally, &stop, || {
+            let jobs = fill::Jobs {
+                photos: self.photos.open()?,
+                shadow: self.shadow,
+                tally: self.tally,
+                stop: &stop,
+            };
+            let missing = filler.fill(jobs, client, &mut lister, || {
                 if interrupt::is_requested() {
                     stop.request();
                 }
@@ -230,10 +270,10 @@ impl Work<'_> {
     /// Photos without their bytes: an end, or deleted.
     fn settle(&self, client: &mut Client, missing: fill::Missing) -> Result<()> {
         let fill::Missing { gone, other } = missing;
-        let root = self.args.root.display();
+        let photos = &self.photos;
         if !other.is_empty() {
             bail!(
-                "{} photos under {root} are not those that were loaded, or cannot be read ({}): nothing was swapped; bring \
+                "{} photos of {photos} are not those that were loaded, or cannot be read ({}): nothing was swapped; bring \
                  the tables up to date with lookbook sync and the model that they have, then run this again",
                 other.len(),
                 some(&other)
@@ -260,23 +300,15 @@ impl Work<'_> {
             false => String::new(),
         };
         let advice = if share.is_above(MOST) {
-            format!(
-                "; photos of a query, a list or an archive lie in no folder, and reembed cannot read them: load those {} \
-                 --embed-model {}",
-                match self.target.is_mapped {
-                    true => "into another table with",
-                    false => "into another schema with --schema NAME and",
-                },
-                self.model.name
-            )
+            String::new()
         } else if self.args.drop_missing {
             ", or, where they are gone for good, run this again with a higher limit".to_owned()
         } else {
             ", or delete their rows with --drop-missing".to_owned()
         };
         bail!(
-            "{share} are not under {root}{more} ({}): nothing was swapped or deleted; name the folder that was loaded with \
-             --root{advice}",
+            "{share} are not in {photos}{more} ({}): nothing was swapped or deleted; name what was loaded, as lookbook load \
+             was given it, or its folder with --root{advice}",
             some(&gone)
         )
     }

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::Result;
 use lookbook_vision::ErrorCode;
-use sha2::{Digest, Sha256};
 
 use super::{
     Place, Refusal, code,
@@ -60,13 +59,6 @@ impl Fetcher {
             },
         }
     }
-}
-
-/// A file's bytes and their digest.
-pub fn read_file(file: &Path, max_bytes: u64) -> Result<(Vec<u8>, [u8; 32]), Refusal> {
-    let bytes = read(file, max_bytes)?;
-    let sha256 = Sha256::digest(&bytes).into();
-    Ok((bytes, sha256))
 }
 
 /// What a photo of that size is told.

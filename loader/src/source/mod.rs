@@ -26,7 +26,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-pub use fetch::{Fetcher, read_file};
+pub use fetch::Fetcher;
 use names::Fingerprint;
 pub use names::sku_of;
 use patterns::Filter;
@@ -63,6 +63,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// What it keeps in memory.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Held(bytes) => bytes.len(),
+            Self::File(_) | Self::Remote(_) => 0,
+        }
+    }
+
     /// What a text names: an address, else a file, in `folder` where it is relative.
     fn of_text(text: &str, folder: &Path) -> Result<Self> {
         match Address::of_text(text) {
