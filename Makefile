@@ -20,12 +20,14 @@ test: ## Everything that CI checks
 	@scripts/test
 
 ##@ Build and install
-.PHONY: build install lint clean
+.PHONY: build install openvino lint clean
 build: setup ## The loader and the extension, for speed: target/release/{lookbook,liblookbook.so}
 	@scripts/build
 install: ## Build and install the extension: PG_CONFIG=/path/to/pg_config
 	@scripts/setup build
 	@scripts/install $(PG_CONFIG)
+openvino: ## ONNX Runtime with OpenVINO, for `lookbook load --device openvino` (x86_64)
+	@scripts/setup openvino
 lint: ## rustfmt, clippy, cargo-deny, shellcheck
 	@scripts/setup test
 	@scripts/lint

@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lookbook_vision::{Detector, Embedder, Manifest, PoseEstimator, Runtime, SessionOptions};
+use lookbook_vision::{
+    Detector, Device, Embedder, Manifest, PoseEstimator, Runtime, SessionOptions,
+};
 use postgres::Client;
 
 use crate::{
@@ -94,38 +96,41 @@ pub fn threads(args: &RuntimeArgs) -> usize {
 
 /// Loads the ONNX Runtime library: see [`library`].
 pub fn load(args: &RuntimeArgs) -> Result<Runtime> {
-    load_from(args.onnxruntime.as_deref())
+    load_file(&library(args)?)
 }
 
 /// As [`load`], of the library that is named, if one is.
 pub fn load_from(named: Option<&Path>) -> Result<Runtime> {
-    let library = library_of(named)?;
-    Runtime::load(&library)
+    load_file(&library_of(named, Device::Cpu)?)
+}
+
+fn load_file(library: &Path) -> Result<Runtime> {
+    Runtime::load(library)
         .with_context(|| format!("cannot load ONNX Runtime from {}", library.display()))
 }
 
 /// Where the ONNX Runtime library is: the one named, else `ORT_DYLIB_PATH`, else the first of the
-/// usual places.
+/// usual places, those of OpenVINO first where that is the device.
 pub fn library(args: &RuntimeArgs) -> Result<PathBuf> {
-    library_of(args.onnxruntime.as_deref())
+    library_of(args.onnxruntime.as_deref(), args.device.first())
 }
 
-fn library_of(named: Option<&Path>) -> Result<PathBuf> {
+fn library_of(named: Option<&Path>, device: Device) -> Result<PathBuf> {
     let named = named.map(Path::to_owned);
     let named = named.or_else(|| env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
     let library = match named {
         Some(library) => library,
-        None => find()?,
+        None => find(device)?,
     };
     // Relative paths would be looked up in the system's library folders.
     Ok(std::path::absolute(&library)?)
 }
 
-fn find() -> Result<PathBuf> {
+fn find(device: Device) -> Result<PathBuf> {
     let program = env::current_exe()
         .and_then(fs::canonicalize)
         .unwrap_or_default();
-    let folders = usual_folders(&program, &env::current_dir().unwrap_or_default());
+    let folders = usual_folders(device, &program, &env::current_dir().unwrap_or_default());
     for folder in &folders {
         let library = folder.join(LIBRARY);
         if library.is_file() {
@@ -144,18 +149,27 @@ fn find() -> Result<PathBuf> {
 }
 
 /// Beside an installed program, then the project folder that set-up fills, then the system's.
-fn usual_folders(program: &Path, current: &Path) -> Vec<PathBuf> {
+fn usual_folders(device: Device, program: &Path, current: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
+    let project = |name: &str| {
+        let starts = [current, program].into_iter();
+        let above = starts.flat_map(Path::ancestors);
+        let above = above.map(|folder| folder.join(".lookbook").join(name));
+        above.filter(|folder| folder.is_dir()).collect::<Vec<_>>()
+    };
+    if device == Device::OpenVino {
+        folders.extend(
+            program
+                .parent()
+                .map(|bin| bin.join("../lib/lookbook/openvino")),
+        );
+        folders.extend(project("openvino"));
+    }
     if let Some(bin) = program.parent() {
         folders.push(bin.to_owned());
         folders.push(bin.join("../lib/lookbook"));
     }
-    for start in [current, program] {
-        let above = start
-            .ancestors()
-            .map(|folder| folder.join(".lookbook/onnxruntime"));
-        folders.extend(above.filter(|folder| folder.is_dir()));
-    }
+    folders.extend(project("onnxruntime"));
     folders.extend(["/usr/local/lib", "/usr/lib"].map(PathBuf::from));
     folders
 }
@@ -169,9 +183,14 @@ mod tests {
         let project = tempfile::tempdir().unwrap();
         fs::create_dir_all(project.path().join(".lookbook/onnxruntime")).unwrap();
         let program = project.path().join("target/debug/lookbook");
-        let folders = usual_folders(&program, Path::new("/"));
+        let folders = usual_folders(Device::Auto, &program, Path::new("/"));
         assert_eq!(folders[0], project.path().join("target/debug"));
         assert!(folders.contains(&project.path().join(".lookbook/onnxruntime")));
         assert_eq!(folders.last(), Some(&PathBuf::from("/usr/lib")));
+
+        fs::create_dir_all(project.path().join(".lookbook/openvino")).unwrap();
+        let of_openvino = usual_folders(Device::OpenVino, &program, Path::new("/"));
+        assert_eq!(of_openvino[1], project.path().join(".lookbook/openvino"));
+        assert_eq!(of_openvino[2..], folders, "the others as before, after it");
     }
 }

@@ -15,7 +15,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 ENDS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 # A camera's photo: 12 megapixels, at the quality that cameras use.
-CAMERA_SIDE, CAMERA_PHOTOS, CAMERA_QUALITY = 4000, 60, 92
+CAMERA_SIDE, CAMERA_PHOTOS, CAMERA_QUALITY = 4000, 150, 92
 
 
 def last_json(command, **more):
@@ -32,7 +32,7 @@ class Bench:
         # One setting for all: the loader's threads, the reference's processes.
         self.cores = os.cpu_count() or 1
         self.loader = [str(args.loader.resolve())]
-        self.environment = {**os.environ, "LOOKBOOK_DATABASE": args.url, "LOOKBOOK_DEVICE": "cpu"}
+        self.environment = {**os.environ, "LOOKBOOK_DATABASE": args.url}
         names = {"detector": "garment-detector", "embedder": "garment-embedder", "pose": "full-front-pose"}
         self.choice = ["--detect-model", names["detector"], "--embed-model", names["embedder"], "--pose-model", names["pose"]]
         self.models = {kind: scratch / f"{name}.onnx" for kind, name in names.items()}
@@ -40,12 +40,17 @@ class Bench:
             last = [*self.loader, "model", "export", name, "--out", str(scratch)]
             subprocess.run(last, check=True, env=self.environment, stdout=subprocess.DEVNULL)
 
-    def load(self, folder):
+    def loader_on(self, device, *words):
+        where = ["--device", device]
+        if device == "openvino":
+            where += ["--onnxruntime", str(self.args.openvino.resolve())]
+        return last_json([*self.loader, *words, *self.choice, *where], env=self.environment)
+
+    def load(self, folder, device):
         with psycopg.connect(self.args.url, autocommit=True) as connection:
             connection.execute("DROP SCHEMA IF EXISTS bench CASCADE")
-        command = [*self.loader, "load", str(folder), "--schema", "bench", "--no-index", "--progress", "json",
-                   *self.choice, "--rejects", str(self.scratch / "rejects.csv")]
-        summary = last_json(command, env=self.environment)
+        summary = self.loader_on(device, "load", str(folder), "--schema", "bench", "--no-index", "--progress", "json",
+                                 "--rejects", str(self.scratch / "rejects.csv"))
         counts = summary["counts"]
         return {"photos": counts["loaded"], "garments": counts["garments"], "wall": summary["pipeline_seconds"],
                 "processor": summary["processor_seconds"], "summary": summary}
@@ -61,9 +66,8 @@ class Bench:
         return {"photos": found["photos"], "garments": found["garments"], "wall": found["wall_seconds"],
                 "processor": found["processor_seconds"]}
 
-    def inference(self, photos):
-        command = [*self.loader, "bench-inference", *map(str, photos), *self.choice]
-        found = last_json(command, env=self.environment)
+    def inference(self, photos, device):
+        found = self.loader_on(device, "bench-inference", *map(str, photos))
         return {"photos": found["photos"], "garments": found["garments"], "wall": found["wall_seconds"],
                 "processor": found["processor_seconds"]}
 
@@ -71,11 +75,15 @@ class Bench:
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         for photo in photos:
             (folder / photo.name).symlink_to(photo)
-        runs = {"lookbook load": [], "Python reference": [], "inference alone": []}
+        devices = ["cpu"] + (["openvino"] if self.args.openvino else [])
+        runs = {"Python reference": []}
+        for device in devices:
+            runs |= {f"lookbook load, {device}": [], f"inference alone, {device}": []}
         for _ in range(self.args.rounds):
-            runs["lookbook load"].append(self.load(folder))
             runs["Python reference"].append(self.reference(photos))
-            runs["inference alone"].append(self.inference(photos))
+            for device in devices:
+                runs[f"lookbook load, {device}"].append(self.load(folder, device))
+                runs[f"inference alone, {device}"].append(self.inference(photos, device))
         print(f"\n{name}: {len(photos)} photos, medians of {self.args.rounds} rounds by turns, {self.cores} cores\n")
         print("| | photos | garments | images/s | processor ms an image |\n|---|---|---|---|---|")
         rates, costs = {}, {}
@@ -83,8 +91,14 @@ class Bench:
             rates[who] = statistics.median(run["photos"] / run["wall"] for run in rounds)
             costs[who] = statistics.median(1000 * run["processor"] / run["photos"] for run in rounds)
             print(f"| {who} | {rounds[-1]['photos']} | {rounds[-1]['garments']} | {rates[who]:.1f} | {costs[who]:.1f} |")
-        own, reference, alone = runs
-        print(f"\nbeside the reference: {rates[own] / rates[reference]:.2f} x images/s, "
+        for device in devices:
+            self.judge(device, runs, rates, costs)
+        sys.stdout.flush()
+
+    @staticmethod
+    def judge(device, runs, rates, costs):
+        own, reference, alone = f"lookbook load, {device}", "Python reference", f"inference alone, {device}"
+        print(f"\n{device}, beside the reference: {rates[own] / rates[reference]:.2f} x images/s, "
               f"{costs[reference] / costs[own]:.2f} x by processor time (to reach: 2)")
         print(f"of inference alone: {100 * rates[own] / rates[alone]:.0f} % of images/s, "
               f"{100 * costs[alone] / costs[own]:.0f} % by processor time (to reach: 90)")
@@ -99,7 +113,6 @@ class Bench:
         for stage in summary["stages"]:
             cost = 1000 * stage["processor_seconds"] / max(1, stage["photos"])
             print(f"| {stage['stage']} | {stage['workers']} | {cost:.2f} | {100 * stage['busy_share']:.0f} % |")
-        sys.stdout.flush()
 
 
 def camera_photos(photos, folder):
@@ -116,6 +129,7 @@ def camera_photos(photos, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loader", type=Path, required=True)
+    parser.add_argument("--openvino", type=Path, help="an ONNX Runtime library with OpenVINO: measured, too")
     parser.add_argument("--url", required=True)
     parser.add_argument("--limit", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)

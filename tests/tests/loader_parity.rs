@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use image::{ImageFormat, RgbImage};
 use loader_support::{Shop, drawn_photos, name_of};
-use lookbook_tests::{Cluster, shared_data};
+use lookbook_tests::{Cluster, shared_data, workspace};
 use postgres::Client;
 
 /// What the issue asks of two computations of one vector.
@@ -154,6 +154,54 @@ fn street_photos_agree_too() -> Result<()> {
         let png = shop.photos().join(name_of(file)?).with_extension("png");
         check_detect_garments(&mut client, name_of(&png)?, &fs::read(&png)?)?;
     }
+    Ok(())
+}
+
+#[test]
+fn openvino_agrees_with_itself_in_sql_and_nearly_with_the_cpu() -> Result<()> {
+    let library = workspace().join(".lookbook/openvino/libonnxruntime.so");
+    if !library.exists() {
+        eprintln!("NOT TESTED: {} (scripts/setup openvino)", library.display());
+        return Ok(());
+    }
+    let shop = Shop::with_shipped_models(Cluster::shared()?, "openvino")?;
+    let files = drawn_photos(24)?;
+    for file in &files {
+        fs::copy(file, shop.photos().join(name_of(file)?))?;
+    }
+    shop.run(["load", "photos", "--schema", "by_cpu"])?
+        .expect(0)?;
+    shop.run(["load", "photos", "--device", "openvino"])?
+        .expect(0)?
+        .expect_stdout(&["OpenVINO"])?;
+    shop.check_complete(24)?;
+
+    let mut client = shop.database.connect()?;
+    client.batch_execute(&format!(
+        "SET lookbook.onnxruntime = '{}'; SET lookbook.device = 'openvino'",
+        library.canonicalize()?.display()
+    ))?;
+    for file in files.iter().step_by(4) {
+        check_detect_garments(&mut client, name_of(file)?, &fs::read(file)?)?;
+    }
+
+    // A box at the threshold may be found by one alone, and boxes differ by a pixel or two, and so do crops.
+    let row = client.query_one(
+        "WITH pair AS (
+           SELECT a.embedding <-> b.embedding AS distance
+           FROM (photo p JOIN garment a ON a.photo_id = p.id)
+           FULL JOIN (by_cpu.photo q JOIN by_cpu.garment b ON b.photo_id = q.id)
+             ON q.path = p.path AND b.category = a.category AND (b.box[0] <-> a.box[0]) < 12 AND (b.box[1] <-> a.box[1]) < 12)
+         SELECT count(*), count(distance), percentile_cont(0.5) WITHIN GROUP (ORDER BY distance) FROM pair",
+        &[],
+    )?;
+    let (all, both, median): (i64, i64, Option<f64>) = (row.get(0), row.get(1), row.get(2));
+    let median = median.context("no garment is found by both")?;
+    ensure!(
+        both * 10 >= all * 9 && all >= 24 && median < 0.08,
+        "{both} of {all} garments are found by both, half of them within {median}"
+    );
+    ensure!(median > 0.0, "both are the same: was it OpenVINO?");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = SessionOptions {
         device: Device::Cpu,
         threads: threads.parse()?,
+        batch: 0,
     };
     let mut embedder = Embedder::open(&runtime, manifest, &std::fs::read(onnx)?, &options)?;
     let side = decode_side(None, &embedder);

@@ -93,6 +93,7 @@ fn open<O: KindOutput>(
     let options = SessionOptions {
         device: Device::Cpu,
         threads: 1,
+        batch: 0,
     };
     let mut opened = Opened::<O>::open(runtime, manifest.clone(), onnx, &options)?;
     opened.set_cancel(cancel);

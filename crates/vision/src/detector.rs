@@ -69,28 +69,36 @@ impl Detector {
         outputs: &[OutputTensor],
         tensors: &[Tensor],
     ) -> Result<Vec<Vec<Detection>>, Error> {
-        let raw = self.read(outputs, tensors.len())?;
+        let lowest = self.output.score_threshold as f32;
+        let raw = self.read(outputs, tensors.len(), lowest)?;
         let photos = raw.into_iter().zip(tensors);
         Ok(photos
             .map(|(boxes, tensor)| self.select(boxes, tensor.geometry()))
             .collect())
     }
 
-    /// The raw boxes of each photo in input pixels.
-    pub(crate) fn read(
+    /// The raw boxes of each photo in input pixels; those with a score below `lowest` may be left out.
+    fn read(
         &self,
         outputs: &[OutputTensor],
         count: usize,
+        lowest: f32,
     ) -> Result<Vec<Vec<RawBox>>, Error> {
         let input = self.manifest().input();
-        read_family(&self.output, (input.width, input.height), outputs, count)
-            .map_err(|reason| mismatch(self.manifest(), reason))
+        read_family(
+            &self.output,
+            (input.width, input.height),
+            outputs,
+            count,
+            lowest,
+        )
+        .map_err(|reason| mismatch(self.manifest(), reason))
     }
 
     /// Every box of each view in input pixels, whatever its score.
     pub(crate) fn raw_boxes(&mut self, views: &[View<'_>]) -> Result<Vec<Vec<RawBox>>, Error> {
         self.run_views(views, |detector, outputs, tensors| {
-            detector.read(outputs, tensors.len())
+            detector.read(outputs, tensors.len(), f32::NEG_INFINITY)
         })
     }
 

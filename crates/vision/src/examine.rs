@@ -23,6 +23,7 @@ use crate::sketch;
 const OPTIONS: SessionOptions = SessionOptions {
     device: Device::Cpu,
     threads: 1,
+    batch: 0,
 };
 /// Runs that are timed at most, and for how long.
 const TIMED_RUNS: usize = 9;
@@ -99,7 +100,7 @@ pub fn examine(
     let mut findings = Findings::default();
     let manifest = read_manifest(manifest, onnx, &mut findings);
     let name = manifest.as_ref().map_or("model", Manifest::name);
-    let ports = match Session::open(runtime, name, onnx, &OPTIONS) {
+    let ports = match Session::open(runtime, name, onnx, None, &OPTIONS) {
         Ok(session) => {
             let size = match onnx.len() {
                 bytes @ ..100_000 => format!("{:.1} kB", bytes as f64 / 1e3),

@@ -7,6 +7,8 @@
 
 mod nms;
 
+use std::borrow::Cow;
+
 use crate::geometry::BoundingBox;
 use crate::manifest_parts::{Activation, DetectorOutput, Family};
 use crate::tensors::{OutputTensor, OutputValues};
@@ -22,15 +24,17 @@ pub(crate) struct RawBox {
 /// Slack for scores that a half-precision sigmoid or softmax rounds beyond 0..1.
 const SCORE_SLACK: f32 = 0.01;
 
-/// Reads the outputs of one run; `input` is the width and height of the model's input.
+/// Reads the outputs of one run; `input` is the width and height of the model's input. Boxes with a score below
+/// `lowest` may be left out.
 pub(crate) fn read_family(
     output: &DetectorOutput,
     input: (u32, u32),
     tensors: &[OutputTensor],
     count: usize,
+    lowest: f32,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     match (output.family, tensors) {
-        (Family::YoloV8, [boxes]) => read_yolo_v8(output, boxes, count),
+        (Family::YoloV8, [boxes]) => read_yolo_v8(output, boxes, count, lowest),
         (Family::YoloV5, [boxes]) => read_yolo_v5(output, boxes, count),
         (Family::Detr, [boxes, logits]) => read_detr(output, input, boxes, logits, count),
         (Family::YoloNms, [boxes]) => nms::read_rows(output, boxes, count),
@@ -48,6 +52,7 @@ fn read_yolo_v8(
     output: &DetectorOutput,
     tensor: &OutputTensor,
     count: usize,
+    lowest: f32,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let rows = 4 + output.labels.len();
@@ -67,21 +72,56 @@ fn read_yolo_v8(
             ));
         }
     };
-    values
-        .chunks_exact((rows * anchors).max(1))
-        .take(count)
+    let photos = values.chunks_exact((rows * anchors).max(1)).take(count);
+    photos
         .map(|photo| {
-            let at = |row: usize, anchor: usize| photo[row * anchors + anchor];
-            (0..anchors)
-                .map(|anchor| {
-                    let scores = (4..rows).map(|row| activated(output, at(row, anchor)));
-                    let (class, score) = best(name, scores)?;
-                    let bbox = centred(name, std::array::from_fn(|row| at(row, anchor)))?;
-                    Ok(RawBox { class, score, bbox })
+            let (places, scores) = photo.split_at(4 * anchors);
+            finite(name, places)?;
+            let (classes, scores) = best_of_rows(output, scores, anchors)?;
+            let kept = (0..anchors).filter(|&anchor| scores[anchor] >= lowest);
+            kept.map(|anchor| {
+                let place = std::array::from_fn(|row| places[row * anchors + anchor]);
+                Ok(RawBox {
+                    class: classes[anchor],
+                    score: scores[anchor],
+                    bbox: centred(name, place)?,
                 })
-                .collect()
+            })
+            .collect()
         })
         .collect()
+}
+
+/// The first class with the highest score of each anchor, and that score, from a row for each class. Row by row, so
+/// that the compiler takes several anchors at a time: there are thousands, and few are garments.
+fn best_of_rows(
+    output: &DetectorOutput,
+    scores: &[f32],
+    anchors: usize,
+) -> Result<(Vec<usize>, Vec<f32>), String> {
+    let name = &output.names.boxes;
+    let mut classes = vec![0; anchors];
+    let mut most = vec![f32::NEG_INFINITY; anchors];
+    for (class, row) in scores.chunks_exact(anchors.max(1)).enumerate() {
+        let row: Cow<'_, [f32]> = match output.activation() {
+            Activation::Sigmoid => row.iter().map(|&logit| sigmoid(logit)).collect(),
+            Activation::None | Activation::Softmax => row.into(),
+        };
+        if !row
+            .iter()
+            .fold(true, |all, score| all & is_probability(score))
+        {
+            row.iter()
+                .try_for_each(|&score| probability(name, score).map(drop))?;
+        }
+        for ((best, most), &score) in classes.iter_mut().zip(&mut most).zip(row.iter()) {
+            let score = score.clamp(0.0, 1.0);
+            let is_better = score > *most;
+            *best = if is_better { class } else { *best };
+            *most = if is_better { score } else { *most };
+        }
+    }
+    Ok((classes, most))
 }
 
 fn read_yolo_v5(
@@ -224,16 +264,25 @@ pub(crate) fn short_of_photos(shape: &[usize], count: usize) -> Option<String> {
 }
 
 pub(crate) fn finite(name: &str, values: &[f32]) -> Result<(), String> {
-    match values.iter().find(|value| !value.is_finite()) {
-        Some(value) => Err(format!(
-            "output \"{name}\" has {value} where a place should be"
-        )),
-        None => Ok(()),
+    if values
+        .iter()
+        .fold(true, |all, value| all & value.is_finite())
+    {
+        return Ok(());
     }
+    let value = values.iter().find(|value| !value.is_finite());
+    let value = value.copied().unwrap_or(f32::NAN);
+    Err(format!(
+        "output \"{name}\" has {value} where a place should be"
+    ))
+}
+
+fn is_probability(score: &f32) -> bool {
+    (-SCORE_SLACK..=1.0 + SCORE_SLACK).contains(score)
 }
 
 pub(crate) fn probability(name: &str, score: f32) -> Result<f32, String> {
-    if (-SCORE_SLACK..=1.0 + SCORE_SLACK).contains(&score) {
+    if is_probability(&score) {
         return Ok(score.clamp(0.0, 1.0));
     }
     Err(format!(

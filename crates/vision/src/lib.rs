@@ -45,7 +45,7 @@ pub use check::{ModelReport, check_model, check_model_with};
 pub use constants::{Constant, ConstantDtype};
 pub use decode::{Limits, decode};
 pub use detector::{Detection, Detector};
-pub use device::{Device, SessionOptions};
+pub use device::{Device, Provider, SessionOptions};
 pub use embedder::Embedder;
 pub use error::{Error, ErrorCode};
 pub use examine::{Finding, Verdict, examine};

@@ -3,13 +3,16 @@
 //! Owns what goes into a run: photos as [`Tensor`]s in any number, and the constants of the manifest.
 //! Outputs come back chunk by chunk. What the file declares is compared in `ports.rs`.
 
+use std::borrow::Cow;
+
 use half::f16;
 
 use crate::cancel::Cancel;
-use crate::device::SessionOptions;
+use crate::device::{Provider, SessionOptions};
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{Dtype, Layout};
+use crate::onnx;
 use crate::ports::{self, Batch, MAX_BATCH, wanted};
 use crate::preprocess::{Preprocessor, Tensor, TensorData};
 use crate::session::{Runtime, Session};
@@ -32,7 +35,8 @@ impl Model {
         options: &SessionOptions,
     ) -> Result<Self, Error> {
         manifest.check_digest(onnx)?;
-        let session = Session::open(runtime, manifest.name(), onnx, options)?;
+        let batch_axis = onnx::first_axis(onnx, &manifest.input().name);
+        let session = Session::open(runtime, manifest.name(), onnx, batch_axis, options)?;
         let batch = ports::compare(&manifest, &session.inputs(), &session.outputs())
             .map_err(|faults| mismatch(&manifest, faults.join("; ")))?;
         let preprocessor = Preprocessor::new(&manifest);
@@ -52,7 +56,7 @@ impl Model {
         &self.preprocessor
     }
 
-    pub(crate) fn provider(&self) -> &'static str {
+    pub(crate) fn provider(&self) -> Provider {
         self.session.provider()
     }
 
@@ -111,16 +115,16 @@ impl Model {
     }
 }
 
-/// The pictures of one run.
-enum Pixels {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    U8(Vec<u8>),
-    I32(Vec<i32>),
+/// The pictures of one run; one that fills it is not copied.
+enum Pixels<'a> {
+    F32(Cow<'a, [f32]>),
+    F16(Cow<'a, [f16]>),
+    U8(Cow<'a, [u8]>),
+    I32(Cow<'a, [i32]>),
 }
 
-impl Pixels {
-    fn of(dtype: Dtype, data: &[&TensorData], length: usize) -> Self {
+impl<'a> Pixels<'a> {
+    fn of(dtype: Dtype, data: &[&'a TensorData], length: usize) -> Self {
         match dtype {
             Dtype::F32 => Self::F32(joined(data, length, |data| match data {
                 TensorData::F32(values) => values,
@@ -152,17 +156,22 @@ impl Pixels {
 }
 
 /// The tensors' values one after another, filled up to `length`.
-fn joined<T: Copy + Default>(
-    data: &[&TensorData],
+fn joined<'a, T: Copy + Default>(
+    data: &[&'a TensorData],
     length: usize,
-    values: impl Fn(&TensorData) -> &[T],
-) -> Vec<T> {
+    values: impl Fn(&'a TensorData) -> &'a [T],
+) -> Cow<'a, [T]> {
+    if let [one] = data
+        && values(one).len() == length
+    {
+        return values(one).into();
+    }
     let mut all = Vec::with_capacity(length);
     for data in data {
         all.extend_from_slice(values(data));
     }
     all.resize(length, T::default());
-    all
+    all.into()
 }
 
 /// The error of a model that is not what its manifest says.

@@ -188,6 +188,26 @@ fn check_tensor(tensor: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The name of the first axis of an input, where the file gives it one: then its size is free.
+pub fn first_axis<'a>(onnx: &'a [u8], input: &str) -> Option<&'a str> {
+    let graph = field(onnx, 7)?;
+    let declared = Fields(graph).find_map(|found| match found.ok()? {
+        (11, Value::Bytes(declared)) if text(declared, 1).ok()? == input => Some(declared),
+        _ => None,
+    })?;
+    // type, tensor_type, shape, dim: the first of each.
+    let axis = [2, 1, 2, 1].into_iter().try_fold(declared, field)?;
+    text(axis, 2).ok().filter(|name| !name.is_empty())
+}
+
+/// The first value of a field that holds bytes.
+fn field(message: &[u8], number: u64) -> Option<&[u8]> {
+    Fields(message).find_map(|found| match found.ok()? {
+        (at, Value::Bytes(bytes)) if at == number => Some(bytes),
+        _ => None,
+    })
+}
+
 /// The last value of a string field, or "" as protobuf has it.
 fn text(message: &[u8], number: u64) -> Result<&str, Fault> {
     let mut found = "";

@@ -4,7 +4,7 @@
 //! `pose.rs`, each of which adds the one thing its kind does.
 
 use crate::cancel::Cancel;
-use crate::device::SessionOptions;
+use crate::device::{Provider, SessionOptions};
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Kind, Output, PoseOutput};
@@ -95,8 +95,8 @@ impl<O: KindOutput> Opened<O> {
 }
 
 impl<O> Opened<O> {
-    /// What the model runs on: `CPU` or `CUDA`.
-    pub fn provider(&self) -> &str {
+    /// What runs the model.
+    pub fn provider(&self) -> Provider {
         self.model.provider()
     }
 

@@ -80,16 +80,14 @@ impl Preprocessor {
     pub fn prepare(&self, view: &View<'_>) -> Tensor {
         let fit = Fit::new(&self.input, view);
         let canvas = self.draw(view, &fit);
-        let tables = &self.tables;
         let data = match self.input.dtype {
-            Dtype::F32 => {
-                TensorData::F32(self.arrange(&canvas, |c, byte| tables[c][usize::from(byte)]))
+            Dtype::F32 => TensorData::F32(self.arrange(&canvas, &self.tables)),
+            Dtype::F16 => {
+                let halves = self.tables.map(|table| table.map(f16::from_f32));
+                TensorData::F16(self.arrange(&canvas, &halves))
             }
-            Dtype::F16 => TensorData::F16(self.arrange(&canvas, |c, byte| {
-                f16::from_f32(tables[c][usize::from(byte)])
-            })),
-            Dtype::U8 => TensorData::U8(self.arrange(&canvas, |_, byte| byte)),
-            Dtype::I32 => TensorData::I32(self.arrange(&canvas, |_, byte| byte.into())),
+            Dtype::U8 => TensorData::U8(self.arrange(&canvas, &bytes(|byte| byte))),
+            Dtype::I32 => TensorData::I32(self.arrange(&canvas, &bytes(i32::from))),
         };
         Tensor {
             data,
@@ -119,7 +117,8 @@ impl Preprocessor {
         canvas
     }
 
-    fn arrange<T>(&self, canvas: &[U8x3], value: impl Fn(usize, u8) -> T) -> Vec<T> {
+    /// The values that `tables` has for the bytes of each output channel, in the layout of the input.
+    fn arrange<T: Copy>(&self, canvas: &[U8x3], tables: &[[T; 256]; 3]) -> Vec<T> {
         let source = match self.input.colour {
             Colour::Rgb => [0, 1, 2],
             Colour::Bgr => [2, 1, 0],
@@ -127,18 +126,23 @@ impl Preprocessor {
         let mut all = Vec::with_capacity(3 * canvas.len());
         match self.input.layout {
             Layout::Nchw => {
-                for (c, from) in source.into_iter().enumerate() {
-                    all.extend(canvas.iter().map(|pixel| value(c, pixel.0[from])));
+                for (table, from) in tables.iter().zip(source) {
+                    all.extend(canvas.iter().map(|pixel| table[usize::from(pixel.0[from])]));
                 }
             }
             Layout::Nhwc => {
                 for pixel in canvas {
-                    all.extend([0, 1, 2].map(|c| value(c, pixel.0[source[c]])));
+                    all.extend([0, 1, 2].map(|c| tables[c][usize::from(pixel.0[source[c]])]));
                 }
             }
         }
         all
     }
+}
+
+/// The same value of each byte for every channel.
+fn bytes<T: Copy>(value: impl Fn(u8) -> T) -> [[T; 256]; 3] {
+    [std::array::from_fn(|byte| value(byte as u8)); 3]
 }
 
 /// Which part of the view goes where on the input.

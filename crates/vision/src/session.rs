@@ -12,19 +12,21 @@
 //! * A run stops soon after [`Cancel::cancel`] from any other thread: infer on a helper thread and
 //!   let the main thread wait, check for interrupts, and cancel.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, fs};
 
 use half::f16;
 use ort::environment::Environment;
-use ort::ep::{self, ExecutionProvider};
+use ort::ep::{
+    self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch,
+};
 use ort::logging::LogLevel;
 use ort::session::{RunOptions, Session as OrtSession, SessionInputValue, builder::SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
 use crate::cancel::Cancel;
-use crate::device::{Device, SessionOptions};
+use crate::device::{Device, Provider, SessionOptions};
 use crate::error::Error;
 use crate::onnx;
 use crate::signals::SignalsBlocked;
@@ -82,7 +84,9 @@ impl Runtime {
             ));
         }
         let _blocked = SignalsBlocked::new();
-        let environment = ort::init_from(library)
+        // ONNX Runtime looks for its providers beside the file by whose name it was opened: not a link's.
+        let file = fs::canonicalize(library).map_err(|error| missing(error.to_string()))?;
+        let environment = ort::init_from(file)
             .map_err(|error| missing(explain_load(&error)))?
             .with_name("lookbook")
             .with_telemetry(false)
@@ -142,7 +146,7 @@ fn element_of(ty: TensorElementType) -> Element {
 pub(crate) struct Session {
     session: OrtSession,
     model: String,
-    provider: &'static str,
+    provider: Provider,
     cancel: Cancel,
 }
 
@@ -156,32 +160,25 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Checks the ONNX bytes and opens them on the device.
+    /// Checks the ONNX bytes and opens them on the device. `batch_axis` is the name of the axis that
+    /// [`SessionOptions::batch`] fixes.
     pub(crate) fn open(
         runtime: &Runtime,
         model: &str,
         onnx: &[u8],
+        batch_axis: Option<&str>,
         options: &SessionOptions,
     ) -> Result<Self, Error> {
         onnx::check(model, onnx)?;
         let _blocked = SignalsBlocked::new();
-        let (session, provider) = match options.device {
-            Device::Cpu => (open_cpu(runtime, model, onnx, options.threads)?, "CPU"),
-            Device::Cuda(_) => (open_gpu(runtime, model, onnx, options)?, "CUDA"),
-            Device::TensorRt(_) => (open_gpu(runtime, model, onnx, options)?, "TensorRT"),
-            Device::Auto => match open_gpu(
-                runtime,
-                model,
-                onnx,
-                &SessionOptions {
-                    device: Device::Cuda(0),
-                    ..*options
-                },
-            ) {
-                Ok(session) => (session, "CUDA"),
-                Err(_) => (open_cpu(runtime, model, onnx, options.threads)?, "CPU"),
-            },
+        let opening = Opening {
+            runtime,
+            model,
+            onnx,
+            batch_axis,
+            options,
         };
+        let (session, provider) = opening.open(options.device)?;
         Ok(Self {
             session,
             model: model.to_owned(),
@@ -190,8 +187,7 @@ impl Session {
         })
     }
 
-    /// `CPU`, `CUDA` or `TensorRT`.
-    pub(crate) fn provider(&self) -> &'static str {
+    pub(crate) fn provider(&self) -> Provider {
         self.provider
     }
 
@@ -304,83 +300,138 @@ fn extract(value: &DynValue) -> Result<OutputTensor, String> {
     })
 }
 
-fn open_cpu(
-    runtime: &Runtime,
-    model: &str,
-    onnx: &[u8],
-    threads: usize,
-) -> Result<OrtSession, Error> {
-    builder(runtime, threads)
-        .and_then(|mut builder| builder.commit_from_memory(onnx))
-        .map_err(|error| explain_commit(model, error.message()))
+/// A session that is being opened.
+struct Opening<'a> {
+    runtime: &'a Runtime,
+    model: &'a str,
+    onnx: &'a [u8],
+    batch_axis: Option<&'a str>,
+    options: &'a SessionOptions,
 }
 
-/// On `options.device`, a GPU, or an error; never quietly on the CPU.
-fn open_gpu(
-    runtime: &Runtime,
-    model: &str,
-    onnx: &[u8],
-    options: &SessionOptions,
-) -> Result<OrtSession, Error> {
-    let unavailable = |reason: &str| Error::ProviderUnavailable {
-        device: options.device.to_string(),
-        reason: reason.to_owned(),
-    };
-    let (number, by_tensorrt) = match options.device {
-        Device::TensorRt(number) => (number, true),
-        Device::Cuda(number) => (number, false),
-        Device::Auto | Device::Cpu => (0, false),
-    };
-    if !ep::CUDA::is_available().unwrap_or(false) {
-        return Err(unavailable(
-            "this ONNX Runtime library is built without CUDA (the one of the Python wheel \
-             \"onnxruntime-gpu\" has it)",
-        ));
+impl Opening<'_> {
+    fn open(&self, device: Device) -> Result<(OrtSession, Provider), Error> {
+        Ok(match device {
+            Device::Cpu => (self.on_cpu()?, Provider::Cpu),
+            Device::OpenVino => (self.on(device, &[self.openvino()?])?, Provider::OpenVino),
+            Device::Cuda(number) => {
+                let cuda = self.cuda(device, number)?;
+                (self.on(device, &[cuda])?, Provider::Cuda)
+            }
+            Device::TensorRt(number) => {
+                // What TensorRT cannot run is CUDA's.
+                let both = [self.tensorrt(device, number)?, self.cuda(device, number)?];
+                (self.on(device, &both)?, Provider::TensorRt)
+            }
+            Device::Auto => match self.open(Device::Cuda(0)) {
+                Ok(opened) => opened,
+                Err(_) => (self.on_cpu()?, Provider::Cpu),
+            },
+        })
     }
-    if by_tensorrt && !ep::TensorRT::is_available().unwrap_or(false) {
-        return Err(unavailable(
-            "this ONNX Runtime library is built without TensorRT; --device cuda needs none",
-        ));
+
+    fn on_cpu(&self) -> Result<OrtSession, Error> {
+        self.builder()
+            .and_then(|mut builder| builder.commit_from_memory(self.onnx))
+            .map_err(|error| explain_commit(self.model, error.message()))
     }
-    let device_id = i32::try_from(number).unwrap_or(i32::MAX);
-    let cuda = ep::CUDA::default()
-        .with_device_id(device_id)
-        .build()
-        .error_on_failure();
-    let tensorrt = ep::TensorRT::default()
-        .with_device_id(device_id)
-        .build()
-        .error_on_failure();
-    let providers = match by_tensorrt {
-        true => vec![tensorrt, cuda],
-        false => vec![cuda],
-    };
-    let mut builder = builder(runtime, options.threads)
-        .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
-        .map_err(|error| unavailable(error.message()))?;
-    builder.commit_from_memory(onnx).map_err(|error| {
-        // A model that fails here and loads on the CPU failed because of the device.
-        match open_cpu(runtime, model, onnx, options.threads) {
-            Ok(_) => unavailable(error.message()),
-            Err(cause) => cause,
+
+    /// By these providers, or an error; never quietly by another.
+    fn on(
+        &self,
+        device: Device,
+        providers: &[ExecutionProviderDispatch],
+    ) -> Result<OrtSession, Error> {
+        let mut builder = self
+            .builder()
+            .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
+            .map_err(|error| unavailable(device, error.message()))?;
+        builder.commit_from_memory(self.onnx).map_err(|error| {
+            // A model that fails here and loads on the CPU failed because of the device.
+            match self.on_cpu() {
+                Ok(_) => unavailable(device, error.message()),
+                Err(cause) => cause,
+            }
+        })
+    }
+
+    fn cuda(&self, device: Device, number: u32) -> Result<ExecutionProviderDispatch, Error> {
+        if !ep::CUDA::is_available().unwrap_or(false) {
+            return Err(unavailable(
+                device,
+                "this ONNX Runtime library is built without CUDA (the one of the Python wheel \
+                 \"onnxruntime-gpu\" has it)",
+            ));
         }
-    })
+        let cuda = ep::CUDA::default().with_device_id(device_id(number));
+        Ok(cuda.build().error_on_failure())
+    }
+
+    fn tensorrt(&self, device: Device, number: u32) -> Result<ExecutionProviderDispatch, Error> {
+        if !ep::TensorRT::is_available().unwrap_or(false) {
+            return Err(unavailable(
+                device,
+                "this ONNX Runtime library is built without TensorRT; --device cuda needs none",
+            ));
+        }
+        let tensorrt = ep::TensorRT::default().with_device_id(device_id(number));
+        Ok(tensorrt.build().error_on_failure())
+    }
+
+    /// OpenVINO on the processor, with the threads of the session.
+    fn openvino(&self) -> Result<ExecutionProviderDispatch, Error> {
+        if !ep::OpenVINO::is_available().unwrap_or(false) {
+            return Err(unavailable(
+                Device::OpenVino,
+                "this ONNX Runtime library is built without OpenVINO (the one of the Python wheel \
+                 \"onnxruntime-openvino\" has it: make openvino)",
+            ));
+        }
+        let openvino = ep::OpenVINO::default()
+            .with_device_type("CPU")
+            .with_num_threads(processor_threads(self.options.threads))
+            .with_num_streams(1)
+            // Pinned, all sessions of one thread would share the first processor.
+            .with_arbitrary_config("load_config", r#"{"CPU": {"ENABLE_CPU_PINNING": "NO"}}"#);
+        Ok(openvino.build().error_on_failure())
+    }
+
+    fn builder(&self) -> ort::Result<SessionBuilder> {
+        let builder = OrtSession::builder(&self.runtime.environment)?
+            .with_intra_threads(processor_threads(self.options.threads))?
+            .with_inter_threads(1)?
+            .with_parallel_execution(false)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .with_deterministic_compute(true)?;
+        let batch = match self.options.device {
+            Device::OpenVino => self.options.batch.max(1),
+            _ => self.options.batch,
+        };
+        match (self.batch_axis, i64::try_from(batch)) {
+            (Some(axis), Ok(batch @ 1..)) => Ok(builder.with_dimension_override(axis, batch)?),
+            _ => Ok(builder),
+        }
+    }
 }
 
-fn builder(runtime: &Runtime, threads: usize) -> ort::Result<SessionBuilder> {
-    // Zero would let ONNX Runtime pin its threads to processors, the same ones in every backend.
-    let threads = match threads {
+fn unavailable(device: Device, reason: &str) -> Error {
+    Error::ProviderUnavailable {
+        device: device.to_string(),
+        reason: reason.trim_end().to_owned(),
+    }
+}
+
+fn device_id(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Zero would let ONNX Runtime pin its threads to processors, the same ones in every backend.
+fn processor_threads(asked: usize) -> usize {
+    match asked {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
-    };
-    let builder = OrtSession::builder(&runtime.environment)?
-        .with_intra_threads(threads)?
-        .with_inter_threads(1)?
-        .with_parallel_execution(false)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
-        .with_deterministic_compute(true)?;
-    Ok(builder)
+    }
 }
 
 /// As C++ and ONNX Runtime's arena say that an allocation failed.

@@ -6,8 +6,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use lookbook_vision::{
-    BoundingBox, Cancel, Detection, Detector, Embedder, Error, ErrorCode, Group, Photo, View,
-    check_model, check_model_with, decode_side, garments,
+    BoundingBox, Cancel, Detection, Detector, Embedder, Error, ErrorCode, Group, Photo,
+    SessionOptions, View, check_model, check_model_with, decode_side, garments,
 };
 use serde_json::{Value, json};
 
@@ -51,6 +51,26 @@ fn a_batch_gives_what_single_photos_give() {
                 together,
                 "{family}"
             );
+        }
+    }
+}
+
+#[test]
+fn a_free_batch_can_be_fixed_and_incomplete_runs_are_filled_up() {
+    let photos = photos();
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    let bytes = onnx("embed");
+    let manifest = manifest(&embedder_document("embed"));
+    let open = |batch| {
+        let options = SessionOptions { batch, ..OPTIONS };
+        Embedder::open(&runtime(), manifest.clone(), &bytes, &options).unwrap()
+    };
+    let expected = open(0).embed(&views).unwrap();
+    for batch in [1, 2, 7] {
+        let mut embedder = open(batch);
+        assert_eq!(embedder.batch_size(), batch);
+        for (found, expected) in embedder.embed(&views).unwrap().iter().zip(&expected) {
+            assert!(largest_difference(found, expected) <= 1e-6, "{batch}");
         }
     }
 }

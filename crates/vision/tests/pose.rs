@@ -15,6 +15,7 @@ use common::{document, manifest, onnx, runtime, white};
 const OPTIONS: SessionOptions = SessionOptions {
     device: Device::Cpu,
     threads: 1,
+    batch: 0,
 };
 
 /// The manifest of a model that `tests/models/make.py` wrote.

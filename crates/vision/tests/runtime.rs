@@ -8,7 +8,7 @@ mod common;
 use std::path::Path;
 use std::str::FromStr;
 
-use lookbook_vision::{Device, Embedder, ErrorCode, Runtime, SessionOptions};
+use lookbook_vision::{Device, Embedder, ErrorCode, Provider, Runtime, SessionOptions};
 use nix::sys::signal::SigSet;
 
 use common::{document, embedder_output, library, manifest, onnx, photo};
@@ -18,6 +18,7 @@ fn devices_are_read_and_written() {
     for (text, device) in [
         ("auto", Device::Auto),
         ("cpu", Device::Cpu),
+        ("openvino", Device::OpenVino),
         ("cuda", Device::Cuda(0)),
         ("cuda:3", Device::Cuda(3)),
         ("tensorrt", Device::TensorRt(0)),
@@ -41,7 +42,7 @@ fn devices_are_read_and_written() {
         assert!(
             error
                 .to_string()
-                .contains("auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N"),
+                .contains("auto, cpu, openvino, cuda, cuda:N, tensorrt or tensorrt:N"),
             "{error}"
         );
     }
@@ -122,7 +123,11 @@ fn open(
         runtime,
         manifest,
         &bytes,
-        &SessionOptions { device, threads },
+        &SessionOptions {
+            device,
+            threads,
+            batch: 0,
+        },
     )
 }
 
@@ -169,18 +174,26 @@ fn a_session_leaves_signals_alone_and_its_threads_blocked(runtime: &Runtime) {
 fn cuda_without_cuda_is_an_error_and_auto_says_what_it_took(runtime: &Runtime) {
     let mut auto = open(runtime, Device::Auto, 1).unwrap();
     assert!(
-        ["CPU", "CUDA"].contains(&auto.provider()),
+        [Provider::Cpu, Provider::Cuda].contains(&auto.provider()),
         "{}",
         auto.provider()
     );
     auto.embed(&[photo(50, 60, 0).whole()]).unwrap();
     match open(runtime, Device::Cuda(0), 1) {
-        Ok(cuda) => assert_eq!(cuda.provider(), "CUDA"),
+        Ok(cuda) => assert_eq!(cuda.provider(), Provider::Cuda),
         Err(error) => {
-            assert_eq!(auto.provider(), "CPU");
+            assert_eq!(auto.provider(), Provider::Cpu);
             assert_eq!(error.code(), ErrorCode::ProviderUnavailable, "{error}");
             assert!(error.to_string().contains("cuda:0"), "{error}");
         }
+    }
+    if let Err(error) = open(runtime, Device::OpenVino, 1) {
+        assert_eq!(error.code(), ErrorCode::ProviderUnavailable, "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("openvino") && message.contains("make openvino"),
+            "{message}"
+        );
     }
     // No machine has that many.
     let error = open(runtime, Device::Cuda(60_000), 1).unwrap_err();

@@ -419,7 +419,11 @@ fn take_run(reader: &mut Reader<'_>) -> Result<Run, ProtocolError> {
     Ok(Run {
         task,
         models,
-        options: SessionOptions { device, threads },
+        options: SessionOptions {
+            device,
+            threads,
+            batch: 0,
+        },
         limits,
         library: reader.text()?,
     })

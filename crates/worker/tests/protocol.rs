@@ -15,6 +15,7 @@ fn run() -> Call {
         options: SessionOptions {
             device: Device::Cuda(3),
             threads: 4,
+            batch: 0,
         },
         limits: Limits::default(),
         library: "/lib/libonnxruntime.so".to_owned(),

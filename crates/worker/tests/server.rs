@@ -119,6 +119,7 @@ fn run_call(model: u8, bytes: usize) -> Vec<u8> {
         options: SessionOptions {
             device: Device::Cpu,
             threads: 1,
+            batch: 0,
         },
         limits: Limits::default(),
         library: LIBRARY.to_owned(),

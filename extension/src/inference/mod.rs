@@ -114,6 +114,7 @@ impl Circumstances {
         let options = SessionOptions {
             device: settings::device()?,
             threads: settings::threads(),
+            batch: 0,
         };
         Ok(Circumstances {
             options,

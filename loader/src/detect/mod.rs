@@ -100,6 +100,7 @@ fn open(args: &DetectArgs) -> Result<Detector> {
     let options = SessionOptions {
         device: args.runtime.device.first(),
         threads: runtime::threads(&args.runtime),
+        batch: 0,
     };
     files.open_detector(&runtime::load(&args.runtime)?, &options)
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use lookbook_vision::{Device, Runtime, SessionOptions};
+use lookbook_vision::{Device, Provider, Runtime, SessionOptions};
 use rustix::fs::statvfs;
 
 use super::{Report, server::Defaults};
@@ -54,27 +54,29 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
     let options = SessionOptions {
         device: asked,
         threads: 1,
+        batch: 0,
     };
     let opened = detector
         .iter()
         .map(|files| {
             files
                 .open_detector(runtime, &options)
-                .map(|model| model.provider().to_owned())
+                .map(|model| model.provider())
         })
         .chain(embedder.iter().map(|files| {
             files
                 .open_embedder(runtime, &options)
-                .map(|model| model.provider().to_owned())
+                .map(|model| model.provider())
         }))
         .chain(estimator.iter().map(|files| {
             files
                 .open_estimator(runtime, &options)
-                .map(|model| model.provider().to_owned())
+                .map(|model| model.provider())
         }));
-    match opened.collect::<Result<Vec<String>, _>>() {
+    match opened.collect::<Result<Vec<Provider>, _>>() {
         Ok(mut providers) => {
             providers.dedup();
+            let providers: Vec<&str> = providers.into_iter().map(Provider::as_str).collect();
             let mut found = format!("{asked}: the models run on {}", providers.join(" and "));
             if asked == Device::Auto
                 && let Some(embedder) = embedder
@@ -83,6 +85,7 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
                     &SessionOptions {
                         device: Device::Cuda(0),
                         threads: 1,
+                        batch: 0,
                     },
                 )
             {

@@ -58,7 +58,7 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
         Ok(detector)
     };
     let threads = runtime::threads(&args.runtime);
-    let is_on_cpu = |detector: &Detector| detector.provider() == engines::CPU;
+    let is_on_cpu = |detector: &Detector| !detector.provider().is_gpu();
     let mut detectors = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
     let assignment = Assignment::new(&dataset, &detectors[0]);
     assignment.warn(&row.name);

@@ -53,7 +53,7 @@ pub fn run(args: &RetrievalArgs) -> Result<Ending> {
         })
     };
     let threads = runtime::threads(&args.runtime);
-    let is_on_cpu = |engine: &Engine| engine.embedder.provider() == engines::CPU;
+    let is_on_cpu = |engine: &Engine| !engine.embedder.provider().is_gpu();
     let mut engines = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
     let dimensions = engines[0].embedder.dimensions();
     let outcomes = workers::run(&list.items, &mut engines, Engine::embed)?;

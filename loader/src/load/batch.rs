@@ -10,10 +10,14 @@ use std::{
 
 use super::stage::thread_time;
 
-/// On a CPU a batch saves little and costs memory; a GPU starves without one. 32 is what one run of a
-/// model takes at most.
+/// On a CPU a batch saves little and costs memory; a GPU starves without one.
 const CPU_SIZES: &[usize] = &[1, 2, 4, 8];
-const GPU_SIZES: &[usize] = &[8, 16, 32];
+const GPU_SIZES: &[usize] = &[8, 16, MOST];
+
+/// What one run takes at most.
+const MOST: usize = 32;
+/// Runs of a model of a fixed batch for which garments are gathered: only the last is filled up, with what is of no use.
+const FILLED: usize = 8;
 
 /// Full batches of a size that are measured, after one that is not: memory is taken in the first.
 const MEASURED: u32 = 4;
@@ -46,6 +50,22 @@ impl Trial {
 }
 
 impl BatchSize {
+    /// Of what comes one by one, for a model that takes `most` in a run.
+    pub fn of_photos(asked: usize, is_cpu: bool, most: usize) -> Self {
+        match (asked, most) {
+            (0, MOST..) | (1.., _) => Self::new(asked, is_cpu),
+            (0, fixed) => Self::new(fixed, is_cpu),
+        }
+    }
+
+    /// Of what comes several at once and may overfill a batch.
+    pub fn of_garments(asked: usize, is_cpu: bool, most: usize) -> Self {
+        match (asked, most) {
+            (0, MOST..) | (1.., _) => Self::new(asked, is_cpu),
+            (0, fixed) => Self::new(MOST.min(fixed * FILLED), is_cpu),
+        }
+    }
+
     /// 0: to be found out.
     pub fn new(asked: usize, is_cpu: bool) -> Self {
         let sizes = match (asked, is_cpu) {
@@ -165,6 +185,18 @@ mod tests {
         run(&sizes, 200, |n| 10 * n as u64, |n| n.min(2));
         assert!([1, 2].contains(&sizes.chosen()), "{}", sizes.chosen());
         assert_eq!(sizes.next(), sizes.chosen());
+    }
+
+    #[test]
+    fn a_model_of_a_fixed_batch_decides_and_garments_fill_its_runs() {
+        let photos = |asked, most| BatchSize::of_photos(asked, true, most).most();
+        let garments = |asked, most| BatchSize::of_garments(asked, true, most).most();
+        assert_eq!((photos(0, 1), garments(0, 1)), (1, 8));
+        assert_eq!((photos(0, 4), garments(0, 4)), (4, 32));
+        assert_eq!((photos(0, 16), garments(0, 16)), (16, 32));
+        // What takes any number is tried out.
+        assert_eq!((photos(0, 32), garments(0, 32)), (8, 8));
+        assert_eq!((photos(3, 1), garments(3, 1)), (3, 3));
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Job<'_> {
             threads,
         } = setup;
         let (detector, embedder) = engines.first()?;
-        let providers = [detector.provider(), embedder.provider()].map(str::to_owned);
+        let providers = [detector.provider(), embedder.provider()];
         let shape = self.shape(&source, &engines, threads)?;
         let stop = Stop::default();
         let rejects_file = match args.run.dry_run {

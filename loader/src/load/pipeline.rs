@@ -63,6 +63,8 @@ pub struct Meters {
 
 impl Meters {
     pub fn new(shape: &Shape, engines: &Engines) -> Self {
+        let is_on_cpu = engines.is_on_cpu();
+        let [detector, embedder] = engines.batch_sizes();
         Self {
             read: Meter::new("read", shape.readers),
             decode: Meter::new("decode", shape.decoders),
@@ -70,8 +72,8 @@ impl Meters {
             crop: Meter::new("crop", shape.croppers),
             embed: Meter::new("embed", engines.embedders.len()),
             write: Meter::new("write", 1),
-            detect_batch: BatchSize::new(shape.batch, engines.is_on_cpu()),
-            embed_batch: BatchSize::new(shape.batch, engines.is_on_cpu()),
+            detect_batch: BatchSize::of_photos(shape.batch, is_on_cpu, detector),
+            embed_batch: BatchSize::of_garments(shape.batch, is_on_cpu, embedder),
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use lookbook_vision::Provider;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
@@ -29,7 +30,7 @@ pub struct Summary<'a> {
     pub threads: usize,
     pub meters: &'a Meters,
     /// Where the detector and the embedder ran.
-    pub providers: [String; 2],
+    pub providers: [Provider; 2],
     pub models: [&'a str; 2],
     pub ignored: usize,
     pub rejects_file: &'a Path,
@@ -183,8 +184,8 @@ impl Summary<'_> {
 
     fn provider(&self, meter: &Meter) -> &str {
         match meter.name {
-            "detect" => &self.providers[0],
-            "embed" => &self.providers[1],
+            "detect" => self.providers[0].as_str(),
+            "embed" => self.providers[1].as_str(),
             _ => "",
         }
     }

@@ -203,6 +203,7 @@ fn open(args: &SearchArgs, opened: &mut Opened) -> Result<(Detector, Embedder)> 
     let options = SessionOptions {
         device: args.runtime.device.first(),
         threads: runtime::threads(&args.runtime),
+        batch: 0,
     };
     Ok((
         detector.open_detector(&runtime, &options)?,

@@ -116,6 +116,7 @@ pub fn raw_image(pixels: &RgbImage) -> turbojpeg::Image<&[u8]> {
 pub const OPTIONS: SessionOptions = SessionOptions {
     device: Device::Cpu,
     threads: 2,
+    batch: 0,
 };
 
 pub fn embedder_document(file: &str) -> Value {

@@ -93,7 +93,7 @@ fn embed_chunk(
         .get(&size)
     {
         _ if size == 1 || embedder.batch_size() < size => Some(false),
-        _ if embedder.provider() != "CPU" => Some(true),
+        _ if embedder.provider().is_gpu() => Some(true),
         known => known.copied(),
     };
     let batch = match verdict {

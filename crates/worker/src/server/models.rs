@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lookbook_vision::{
-    Detector, Embedder, Error, Kind, Manifest, PoseEstimator, Runtime, SessionOptions,
+    Detector, Embedder, Error, Kind, Manifest, PoseEstimator, Provider, Runtime, SessionOptions,
 };
 use serde_json::{Value, json};
 
@@ -42,7 +42,8 @@ struct Pool {
     /// Idle ones, busy ones, and the one that is opening.
     sessions: usize,
     is_opening: bool,
-    provider: String,
+    /// Known once a session is open.
+    provider: Option<Provider>,
     rule: Arc<Mutex<BatchRule>>,
     last_used: Instant,
     requests: u64,
@@ -74,7 +75,7 @@ impl Session {
         }
     }
 
-    fn provider(&self) -> &str {
+    fn provider(&self) -> Provider {
         match self {
             Session::Embedder(model) => model.provider(),
             Session::Detector(model) => model.provider(),
@@ -174,10 +175,9 @@ impl Models {
         let is_free = |key: &Key| {
             self.known.contains_key(&key.fingerprint)
                 && self.pools.get(key).is_none_or(|pool| {
-                    let most = if matches!(pool.provider.as_str(), "" | "CPU") {
-                        most_sessions
-                    } else {
-                        1
+                    let most = match pool.provider {
+                        Some(provider) if provider.is_gpu() => 1,
+                        _ => most_sessions,
                     };
                     !pool.idle.is_empty() || (!pool.is_opening && pool.sessions < most)
                 })
@@ -194,7 +194,7 @@ impl Models {
             idle: Vec::new(),
             sessions: 0,
             is_opening: false,
-            provider: String::new(),
+            provider: None,
             rule: Arc::default(),
             last_used: Instant::now(),
             requests: 0,
@@ -220,7 +220,7 @@ impl Models {
         };
         if pool.is_opening {
             pool.is_opening = false;
-            session.provider().clone_into(&mut pool.provider);
+            pool.provider = Some(session.provider());
             self.loads += 1;
         }
     }
@@ -298,7 +298,7 @@ impl Models {
                     "kind": manifest.kind().as_str(),
                     "sha256": manifest.sha256(),
                     "device": key.options.device.to_string(),
-                    "provider": pool.provider,
+                    "provider": pool.provider.map_or("", Provider::as_str),
                     "threads": key.options.threads,
                     "sessions": pool.sessions,
                     "requests": pool.requests,
