@@ -14,6 +14,11 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Into how many parts the catalogue is divided.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
     /// Whether the photo of that identity is in this part.
     pub fn holds(&self, identity: &str) -> bool {
         let digest = Sha256::digest(identity);

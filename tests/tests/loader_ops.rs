@@ -242,9 +242,16 @@ fn shards_load_one_catalogue_at_once_and_the_last_makes_the_index() -> Result<()
     // Nobody else works on a shard, and nobody without one beside it.
     let mut other = shop.database.connect()?;
     other.batch_execute(
-        "SELECT pg_advisory_lock_shared(1819242347, hashtext('public')),
+        "SELECT pg_advisory_lock_shared(1819242347, hashtext('public of 3')),
+           pg_advisory_lock_shared(1819242347, hashtext('public')),
            pg_advisory_lock(1819242347, hashtext('public 1/3'))",
     )?;
+    shop.run(["load", "photos", "--shard", "2/2"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "shards of another number to schema \"public\"",
+            "the same n of i/n",
+        ])?;
     shop.run(["load", "photos", "--shard", "1/3"])?
         .expect(1)?
         .expect_stderr(&["another lookbook load of shard 1/3 is writing to schema \"public\""])?;

@@ -349,6 +349,50 @@ fn a_mapped_table_changes_its_model_and_keeps_its_nulls() -> Result<()> {
 }
 
 #[test]
+fn a_partitioned_table_is_a_target_like_any_other() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_partitions")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(40)?;
+    client.batch_execute(
+        "CREATE TABLE look (id bigserial, key varchar(80), embedding embedding(3), box box) PARTITION BY HASH (id);
+         CREATE TABLE look_0 PARTITION OF look FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+         CREATE TABLE look_1 PARTITION OF look FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+         CREATE TABLE look_2 PARTITION OF look FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+         CREATE INDEX ON look (key); CREATE INDEX look_vectors ON look USING lookbook (embedding)",
+    )?;
+    let doubled = onnx::scaled_embedder(2.0);
+    let manifest = embedder_manifest(&mut client, "doubled", &doubled)?;
+    import(&mut client, "doubled", &manifest, &doubled)?;
+    let target = ["--into", "look"];
+    let run = |args: &[&str]| shop.run(args.iter().chain(&target));
+    run(&["load", "photos"])?
+        .expect(0)?
+        .expect_stdout(&["index look_vectors was there"])?;
+    client.batch_execute("CREATE TABLE before AS SELECT key, box, embedding FROM look")?;
+    let is_sound = ["index", "look_vectors, 80 rows, every page is sound"];
+    run(&["doctor"])?.expect(0)?.expect_stdout(&is_sound)?;
+    let reembed = ["reembed", "photos", "--embed-model", "doubled"];
+    run(&[&reembed[..], &["--make-default"]].concat())?
+        .expect(0)?
+        .expect_stdout(&["80 garments of 40 photos got vectors of model doubled"])?;
+    let found = shop.database.psql(
+        "SELECT count(*), count(*) FILTER (WHERE l2_distance(l.embedding, b.embedding * 2) < 1e-4)
+         FROM look l JOIN before b ON b.key = l.key AND b.box ~= l.box;
+         SELECT string_agg(c.relkind::text || ':' || i.indisvalid, ' ' ORDER BY c.relkind)
+         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam WHERE m.amname = 'lookbook'
+           AND i.indrelid IN (SELECT relid FROM pg_partition_tree('look'));
+         SELECT string_agg(DISTINCT attname, ' ') FROM pg_attribute
+         WHERE attrelid IN (SELECT relid FROM pg_partition_tree('look')) AND attname LIKE 'embedding%'",
+    )?;
+    ensure!(
+        found == "80|80\nI:true i:true i:true i:true\nembedding",
+        "{found}"
+    );
+    run(&["doctor"])?.expect(0)?.expect_stdout(&is_sound)?;
+    Ok(())
+}
+
+#[test]
 fn our_tables_refer_to_the_shops_products_and_photos_of_none_are_rejects() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "references")?;
     let mut client = shop.database.connect()?;

@@ -7,7 +7,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lookbook_tests::{Cluster, signal};
+use lookbook_tests::{Cluster, signal, workspace};
 use sql_support::{add_slow_model, backend_pid, bmp, embed, import_embedder, refusal};
 use worker_support::{PATIENCE, number, photo, tiny, wait_for};
 
@@ -62,9 +62,31 @@ fn one_worker_serves_all_connections_and_databases() -> Result<()> {
 
 #[test]
 fn results_are_those_of_the_in_process_path_bit_by_bit() -> Result<()> {
-    let cluster = Cluster::start(&[])?;
+    results_are_those_of_the_in_process_path(&Cluster::start(&[])?)
+}
+
+#[test]
+fn so_they_are_by_openvino() -> Result<()> {
+    let library = workspace().join(".lookbook/openvino/libonnxruntime.so");
+    if !library.exists() {
+        eprintln!("NOT TESTED: {} (scripts/setup openvino)", library.display());
+        return Ok(());
+    }
+    let library = format!(
+        "lookbook.onnxruntime = '{}'",
+        library.canonicalize()?.display()
+    );
+    let cluster = Cluster::start(&[&library, "lookbook.device = 'openvino'"])?;
+    results_are_those_of_the_in_process_path(&cluster)?;
+    let mut client = cluster.database("seen")?.connect()?;
+    let loaded = "SELECT bool_and(model ->> 'provider' = 'OpenVINO') FROM lookbook_worker, jsonb_array_elements(loaded) AS model";
+    ensure!(client.query_one(loaded, &[])?.get::<_, bool>(0));
+    Ok(())
+}
+
+fn results_are_those_of_the_in_process_path(cluster: &Cluster) -> Result<()> {
     let database = cluster.database("equal")?;
-    let folder = lookbook_tests::workspace().join("tests/catalogue/queries");
+    let folder = workspace().join("tests/catalogue/queries");
     let photos: Vec<Vec<u8>> = std::fs::read_dir(folder)?
         .map(|entry| Ok(std::fs::read(entry?.path())?))
         .collect::<Result<_>>()?;
@@ -191,6 +213,8 @@ fn a_full_queue_refuses_at_once() -> Result<()> {
         client.execute("SELECT pg_cancel_backend($1)", &[&pid])?;
         assert_eq!(waiting.join().ok().context("a caller")??.code, "57014");
     }
+    // Their callers are gone before the worker has noticed it.
+    wait_for(&mut client, "running + waiting", |n| n == Some(0))?;
     assert_eq!(embed(&mut client, &photo(9), Some("mean"))?.len(), 3);
     Ok(())
 }

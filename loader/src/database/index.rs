@@ -38,7 +38,9 @@ impl IndexBuilder {
     pub fn find(&mut self) -> Result<Option<FoundIndex>> {
         let row = self.client.query_opt(
             "SELECT i.indexrelid::pg_catalog.regclass::text, i.indisvalid, \
-               pg_catalog.pg_relation_size(i.indexrelid), m.amname::text \
+               coalesce((SELECT sum(pg_catalog.pg_relation_size(part.relid)) \
+                         FROM pg_catalog.pg_partition_tree(i.indexrelid) part), \
+                        pg_catalog.pg_relation_size(i.indexrelid))::bigint, m.amname::text \
              FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname IN ('lookbook', 'hnsw', 'ivfflat') \
@@ -55,9 +57,13 @@ impl IndexBuilder {
         }))
     }
 
-    /// Verifies every page of an index; returns its rows.
+    /// Verifies every page of an index, or of all its partitions; returns its rows.
     pub fn check(&mut self, index: &FoundIndex) -> Result<i64> {
-        let check = "SELECT lookbook_index_check($1::text::pg_catalog.regclass)";
+        let check = "SELECT CASE c.relkind WHEN 'I' THEN \
+               (SELECT coalesce(sum(lookbook_index_check(part.relid)), 0)::bigint \
+                FROM pg_catalog.pg_partition_tree(c.oid) part WHERE part.isleaf) \
+             ELSE lookbook_index_check(c.oid) END \
+             FROM pg_catalog.pg_class c WHERE c.oid = $1::text::pg_catalog.regclass";
         Ok(self.client.query_one(check, &[&index.name])?.get(0))
     }
 

@@ -267,8 +267,8 @@ impl Shadow {
         Ok(())
     }
 
-    /// Makes for the new column what the old one has in indexes, without keeping anybody out. A valid one
-    /// of an earlier run is kept.
+    /// Makes for the new column what the old one has in indexes, without keeping anybody out; of a partitioned table,
+    /// whose indexes cannot be made so, without keeping readers out. A valid one of an earlier run is kept.
     pub fn make_indexes(&self, client: &mut Client) -> Result<u32> {
         let mut made = 0;
         for (name, statement) in self.index_statements(client)? {
@@ -320,10 +320,15 @@ impl Shadow {
                 let Some((table, columns)) = rest.split_once(" USING ") else {
                     bail!("the definition of index {name} is not understood: {definition}");
                 };
+                // So the index of a partitioned table is written, which those of the partitions belong to.
+                let (option, table) = match table.strip_prefix("ONLY ") {
+                    Some(table) => ("", table),
+                    None => ("CONCURRENTLY ", table),
+                };
                 let columns = self.with_next(columns);
                 Ok((
                     name,
-                    format!("{verb}INDEX CONCURRENTLY {next} ON {table} USING {columns}"),
+                    format!("{verb}INDEX {option}{next} ON {table} USING {columns}"),
                 ))
             })
             .collect()
