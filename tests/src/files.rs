@@ -54,10 +54,22 @@ pub fn shared_data(relative: &str) -> Result<Option<PathBuf>> {
         "{} does not exist (LOOKBOOK_DATA is set)",
         path.display()
     );
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    writeln!(
-        std::io::stderr(),
-        "NOT TESTED: {test} needs {relative} of the shared data; set LOOKBOOK_DATA"
-    )?;
+    not_tested(&format!("{relative} of the shared data; set LOOKBOOK_DATA"))?;
     Ok(None)
+}
+
+/// The ONNX Runtime with OpenVINO that `scripts/setup test` fetches on x86_64. `None` elsewhere, as above.
+pub fn openvino() -> Result<Option<PathBuf>> {
+    let library = workspace().join(".lookbook/openvino/libonnxruntime.so");
+    if library.exists() {
+        return Ok(Some(library.canonicalize()?));
+    }
+    not_tested(&format!("{}: scripts/setup openvino", library.display()))?;
+    Ok(None)
+}
+
+fn not_tested(needed: &str) -> Result<()> {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    writeln!(std::io::stderr(), "NOT TESTED: {test} needs {needed}")?;
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lookbook_tests::{Cluster, signal, workspace};
+use lookbook_tests::{Cluster, openvino, signal, workspace};
 use sql_support::{add_slow_model, backend_pid, bmp, embed, import_embedder, refusal};
 use worker_support::{PATIENCE, number, photo, tiny, wait_for};
 
@@ -67,15 +67,10 @@ fn results_are_those_of_the_in_process_path_bit_by_bit() -> Result<()> {
 
 #[test]
 fn so_they_are_by_openvino() -> Result<()> {
-    let library = workspace().join(".lookbook/openvino/libonnxruntime.so");
-    if !library.exists() {
-        eprintln!("NOT TESTED: {} (scripts/setup openvino)", library.display());
+    let Some(library) = openvino()? else {
         return Ok(());
-    }
-    let library = format!(
-        "lookbook.onnxruntime = '{}'",
-        library.canonicalize()?.display()
-    );
+    };
+    let library = format!("lookbook.onnxruntime = '{}'", library.display());
     let cluster = Cluster::start(&[&library, "lookbook.device = 'openvino'"])?;
     results_are_those_of_the_in_process_path(&cluster)?;
     let mut client = cluster.database("seen")?.connect()?;

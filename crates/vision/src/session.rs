@@ -10,7 +10,8 @@
 //!   mask after it. A signal meant for the process is then handled by a thread that knows how.
 //! * Idle threads sleep (spinning is off), telemetry is off, no pool is shared between sessions.
 //! * A run stops soon after [`Cancel::cancel`] from any other thread: infer on a helper thread and
-//!   let the main thread wait, check for interrupts, and cancel.
+//!   let the main thread wait, check for interrupts, and cancel. By OpenVINO, to which the whole model is one
+//!   operator, it stops when it is over.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

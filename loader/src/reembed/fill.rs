@@ -234,13 +234,12 @@ impl Finder<'_> {
     /// What the source names and lacks vectors, then what lacks them and was not named.
     fn search(&self, client: &mut Client, mut source: Source<'_>) -> Result<()> {
         loop {
-            let page = self.page(&mut source)?;
+            let mut page = self.page(&mut source)?;
             if page.is_empty() {
                 break;
             }
             let paths: Vec<&str> = page.keys().map(String::as_str).collect();
             let stale = self.shadow.stale_of(client, &paths)?;
-            let mut page = page;
             for photo in stale {
                 let is_taken = match page.remove(&photo.path) {
                     Some(Ok(place)) => self.output.send((photo, place)).is_ok(),
