@@ -5,7 +5,7 @@ CREATE TABLE garment (
   category text NOT NULL, label text NOT NULL, score real, box box NOT NULL, embedding embedding(256) NOT NULL)
   WITH (toast_tuple_target = 8160);
 CREATE TABLE product (
-  sku text PRIMARY KEY, name text NOT NULL, brand text NOT NULL, price int NOT NULL, in_stock boolean NOT NULL, added_on date NOT NULL);
+  sku text PRIMARY KEY, name text NOT NULL, brand text NOT NULL, price int NOT NULL, in_stock boolean NOT NULL, added_on date NOT NULL, category text);
 CREATE TABLE wish (customer int, sku text REFERENCES product);
 CREATE TABLE rival_item (id bigint PRIMARY KEY, shop text, category text, price int, embedding embedding(256));
 
@@ -21,10 +21,12 @@ INSERT INTO product
   SELECT 'S' || n, 'Article ' || n, (ARRAY['Alder', 'Moss', 'Verano', 'Fjord'])[n % 4 + 1], 10 + n * 7919 % 190, n % 5 <> 0,
          date '2026-06-30' - n % 400
   FROM generate_series(0, 799) AS n;
+-- No trousers are sold, they are worn with what is.
+UPDATE product SET category = (SELECT g.category FROM garment AS g WHERE g.sku = product.sku AND g.category <> 'lower' LIMIT 1);
 INSERT INTO product VALUES ('unseen', 'No photo yet', 'Moss', 40, true, date '2026-06-29');
 
 -- Articles that were listed twice, with the same photo saved again.
-INSERT INTO product SELECT sku || '-again', name, brand, price, in_stock, added_on FROM product WHERE sku IN ('S0', 'S30', 'S60');
+INSERT INTO product SELECT sku || '-again', name, brand, price, in_stock, added_on, category FROM product WHERE sku IN ('S0', 'S30', 'S60');
 INSERT INTO photo SELECT 5000 + id, 'photos/again/' || id || '.jpg', sku || '-again', width, height FROM photo WHERE id IN (1, 91, 181);
 INSERT INTO garment (photo_id, sku, category, label, score, box, embedding)
   SELECT 5000 + photo_id, sku || '-again', category, label, score, box, l2_normalize(embedding + 0.0005 * look(photo_id, 256))
