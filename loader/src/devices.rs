@@ -22,7 +22,7 @@ impl Devices {
 impl FromStr for Devices {
     type Err = String;
 
-    /// `cpu`, `auto`, `cuda`, `cuda:1`, `cuda:0,2`, `cuda:all`, and the same of `tensorrt`.
+    /// `cpu`, `auto`, `openvino`, `openvino:bf16`, `cuda`, `cuda:1`, `cuda:0,2`, `cuda:all`, and the same of `tensorrt`.
     fn from_str(text: &str) -> Result<Self, String> {
         let one = |text: &str| {
             text.parse()
@@ -88,6 +88,7 @@ mod tests {
             Ok(vec![Device::Cuda(0), Device::Cuda(2)])
         );
         assert_eq!(devices("tensorrt"), Ok(vec![Device::TensorRt(0)]));
+        assert_eq!(devices("openvino:bf16"), Ok(vec![Device::OpenVinoBf16]));
         for wrong in [
             "cuda:0,0",
             "cuda:0,",

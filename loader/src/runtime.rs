@@ -157,7 +157,7 @@ fn usual_folders(device: Device, program: &Path, current: &Path) -> Vec<PathBuf>
         let above = above.map(|folder| folder.join(".lookbook").join(name));
         above.filter(|folder| folder.is_dir()).collect::<Vec<_>>()
     };
-    if device == Device::OpenVino {
+    if device.is_openvino() {
         folders.extend(
             program
                 .parent()

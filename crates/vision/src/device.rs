@@ -19,6 +19,15 @@ pub enum Device {
     TensorRt(u32),
     /// The CPU by OpenVINO, or an error.
     OpenVino,
+    /// The same, float models in bfloat16 where the processor computes in it; those in integers stay so.
+    OpenVinoBf16,
+}
+
+impl Device {
+    /// Whether OpenVINO is what was asked for.
+    pub fn is_openvino(self) -> bool {
+        matches!(self, Self::OpenVino | Self::OpenVinoBf16)
+    }
 }
 
 /// What runs a model: an execution provider of ONNX Runtime.
@@ -60,7 +69,7 @@ impl fmt::Display for Provider {
 impl FromStr for Device {
     type Err = Error;
 
-    /// `auto`, `cpu`, `openvino`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
+    /// `auto`, `cpu`, `openvino`, `openvino:bf16`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let (name, number) = match text.trim().split_once(':') {
             Some((name, number)) => (name, Some(number)),
@@ -72,6 +81,7 @@ impl FromStr for Device {
             ("auto", None) => Some(Self::Auto),
             ("cpu", None) => Some(Self::Cpu),
             ("openvino", None) => Some(Self::OpenVino),
+            ("openvino", Some("bf16")) => Some(Self::OpenVinoBf16),
             ("cuda" | "tensorrt", number) => number
                 .map_or(Some("0"), |number| Some(number).filter(is_number))
                 .and_then(|number| number.parse::<u16>().ok())
@@ -84,7 +94,7 @@ impl FromStr for Device {
         device.ok_or_else(|| Error::InvalidSetting {
             setting: "device",
             found: text.to_owned(),
-            expected: "auto, cpu, openvino, cuda, cuda:N, tensorrt or tensorrt:N",
+            expected: "auto, cpu, openvino, openvino:bf16, cuda, cuda:N, tensorrt or tensorrt:N",
         })
     }
 }
@@ -97,6 +107,7 @@ impl fmt::Display for Device {
             Self::Cuda(number) => write!(f, "cuda:{number}"),
             Self::TensorRt(number) => write!(f, "tensorrt:{number}"),
             Self::OpenVino => f.write_str("openvino"),
+            Self::OpenVinoBf16 => f.write_str("openvino:bf16"),
         }
     }
 }

@@ -200,6 +200,17 @@ pub fn first_axis<'a>(onnx: &'a [u8], input: &str) -> Option<&'a str> {
     text(axis, 2).ok().filter(|name| !name.is_empty())
 }
 
+/// Whether the model has values in integers that stand for numbers in float.
+pub fn is_in_integers(onnx: &[u8]) -> bool {
+    let nodes = field(onnx, 7).map(Fields).into_iter().flatten();
+    nodes.flatten().any(|found| match found {
+        (1, Value::Bytes(node)) => {
+            text(node, 4).is_ok_and(|operator| operator == "DequantizeLinear")
+        }
+        _ => false,
+    })
+}
+
 /// The first value of a field that holds bytes.
 fn field(message: &[u8], number: u64) -> Option<&[u8]> {
     Fields(message).find_map(|found| match found.ok()? {

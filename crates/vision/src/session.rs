@@ -314,7 +314,10 @@ impl Opening<'_> {
     fn open(&self, device: Device) -> Result<(OrtSession, Provider), Error> {
         Ok(match device {
             Device::Cpu => (self.on_cpu()?, Provider::Cpu),
-            Device::OpenVino => (self.on(device, &[self.openvino()?])?, Provider::OpenVino),
+            Device::OpenVino | Device::OpenVinoBf16 => {
+                let openvino = self.openvino(device)?;
+                (self.on(device, &[openvino])?, Provider::OpenVino)
+            }
             Device::Cuda(number) => {
                 let cuda = self.cuda(device, number)?;
                 (self.on(device, &[cuda])?, Provider::Cuda)
@@ -380,20 +383,28 @@ impl Opening<'_> {
     }
 
     /// OpenVINO on the processor, with the threads of the session.
-    fn openvino(&self) -> Result<ExecutionProviderDispatch, Error> {
+    fn openvino(&self, device: Device) -> Result<ExecutionProviderDispatch, Error> {
         if !ep::OpenVINO::is_available().unwrap_or(false) {
             return Err(unavailable(
-                Device::OpenVino,
+                device,
                 "this ONNX Runtime library is built without OpenVINO (the one of the Python wheel \
                  \"onnxruntime-openvino\" has it: make openvino)",
             ));
         }
+        // What is left in float of a model in integers is little, and OpenVINO 2025.4 cannot open all of them with it.
+        let precision = match device {
+            Device::OpenVinoBf16 if !onnx::is_in_integers(self.onnx) => "bf16",
+            _ => "f32",
+        };
+        // Pinned, all sessions of one thread would share the first processor.
+        let config = format!(
+            r#"{{"CPU": {{"ENABLE_CPU_PINNING": "NO", "INFERENCE_PRECISION_HINT": "{precision}"}}}}"#
+        );
         let openvino = ep::OpenVINO::default()
             .with_device_type("CPU")
             .with_num_threads(processor_threads(self.options.threads))
             .with_num_streams(1)
-            // Pinned, all sessions of one thread would share the first processor.
-            .with_arbitrary_config("load_config", r#"{"CPU": {"ENABLE_CPU_PINNING": "NO"}}"#);
+            .with_arbitrary_config("load_config", config);
         Ok(openvino.build().error_on_failure())
     }
 
@@ -406,7 +417,7 @@ impl Opening<'_> {
             .with_inter_op_spinning(false)?
             .with_deterministic_compute(true)?;
         let batch = match self.options.device {
-            Device::OpenVino => self.options.batch.max(1),
+            device if device.is_openvino() => self.options.batch.max(1),
             _ => self.options.batch,
         };
         match (self.batch_axis, i64::try_from(batch)) {

@@ -39,9 +39,9 @@ fn library() -> Option<PathBuf> {
     found
 }
 
-/// A model that we ship, with its manifest.
-fn shipped(name: &str) -> (Manifest, Vec<u8>) {
-    let path = |end: &str| tests_dir().join(format!("../../../models/shipped/{name}.{end}"));
+/// A model of `models/` with its manifest.
+fn model(name: &str) -> (Manifest, Vec<u8>) {
+    let path = |end: &str| tests_dir().join(format!("../../../models/{name}.{end}"));
     let text = std::fs::read_to_string(path("json")).unwrap();
     let onnx = std::fs::read(path("onnx")).unwrap();
     (Manifest::from_json(&text).unwrap(), onnx)
@@ -76,11 +76,28 @@ fn openvino_gives_what_the_cpu_gives_in_any_number_of_photos() {
         }
     }
 
+    // In half of the bits, where the processor has them; a model in integers is left alone.
+    let halves = SessionOptions {
+        device: Device::OpenVinoBf16,
+        ..OPENVINO
+    };
+    let (float, bytes) = model("optional/garment-embedder-float");
+    let open = |options| Embedder::open(&runtime, float.clone(), &bytes, &options).unwrap();
+    let expected = open(CPU).embed(&views).unwrap();
+    for (found, expected) in open(halves).embed(&views).unwrap().iter().zip(&expected) {
+        assert!(
+            cosine(found, expected) > 0.999,
+            "{}",
+            cosine(found, expected)
+        );
+    }
+
     // In integers, which it rounds in other places.
-    let (manifest, bytes) = shipped("garment-embedder");
+    let (manifest, bytes) = model("shipped/garment-embedder");
     let open = |options| Embedder::open(&runtime, manifest.clone(), &bytes, &options).unwrap();
     let expected = open(CPU).embed(&views).unwrap();
     let found = open(OPENVINO).embed(&views).unwrap();
+    assert_eq!(open(halves).embed(&views).unwrap(), found);
     for (found, expected) in found.iter().zip(&expected) {
         assert!(
             cosine(found, expected) > 0.995,
@@ -88,7 +105,7 @@ fn openvino_gives_what_the_cpu_gives_in_any_number_of_photos() {
             cosine(found, expected)
         );
     }
-    let (manifest, bytes) = shipped("garment-detector");
+    let (manifest, bytes) = model("shipped/garment-detector");
     let mut detector = Detector::open(&runtime, manifest, &bytes, &OPENVINO).unwrap();
     assert_eq!(detector.detect(&views).unwrap().len(), views.len());
 

@@ -19,6 +19,7 @@ fn devices_are_read_and_written() {
         ("auto", Device::Auto),
         ("cpu", Device::Cpu),
         ("openvino", Device::OpenVino),
+        ("openvino:bf16", Device::OpenVinoBf16),
         ("cuda", Device::Cuda(0)),
         ("cuda:3", Device::Cuda(3)),
         ("tensorrt", Device::TensorRt(0)),
@@ -34,15 +35,16 @@ fn devices_are_read_and_written() {
         "cuda:-1",
         "cuda:+1",
         "cuda:x",
+        "openvino:0",
         "CPU",
         "cuda:99999999",
     ] {
         let error = Device::from_str(text).unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidSetting, "{text}");
         assert!(
-            error
-                .to_string()
-                .contains("auto, cpu, openvino, cuda, cuda:N, tensorrt or tensorrt:N"),
+            error.to_string().contains(
+                "auto, cpu, openvino, openvino:bf16, cuda, cuda:N, tensorrt or tensorrt:N"
+            ),
             "{error}"
         );
     }

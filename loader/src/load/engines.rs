@@ -4,8 +4,7 @@ use std::thread;
 
 use anyhow::{Result, bail};
 use lookbook_vision::{
-    Detector, Device, Embedder, PoseEstimator, Runtime, SessionOptions, decode_side,
-    decode_side_alone,
+    Detector, Embedder, PoseEstimator, Runtime, SessionOptions, decode_side, decode_side_alone,
 };
 
 use crate::{args::RuntimeArgs, runtime::ModelFiles};
@@ -105,9 +104,9 @@ pub fn open_embedders(
     threads: usize,
 ) -> Result<Vec<Embedder>> {
     let open = |options: &SessionOptions| {
-        let batch = match options.device {
-            Device::OpenVino => OPENVINO_GARMENTS,
-            _ => 0,
+        let batch = match options.device.is_openvino() {
+            true => OPENVINO_GARMENTS,
+            false => 0,
         };
         embedder.open_embedder(runtime, &SessionOptions { batch, ..*options })
     };
