@@ -165,7 +165,8 @@ fn filler(
         .files(client, &detector)?
         .open_detector(&runtime, &Default::default())?;
     let side = decode_side(Some(&detector), first);
-    let sizes = BatchSize::new(args.batch, !first.provider().is_gpu());
+    let is_on_cpu = !first.provider().is_gpu();
+    let sizes = BatchSize::of_garments(args.batch, is_on_cpu, first.batch_size());
     Ok(Filler::new(embedders, side, threads, sizes))
 }
 
