@@ -52,17 +52,19 @@ impl Trial {
 impl BatchSize {
     /// Of what comes one by one, for a model that takes `most` in a run.
     pub fn of_photos(asked: usize, is_cpu: bool, most: usize) -> Self {
-        match (asked, most) {
-            (0, MOST..) | (1.., _) => Self::new(asked, is_cpu),
-            (0, fixed) => Self::new(fixed, is_cpu),
-        }
+        Self::for_runs(1, asked, is_cpu, most)
     }
 
     /// Of what comes several at once and may overfill a batch.
     pub fn of_garments(asked: usize, is_cpu: bool, most: usize) -> Self {
+        Self::for_runs(FILLED, asked, is_cpu, most)
+    }
+
+    /// A model of a fixed batch gets so many of its runs at once.
+    fn for_runs(runs: usize, asked: usize, is_cpu: bool, most: usize) -> Self {
         match (asked, most) {
             (0, MOST..) | (1.., _) => Self::new(asked, is_cpu),
-            (0, fixed) => Self::new(MOST.min(fixed * FILLED), is_cpu),
+            (0, fixed) => Self::new(MOST.min(fixed * runs), is_cpu),
         }
     }
 

@@ -75,16 +75,16 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         ));
         return Ok(Ending::Complete);
     }
-    let of = Photos::of(args);
+    let photos_of = Photos(args);
     // Mistakes in it, before anything is done.
-    of.open()?;
+    let opened = photos_of.open()?;
     let filler = filler(args, &mut client, (&target, &shelf), &model)?;
     let books = Books::new(Journal::open(
         url,
         &args.target.schema,
         &RunStart {
             verb: "reembed",
-            source: &of.to_string(),
+            source: &photos_of.to_string(),
             shard: None,
             models: [None, Some((&model.name, &model.sha256))],
             devices: filler.devices(),
@@ -95,7 +95,7 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
     let tally = Tally::recorded(photos);
     let work = Work {
         args,
-        photos: of,
+        photos: photos_of,
         target: &target,
         shelf: &shelf,
         shadow: &shadow,
@@ -110,7 +110,7 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         run = books.run(),
         "reembedding"
     );
-    let ended = work.run(&mut client, filler, &mut books);
+    let ended = work.run(&mut client, (filler, opened), &mut books);
     let counts = tally.counts();
     let wall = start.elapsed().as_secs_f64();
     let status = match &ended {
@@ -175,10 +175,6 @@ fn filler(
 struct Photos<'a>(&'a ReembedArgs);
 
 impl<'a> Photos<'a> {
-    fn of(args: &'a ReembedArgs) -> Self {
-        Self(args)
-    }
-
     fn is_folder(self) -> bool {
         self.0.source.sources.is_empty() && self.0.source.from_sql.is_none()
     }
@@ -216,7 +212,13 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Partial when interrupted.
-    fn run(&self, client: &mut Client, mut filler: Filler, books: &mut Books) -> Result<Ending> {
+    fn run(
+        &self,
+        client: &mut Client,
+        (mut filler, opened): (Filler, fill::Photos<'_>),
+        books: &mut Books,
+    ) -> Result<Ending> {
+        let mut opened = Some(opened);
         let mut reporter = Reporter::new(self.args.progress, self.tally);
         for _ in 0..MAX_ROUNDS {
             let stop = Stop::default();
@@ -225,7 +227,10 @@ impl Work<'_> {
                 self.args.target.may_lack_extension(),
             )?;
             let jobs = fill::Jobs {
-                photos: self.photos.open()?,
+                photos: match opened.take() {
+                    Some(opened) => opened,
+                    None => self.photos.open()?,
+                },
                 shadow: self.shadow,
                 tally: self.tally,
                 stop: &stop,
