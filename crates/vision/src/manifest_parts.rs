@@ -267,6 +267,15 @@ pub enum Group {
 }
 
 impl Group {
+    /// From head to foot, then what else is worn.
+    pub const ALL: [Self; 5] = [
+        Self::Upper,
+        Self::Lower,
+        Self::FullBody,
+        Self::Footwear,
+        Self::Accessory,
+    ];
+
     /// `upper`, `lower`, `full_body`, `footwear` or `accessory`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -276,6 +285,18 @@ impl Group {
             Self::Footwear => "footwear",
             Self::Accessory => "accessory",
         }
+    }
+}
+
+impl FromStr for Group {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|group| group.as_str() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("{text:?} is no category; they are {names}")
+        })
     }
 }
 

@@ -25,7 +25,8 @@ pub struct SourceArgs {
     /// The folder that paths of --from-sql are relative to, and must stay in; else the current one
     #[arg(long, value_name = "FOLDER")]
     pub image_root: Option<PathBuf>,
-    /// Which columns of a manifest say what: image=COLUMN, sku=COLUMN, key=COLUMN (the photo's identity)
+    /// Which columns of a manifest say what: image=COLUMN, sku=COLUMN, key=COLUMN (the photo's identity),
+    /// sells=COLUMN (the category of the garments that are the product; what is worn with them is of none)
     #[arg(long, value_name = "ROLE=COLUMN,...", value_delimiter = ',')]
     pub map: Vec<Mapped>,
     /// Take only photos of folders and archives whose path matches one of these globs
@@ -58,6 +59,8 @@ pub enum Role {
     Key,
     /// The product the photo shows.
     Sku,
+    /// The category of the garments that are the product.
+    Sells,
 }
 
 impl Role {
@@ -65,6 +68,7 @@ impl Role {
         ("image", Self::Image),
         ("key", Self::Key),
         ("sku", Self::Sku),
+        ("sells", Self::Sells),
     ];
 }
 

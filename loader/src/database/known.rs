@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use lookbook_vision::Group;
 use postgres::{Client, fallible_iterator::FallibleIterator};
 
 use super::Target;
@@ -36,10 +37,10 @@ pub struct Loaded {
 pub struct About(u64);
 
 impl About {
-    fn new(sku: &str, attributes: Option<&serde_json::Value>) -> Self {
+    fn new(sku: &str, sells: Option<&str>, attributes: Option<&serde_json::Value>) -> Self {
         let mut hasher = DefaultHasher::new();
         // The text of a JSON object has its keys in order, whatever order they came in.
-        (sku, attributes.map(ToString::to_string)).hash(&mut hasher);
+        (sku, sells, attributes.map(ToString::to_string)).hash(&mut hasher);
         Self(hasher.finish())
     }
 }
@@ -70,7 +71,7 @@ impl Known {
             false => String::new(),
         };
         let query = format!(
-            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2{has_rows}, sku::pg_catalog.text, attributes \
+            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2{has_rows}, sku::pg_catalog.text, attributes, sells \
              FROM {} p",
             target.photo
         );
@@ -83,7 +84,7 @@ impl Known {
                 id: row.get(1),
                 // Rows that others wrote may hold anything; then the photo counts as changed.
                 sha256: sha256.try_into().unwrap_or_default(),
-                about: About::new(row.get(4), attributes.as_ref()),
+                about: About::new(row.get(4), row.get(6), attributes.as_ref()),
                 has_these_models: sha256.len() == 32 && row.get::<_, bool>(3),
             };
             known.insert(row.get::<_, &str>(0).into(), loaded);
@@ -100,7 +101,8 @@ impl Known {
             None if self.is_mapped => NO_PRODUCT,
             _ => entry.product(),
         };
-        About::new(sku, entry.attributes.as_ref())
+        let sells = entry.sells.map(Group::as_str);
+        About::new(sku, sells, entry.attributes.as_ref())
     }
 
     pub fn photo(&self, path: &str) -> Option<&Loaded> {
@@ -123,13 +125,15 @@ mod tests {
 
     #[test]
     fn what_is_said_of_a_photo_is_told_apart_whatever_the_order_of_its_keys() {
-        let of = |sku, text: &str| About::new(sku, serde_json::from_str(text).ok().as_ref());
+        let of = |sku, text: &str| About::new(sku, None, serde_json::from_str(text).ok().as_ref());
         assert_eq!(
             of("a", r#"{"b": "1", "a": "2"}"#),
             of("a", r#"{"a": "2", "b": "1"}"#)
         );
         assert_ne!(of("a", r#"{"b": "1"}"#), of("a", r#"{"b": "2"}"#));
-        assert_ne!(About::new("a", None), About::new("b", None));
-        assert_ne!(About::new("a", None), About::new("a", Some(&json!({}))));
+        let named = About::new("a", None, None);
+        assert_ne!(named, About::new("b", None, None));
+        assert_ne!(named, About::new("a", Some("upper"), None));
+        assert_ne!(named, About::new("a", None, Some(&json!({}))));
     }
 }

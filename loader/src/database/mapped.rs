@@ -4,7 +4,7 @@
 //! and what would be right.
 
 use anyhow::{Result, bail};
-use lookbook_vision::Label;
+use lookbook_vision::{Group, Label};
 use postgres::Client;
 
 use super::{
@@ -130,8 +130,13 @@ impl Target {
     }
 
     /// Refuses columns that cannot hold every category or label which may come: of an enum type that lacks some, or
-    /// too short.
-    pub fn check_labels(&self, client: &mut Client, labels: &[Label]) -> Result<()> {
+    /// too short. `categories` come from the source.
+    pub fn check_labels(
+        &self,
+        client: &mut Client,
+        labels: &[Label],
+        categories: &[Group],
+    ) -> Result<()> {
         for column in columns_of(client, &self.garment)? {
             let found = self.columns.iter().find(|(_, name)| *name == column.name);
             let Some((role @ (Role::Category | Role::Label), _)) = found else {
@@ -145,6 +150,8 @@ impl Target {
                 })
             });
             // What a photo is in which nothing was found.
+            let of_source = categories.iter().filter(|_| *role == Role::Category);
+            let needed = needed.chain(of_source.map(|group| group.as_str()));
             let needed = needed.chain([WHOLE_PHOTO]);
             let Some(known) = &column.enum_labels else {
                 let longest = needed.max_by_key(|label| label.chars().count());
@@ -173,7 +180,7 @@ impl Target {
                     format!("ALTER TYPE {} ADD VALUE '{label}'", column.sql_type)
                 });
                 bail!(
-                    "--into {} does not work: {} is of type {}, which lacks {}, and the detector may find it ({:?}: a photo in \
+                    "--into {} does not work: {} is of type {}, which lacks {}, and a load may need it ({:?}: a photo in \
                      which nothing was found): {}",
                     self.garment,
                     column.name,

@@ -4,6 +4,7 @@
 //! never seen without its new rows.
 
 use anyhow::Result;
+use lookbook_vision::Group;
 use postgres::{
     Client, Transaction,
     binary_copy::BinaryCopyInWriter,
@@ -20,8 +21,7 @@ const ROW_REFUSED: &str = "row_refused";
 /// Products may go while a batch is written that refers to them: then it is looked at again.
 const TRIES: u32 = 5;
 
-const PHOTO_COLUMNS: &str =
-    "id, path, sku, sha256, width, height, detect_model, embed_model, attributes, full_front_pose";
+const PHOTO_COLUMNS: &str = "id, path, sku, sells, sha256, width, height, detect_model, embed_model, attributes, full_front_pose";
 
 /// A photo and what was found in it, ready to be written.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct PhotoRow {
     pub path: String,
     /// `None` where the source says no product.
     pub sku: Option<String>,
+    /// The category of the product, where the source says it.
+    pub sells: Option<Group>,
     pub sha256: [u8; 32],
     pub width: u32,
     pub height: u32,
@@ -53,6 +55,8 @@ pub struct GarmentRow {
     pub label: String,
     pub score: Option<f32>,
     pub bbox: Box2,
+    /// Another product than the photo's, of which nothing is known.
+    pub is_worn_with_it: bool,
     pub embedding: Vec<f32>,
 }
 
@@ -258,6 +262,9 @@ impl Batch<'_> {
                     None if self.target.is_mapped => NO_PRODUCT,
                     _ => photo.product(),
                 }),
+                photo
+                    .sells
+                    .map_or(Cell::Null, |category| Cell::Text(category.as_str())),
                 self.of_photo(Role::Sha256, photo, *id),
                 self.of_photo(Role::Width, photo, *id),
                 self.of_photo(Role::Height, photo, *id),
@@ -312,6 +319,7 @@ impl Batch<'_> {
             Role::Label => Cell::Text(&garment.label),
             Role::Score => garment.score.map_or(Cell::Null, Cell::Float),
             Role::Box => Cell::Box(garment.bbox),
+            Role::Sku if garment.is_worn_with_it => Cell::Null,
             _ => self.of_photo(role, photo, id),
         }
     }

@@ -163,7 +163,7 @@ fn fit(client: &mut Client, target: &Target, defaults: &Defaults) -> Result<()> 
         target.check_there(client, output.dimensions)?;
     }
     if let Some(Output::Detector(output)) = defaults.detector.as_ref().map(output) {
-        target.check_labels(client, &output.labels)?;
+        target.check_labels(client, &output.labels, &[])?;
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::thread;
 
 use anyhow::{Result, bail};
 use lookbook_vision::{
-    Detector, Embedder, PoseEstimator, Runtime, SessionOptions, decode_side, decode_side_alone,
+    Detector, Embedder, Output, PoseEstimator, Runtime, SessionOptions, decode_side,
+    decode_side_alone,
 };
 
 use crate::{args::RuntimeArgs, runtime::ModelFiles};
@@ -15,6 +16,9 @@ const MAX_SESSIONS: usize = 8;
 /// Garments in a run of OpenVINO, which computes in fixed shapes: a quarter less time for each than alone, and no
 /// more for eight.
 const OPENVINO_GARMENTS: usize = 4;
+
+/// A garment that the source says is there may have a score as low as this.
+const LOWEST_SCORE: f64 = 0.05;
 
 /// Models, one per worker of its stage.
 pub struct Engines {
@@ -51,6 +55,26 @@ impl Engines {
             self.detectors.first().map_or(0, Detector::batch_size),
             self.embedders.first().map_or(0, Embedder::batch_size),
         ]
+    }
+
+    /// From which score a garment is one, by the detector's manifest.
+    pub fn score_threshold(&self) -> Result<f32> {
+        let (detector, _) = self.first()?;
+        Ok(match detector.manifest().output() {
+            Output::Detector(output) => output.score_threshold as f32,
+            _ => 0.0,
+        })
+    }
+
+    /// Lets less likely garments come out of the detectors, too.
+    pub fn look_closer(&mut self) {
+        for detector in &mut self.detectors {
+            if let Output::Detector(output) = detector.manifest().output() {
+                let lowest = output.score_threshold.min(LOWEST_SCORE);
+                let most = output.max_detections;
+                detector.limit(lowest, most);
+            }
+        }
     }
 
     /// Where each session runs.

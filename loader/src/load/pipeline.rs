@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::anyhow;
 use crossbeam_channel::bounded;
-use lookbook_vision::{Limits, PoseEstimator};
+use lookbook_vision::{Detection, Group, Limits, PoseEstimator};
 
 use super::{
     batch::BatchSize,
@@ -47,6 +47,23 @@ pub struct Shape {
     /// Longest side to decode for.
     pub decode_side: u32,
     pub require_full_front_pose: bool,
+    /// From which score a garment is one.
+    pub score_threshold: f32,
+}
+
+impl Shape {
+    /// What of `found`, best first, counts: the garments, and where none is of the category that is sold, the one that
+    /// is most likely to be.
+    pub fn kept(&self, mut found: Vec<Detection>, sold: Option<Group>) -> Vec<Detection> {
+        let first = sold.and_then(|sold| found.iter().position(|found| found.group == sold));
+        let mut place = 0;
+        found.retain(|found| {
+            let is_kept = found.score >= self.score_threshold || Some(place) == first;
+            place += 1;
+            is_kept
+        });
+        found
+    }
 }
 
 /// How long each stage was busy.

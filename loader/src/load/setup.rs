@@ -3,12 +3,12 @@
 //! Invariant: a dry run takes no lock and writes nothing, and is refused where the load would be.
 
 use anyhow::{Result, ensure};
-use lookbook_vision::Output;
+use lookbook_vision::{Group, Output};
 use postgres::Client;
 
 use super::engines::{self, Engines};
 use crate::{
-    args::{LoadArgs, ModelChoice, PoseArgs, RuntimeArgs},
+    args::{LoadArgs, ModelChoice, PoseArgs, Role, RuntimeArgs},
     database::{
         Known, ModelKind, ModelRow, Models, Target, Writer, check_embedding_column,
         claim_embedding_column, refuse_read_only,
@@ -47,16 +47,27 @@ impl Setup {
             models: &args.models,
             pose: &args.pose,
         };
-        let (rows, engines) = choice.open(&mut client, &shelf, threads)?;
+        let (rows, mut engines) = choice.open(&mut client, &shelf, threads)?;
         ensure!(
             !args.require_full_front_pose || !engines.estimators.is_empty(),
             "--require-full-front-pose needs a pose model, and this database has no default one: store one with lookbook model \
              add and choose it with lookbook model default, or name one with --pose-model"
         );
         let [detect_row, embed_row] = rows;
+        let says_what_it_sells = args.source.column(Role::Sells).is_some();
+        if says_what_it_sells {
+            engines.look_closer();
+        }
         let (first_detector, first_embedder) = engines.first()?;
         if let Output::Detector(output) = first_detector.manifest().output() {
-            target.check_labels(&mut client, &output.labels)?;
+            let categories: &[Group] = match says_what_it_sells {
+                true => &Group::ALL,
+                false => &[],
+            };
+            target.check_labels(&mut client, &output.labels, categories)?;
+        }
+        if says_what_it_sells {
+            target.check_worn(&mut client)?;
         }
         let is_shared = args.run.shard.is_some();
         if is_dry_run {

@@ -11,8 +11,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use lookbook_vision::{
-    BoundingBox, Detection, Detector, Embedder, Error, Photo, Pose, PoseEstimator, Preprocessor,
-    Tensor, decode,
+    BoundingBox, Detection, Detector, Embedder, Error, Group, Photo, Pose, PoseEstimator,
+    Preprocessor, Tensor, decode,
 };
 use sha2::{Digest, Sha256};
 
@@ -277,16 +277,16 @@ impl Load<'_> {
                     photo,
                     share,
                 } = decoded;
-                let tensors = if found.is_empty() {
-                    vec![prepare.prepare(&photo.whole())]
-                } else {
-                    let crop = |found: &Detection| photo.crop(found.bbox.with_margin(&photo));
-                    found
-                        .iter()
-                        .map(|found| prepare.prepare(&crop(found)))
-                        .collect()
-                };
-                let garments = garments_of(&photo, found);
+                let found = self.shape.kept(found, identity.entry.sells);
+                let crop = |found: &Detection| photo.crop(found.bbox.with_margin(&photo));
+                let mut tensors: Vec<Tensor> = found
+                    .iter()
+                    .map(|found| prepare.prepare(&crop(found)))
+                    .collect();
+                let garments = garments_of(&photo, found, identity.entry.sells);
+                if garments.len() > tensors.len() {
+                    tensors.push(prepare.prepare(&photo.whole()));
+                }
                 let (width, height) = (photo.width(), photo.height());
                 drop((photo, share));
                 Some(Cropped {
@@ -435,12 +435,22 @@ fn batch_or_singly<R>(
     }
 }
 
-/// The rows of a photo, without their vectors; the whole photo when nothing was found.
-fn garments_of(photo: &Photo, found: Vec<Detection>) -> Vec<GarmentRow> {
-    if found.is_empty() {
+/// The rows of a photo, without their vectors. The whole photo is the last one where nothing was found, or nothing of
+/// the category that is the product.
+fn garments_of(photo: &Photo, found: Vec<Detection>, sold: Option<Group>) -> Vec<GarmentRow> {
+    let row = |found: Detection| GarmentRow {
+        category: found.group.as_str().to_owned(),
+        label: found.label,
+        score: Some(found.score),
+        bbox: Box2::from(found.bbox),
+        is_worn_with_it: sold.is_some_and(|sold| sold != found.group),
+        embedding: Vec::new(),
+    };
+    let mut garments: Vec<GarmentRow> = found.into_iter().map(row).collect();
+    if garments.iter().all(|garment| garment.is_worn_with_it) {
         let (x2, y2) = (f64::from(photo.width()), f64::from(photo.height()));
-        return vec![GarmentRow {
-            category: WHOLE_PHOTO.to_owned(),
+        garments.push(GarmentRow {
+            category: sold.map_or(WHOLE_PHOTO, Group::as_str).to_owned(),
             label: WHOLE_PHOTO.to_owned(),
             score: None,
             bbox: Box2 {
@@ -449,17 +459,11 @@ fn garments_of(photo: &Photo, found: Vec<Detection>) -> Vec<GarmentRow> {
                 x2,
                 y2,
             },
+            is_worn_with_it: false,
             embedding: Vec::new(),
-        }];
+        });
     }
-    let row = |found: Detection| GarmentRow {
-        category: found.group.as_str().to_owned(),
-        label: found.label,
-        score: Some(found.score),
-        bbox: Box2::from(found.bbox),
-        embedding: Vec::new(),
-    };
-    found.into_iter().map(row).collect()
+    garments
 }
 
 fn row_of(cropped: Cropped) -> PhotoRow {
@@ -472,6 +476,7 @@ fn row_of(cropped: Cropped) -> PhotoRow {
     PhotoRow {
         path: entry.path,
         sku: entry.sku,
+        sells: entry.sells,
         sha256,
         width: cropped.width,
         height: cropped.height,

@@ -54,6 +54,7 @@ pub fn part(file: &Path, opener: &Opener<'_>) -> Result<Part> {
         },
         sku: column(Role::Sku, "sku"),
         key: opener.args.column(Role::Key).map(str::to_owned),
+        sells: opener.args.column(Role::Sells).map(str::to_owned),
         filter: opener.filter()?,
         max_bytes: opener.max_bytes,
         ignored: opener.ignored.clone(),
@@ -114,6 +115,7 @@ struct Rules {
     /// Keys of the JSON beside a photo.
     sku: String,
     key: Option<String>,
+    sells: Option<String>,
     filter: Filter,
     max_bytes: u64,
     ignored: Arc<AtomicUsize>,
@@ -126,8 +128,8 @@ struct Group {
     /// Path and bytes.
     photos: Vec<(String, Vec<u8>)>,
     metadata: Map<String, Value>,
-    /// Why the metadata cannot be used.
-    wrong: Option<String>,
+    /// Why the metadata cannot be used: code and reason.
+    wrong: Option<(&'static str, String)>,
 }
 
 /// The photos of an archive, in its order.
@@ -198,7 +200,8 @@ impl Members<'_> {
         self.begin(path)?;
         let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
         if let Err(error) = describe(&mut self.group.metadata, extension, bytes) {
-            self.group.wrong = Some(format!("{path} beside it {error:#}"));
+            let reason = format!("{path} beside it {error:#}");
+            self.group.wrong = Some((code::METADATA_INVALID, reason));
         }
         Ok(())
     }
@@ -218,7 +221,7 @@ impl Members<'_> {
         let Group {
             photos,
             mut metadata,
-            wrong,
+            mut wrong,
             ..
         } = std::mem::take(&mut self.group);
         let text = |value: Value| match value {
@@ -227,8 +230,18 @@ impl Members<'_> {
             _ => None,
         };
         let sku = metadata.remove(&self.rules.sku).and_then(text);
-        let named = self.rules.key.as_ref();
-        let named = named.and_then(|key| metadata.remove(key)).and_then(text);
+        let mut take = |name: &Option<String>| {
+            let name = name.as_ref()?;
+            metadata.remove(name).and_then(text)
+        };
+        let (named, sells) = (take(&self.rules.key), take(&self.rules.sells));
+        let sells = match sells.map(|text| text.parse()).transpose() {
+            Ok(sells) => sells,
+            Err(reason) => {
+                wrong.get_or_insert((code::CATEGORY_INVALID, reason));
+                None
+            }
+        };
         metadata.retain(|_, value| !value.is_null());
         let has_one = photos.len() == 1;
         for (path, bytes) in photos {
@@ -236,8 +249,8 @@ impl Members<'_> {
                 Some(named) if has_one => named.clone(),
                 _ => format!("{}{path}", self.rules.prefix),
             };
-            if let Some(reason) = &wrong {
-                let reject = Reject::new(own, code::METADATA_INVALID, reason);
+            if let Some((code, reason)) = &wrong {
+                let reject = Reject::new(own, code, reason);
                 self.sink.give(Err(reject))?;
                 continue;
             }
@@ -245,6 +258,7 @@ impl Members<'_> {
                 entry: Entry {
                     sku: Some(sku.clone().unwrap_or_else(|| sku_of(&path).to_owned())),
                     path: own,
+                    sells,
                     attributes: (!metadata.is_empty()).then(|| Value::Object(metadata.clone())),
                 },
                 place: Place::Held(bytes),

@@ -81,6 +81,7 @@ fn item(path: String, file: PathBuf) -> Item {
         entry: Entry {
             sku: Some(sku_of(&path).to_owned()),
             path,
+            sells: None,
             attributes: None,
         },
         place: Place::File(file),

@@ -27,6 +27,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 pub use fetch::Fetcher;
+use lookbook_vision::Group;
 use names::Fingerprint;
 pub use names::sku_of;
 use patterns::Filter;
@@ -42,6 +43,8 @@ pub struct Entry {
     pub path: String,
     /// The product it shows, a file's name standing in; `None` where the source has a key of its own and no product.
     pub sku: Option<String>,
+    /// The category of the garments that are the product, where the source says it: the others are worn with them.
+    pub sells: Option<Group>,
     /// What else the source says of it, a JSON object.
     pub attributes: Option<serde_json::Value>,
 }
@@ -121,6 +124,7 @@ pub mod code {
     pub const DECODER_PANIC: &str = "decoder_panic";
     pub const DUPLICATE: &str = "duplicate";
     pub const ARCHIVE_DAMAGED: &str = "archive_damaged";
+    pub const CATEGORY_INVALID: &str = "category_invalid";
     pub const METADATA_INVALID: &str = "metadata_invalid";
     pub const IMAGE_MISSING: &str = "image_missing";
     pub const KEY_MISSING: &str = "key_missing";

@@ -68,7 +68,7 @@ pub fn part(query: &str, url: Option<&str>, args: &SourceArgs, max_bytes: u64) -
 
 /// What is asked, and what the answer means.
 struct Plan {
-    /// Gives: key, sku, bytes or text of the image, its size, attributes. $1 is the largest size wanted.
+    /// Gives: key, sku, bytes or text of the image, its size, attributes, what it sells. $1 is the largest size wanted.
     sql: String,
     has_bytes: bool,
     has_key: bool,
@@ -110,6 +110,7 @@ impl Plan {
         };
         let key = find(Role::Key, KEY_COLUMNS)?;
         let sku = find(Role::Sku, &[SKU_COLUMN])?;
+        let sells = find(Role::Sells, &[])?;
         let has_bytes = match columns.iter().find(|column| column.name() == image) {
             Some(column) if *column.type_() == Type::BYTEA => true,
             Some(column) if [Type::TEXT, Type::VARCHAR, Type::BPCHAR].contains(column.type_()) => {
@@ -127,7 +128,7 @@ impl Plan {
             );
         }
         let is_role = |name: &&str| {
-            [Some(&image), key.as_ref(), sku.as_ref()]
+            [Some(&image), key.as_ref(), sku.as_ref(), sells.as_ref()]
                 .iter()
                 .flatten()
                 .any(|role| role == name)
@@ -157,10 +158,11 @@ impl Plan {
         };
         Ok(Self {
             sql: format!(
-                "SELECT {}, {}, {value}, {size}, {} FROM (\n{query}\n) AS q",
+                "SELECT {}, {}, {value}, {size}, {}, {} FROM (\n{query}\n) AS q",
                 text_of(&key),
                 text_of(&sku),
-                attributes(&others)
+                attributes(&others),
+                text_of(&sells)
             ),
             has_bytes,
             has_key: key.is_some(),
@@ -192,6 +194,18 @@ impl Plan {
         if let Some(Value::Object(pairs)) = &mut attributes {
             pairs.retain(|_, value| !value.is_null());
         }
+        let sells: Option<String> = row.get(5);
+        let sells = match sells
+            .filter(|text| !text.is_empty())
+            .map(|text| text.parse())
+            .transpose()
+        {
+            Ok(sells) => sells,
+            Err(reason) => {
+                let name = key.unwrap_or_else(nameless);
+                return Err(Reject::new(name, code::CATEGORY_INVALID, reason));
+            }
+        };
         let place = if self.has_bytes {
             let size = u64::try_from(size.unwrap_or(0)).unwrap_or(0);
             match row.get::<_, Option<Vec<u8>>>(2) {
@@ -228,6 +242,7 @@ impl Plan {
             entry: Entry {
                 path,
                 sku,
+                sells,
                 attributes,
             },
             place,

@@ -47,7 +47,7 @@ pub fn rows(file: &Path, delimiter: u8, roles: &Roles) -> Result<Rows> {
 pub struct Rows {
     reader: Reader<Chunks>,
     roles: Roles,
-    found: [Option<String>; 3],
+    found: super::Found,
     names: Vec<String>,
     has_others: bool,
     is_over: bool,

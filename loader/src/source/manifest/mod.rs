@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
 
 use super::{
@@ -83,12 +83,16 @@ where
     })
 }
 
+/// Columns in this order: image, key, sku, sells.
+type Found = [Option<String>; 4];
+
 /// Which columns say what.
 #[derive(Debug, Clone)]
 struct Roles {
     image: Option<String>,
     key: Option<String>,
     sku: Option<String>,
+    sells: Option<String>,
     /// Paths are relative to the manifest's folder.
     folder: PathBuf,
 }
@@ -100,17 +104,21 @@ impl Roles {
             image: column(Role::Image),
             key: column(Role::Key),
             sku: column(Role::Sku),
+            sells: column(Role::Sells),
             folder: file.parent().unwrap_or(Path::new("")).to_owned(),
         }
     }
 
-    /// Names of the columns in this order: image, key, sku. What was mapped must be among `names`, but
-    /// for the product where rows may leave things out.
-    fn find(&self, names: &[&str], rows_are_alike: bool) -> Result<[Option<String>; 3]> {
+    /// Names of the columns. What was mapped must be among `names`, but for the product and its category where rows
+    /// may leave things out.
+    fn find(&self, names: &[&str], rows_are_alike: bool) -> Result<Found> {
         let has = |name: &&str| names.contains(name);
-        let needed_sku = self.sku.as_ref().filter(|_| rows_are_alike);
-        for mapped in [self.image.as_ref(), self.key.as_ref(), needed_sku] {
-            if let Some(mapped) = mapped.filter(|mapped| !has(&mapped.as_str())) {
+        let always = [&self.image, &self.key];
+        let needed = [&self.sku, &self.sells]
+            .into_iter()
+            .filter(|_| rows_are_alike);
+        for mapped in always.into_iter().chain(needed).flatten() {
+            if !has(&mapped.as_str()) {
                 bail!(
                     "no column named {mapped}; the columns are {}",
                     names.join(", ")
@@ -125,13 +133,18 @@ impl Roles {
             );
         };
         let sku = has(&SKU_COLUMN).then(|| SKU_COLUMN.to_owned());
-        Ok([Some(image), self.key.clone(), self.sku.clone().or(sku)])
+        Ok([
+            Some(image),
+            self.key.clone(),
+            self.sku.clone().or(sku),
+            self.sells.clone(),
+        ])
     }
 
     /// The photo of a row whose columns have been found; `held` when its bytes are in the row.
     fn item(
         &self,
-        [image, key, sku]: &[Option<String>; 3],
+        columns @ [image, key, sku, sells]: &Found,
         mut row: Map<String, Value>,
         held: Option<Vec<u8>>,
         has_others: bool,
@@ -143,6 +156,8 @@ impl Roles {
             text_of(value).with_context(|| format!("column {name}"))
         };
         let (image_text, key_text, sku_text) = (take(image)?, take(key)?, take(sku)?);
+        let sells = take(sells)?.map(|text| text.parse()).transpose();
+        let sells = sells.map_err(|reason| anyhow!("what it sells: {reason}"))?;
         if key.is_some() && key_text.is_none() {
             bail!("the key is empty");
         }
@@ -157,7 +172,7 @@ impl Roles {
         let Some(path) = key_text.or(image_text) else {
             bail!("the photo has no name: --map key=COLUMN says which column is its identity");
         };
-        for role in [image, key, sku].into_iter().flatten() {
+        for role in columns.iter().flatten() {
             row.remove(role);
         }
         row.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
@@ -166,6 +181,7 @@ impl Roles {
             entry: Entry {
                 path,
                 sku: product,
+                sells,
                 attributes: has_others.then_some(Value::Object(row)),
             },
         })

@@ -47,7 +47,7 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
 pub struct Rows {
     rows: RowIter<'static>,
     roles: Roles,
-    found: [Option<String>; 3],
+    found: super::Found,
     has_others: bool,
     row: u64,
     is_over: bool,

@@ -210,6 +210,7 @@ fn item(path: String, address: Address) -> Item {
         entry: Entry {
             sku: Some(sku_of(&path).to_owned()),
             path,
+            sells: None,
             attributes: None,
         },
         place: Place::Remote(address),
