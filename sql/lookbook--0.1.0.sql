@@ -307,7 +307,7 @@ CREATE OPERATOR = (
 	LEFTARG = embedding, RIGHTARG = embedding, FUNCTION = embedding_eq,
 	COMMUTATOR = =, NEGATOR = <>,
 	RESTRICT = eqsel, JOIN = eqjoinsel,
-	MERGES
+	HASHES, MERGES
 );
 COMMENT ON OPERATOR = (embedding, embedding) IS 'equal';
 
@@ -340,6 +340,22 @@ CREATE OPERATOR CLASS embedding_ops
 	OPERATOR 4 >=,
 	OPERATOR 5 >,
 	FUNCTION 1 embedding_cmp(embedding, embedding);
+
+CREATE FUNCTION embedding_hash(embedding) RETURNS integer
+	AS 'MODULE_PATHNAME', 'embedding_hash_wrapper'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION embedding_hash(embedding) IS 'hash';
+
+CREATE FUNCTION embedding_hash_extended(embedding, bigint) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'embedding_hash_extended_wrapper'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION embedding_hash_extended(embedding, bigint) IS 'hash';
+
+CREATE OPERATOR CLASS embedding_ops
+	DEFAULT FOR TYPE embedding USING hash AS
+	OPERATOR 1 =,
+	FUNCTION 1 embedding_hash(embedding),
+	FUNCTION 2 embedding_hash_extended(embedding, bigint);
 
 -- aggregates
 
@@ -624,6 +640,8 @@ BEGIN
   IF NOT (has_table_privilege('lookbook_default_model', 'INSERT')
           AND has_table_privilege('lookbook_default_model', 'UPDATE')
           AND has_table_privilege('lookbook_default_model', 'DELETE')) THEN
+    -- Loads the library: only then may a role that is no superuser set its settings.
+    PERFORM '[1]'::embedding;
     RAISE EXCEPTION 'permission denied to set the default % of every role', model.kind
       USING ERRCODE = 'insufficient_privilege',
             HINT = format('To set it for yourself alone: ALTER ROLE %I SET lookbook.%s_model = %L;', current_user,
@@ -677,6 +695,16 @@ AS 'MODULE_PATHNAME', 'detect_garments_wrapper' LANGUAGE c STABLE PARALLEL SAFE
 COST 200000 ROWS 3;
 COMMENT ON FUNCTION detect_garments(bytea, text) IS
   'Garments in an image, boxes in pixels of the upright photo, each with the embedding of its crop; no rows when none is found';
+
+-- The same, with vectors of the model that filled a column, named as in SQL ('public.garment.embedding'), where that is
+-- recorded: what the vectors of a column are compared with has to be of the same model.
+CREATE FUNCTION lookbook_embed_for(image bytea, filled text) RETURNS embedding
+AS 'MODULE_PATHNAME', 'lookbook_embed_for_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 100000 SUPPORT lookbook_vision_support;
+CREATE FUNCTION lookbook_detect_for(image bytea, filled text)
+RETURNS TABLE (category text, label text, score real, box box, embedding embedding)
+AS 'MODULE_PATHNAME', 'lookbook_detect_for_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 200000 ROWS 3;
 
 CREATE FUNCTION garment_keypoints(image bytea, model text DEFAULT NULL)
 RETURNS TABLE (name text, x real, y real, score real)
@@ -751,7 +779,7 @@ CREATE FUNCTION lookbook_metric_inner_product() RETURNS integer
 
 CREATE FUNCTION lookbook_within_limit(embedding, double precision) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'lookbook_within_limit_wrapper'
-	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+	LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION lookbook_within_limit(embedding, double precision) IS 'implementation of <<->> operator';
 
 CREATE OPERATOR <<->> (
@@ -887,6 +915,42 @@ CREATE OPERATOR CLASS range_ops
 	DEFAULT FOR TYPE anyrange USING lookbook AS
 	OPERATOR 1 = (anyrange, anyrange),
 	FUNCTION 1 hash_range(anyrange);
+CREATE OPERATOR CLASS multirange_ops
+	DEFAULT FOR TYPE anymultirange USING lookbook AS
+	OPERATOR 1 = (anymultirange, anymultirange),
+	FUNCTION 1 hash_multirange(anymultirange);
+CREATE OPERATOR CLASS record_ops
+	DEFAULT FOR TYPE record USING lookbook AS
+	OPERATOR 1 = (record, record),
+	FUNCTION 1 hash_record(record);
+CREATE OPERATOR CLASS pg_lsn_ops
+	DEFAULT FOR TYPE pg_lsn USING lookbook AS
+	OPERATOR 1 = (pg_lsn, pg_lsn),
+	FUNCTION 1 pg_lsn_hash(pg_lsn);
+CREATE OPERATOR CLASS tid_ops
+	DEFAULT FOR TYPE tid USING lookbook AS
+	OPERATOR 1 = (tid, tid),
+	FUNCTION 1 hashtid(tid);
+CREATE OPERATOR CLASS xid_ops
+	DEFAULT FOR TYPE xid USING lookbook AS
+	OPERATOR 1 = (xid, xid),
+	FUNCTION 1 hashint4(int4);
+CREATE OPERATOR CLASS xid8_ops
+	DEFAULT FOR TYPE xid8 USING lookbook AS
+	OPERATOR 1 = (xid8, xid8),
+	FUNCTION 1 hashint8(int8);
+CREATE OPERATOR CLASS cid_ops
+	DEFAULT FOR TYPE cid USING lookbook AS
+	OPERATOR 1 = (cid, cid),
+	FUNCTION 1 hashint4(int4);
+CREATE OPERATOR CLASS aclitem_ops
+	DEFAULT FOR TYPE aclitem USING lookbook AS
+	OPERATOR 1 = (aclitem, aclitem),
+	FUNCTION 1 hash_aclitem(aclitem);
+CREATE OPERATOR CLASS oidvector_ops
+	DEFAULT FOR TYPE oidvector USING lookbook AS
+	OPERATOR 1 = (oidvector, oidvector),
+	FUNCTION 1 hashoidvector(oidvector);
 
 CREATE OPERATOR FAMILY float_ops USING lookbook;
 
@@ -965,8 +1029,8 @@ CREATE FUNCTION similar_garments(image bytea, k integer DEFAULT 5, category text
 RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box,
                distance double precision)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
-  SELECT n.* FROM @extschema@.nearest_garments(@extschema@.embed_image(similar_garments.image), similar_garments.k,
-                                               similar_garments.category) AS n
+  SELECT n.* FROM @extschema@.nearest_garments(@extschema@.lookbook_embed_for(similar_garments.image, '@extschema@.garment.embedding'),
+                                               similar_garments.k, similar_garments.category) AS n
 $$;
 COMMENT ON FUNCTION similar_garments(bytea, integer, text) IS
   'The k garments that look most like a picture as a whole; k NULL: all, nearest first';
@@ -1111,13 +1175,13 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
   SELECT look.garment, look.category, look.label, look.score, look.box, look.product, look.distance, look.garment_id, look.photo_id
   FROM (
     SELECT g.garment::integer AS garment, g.category, g.label, g.score, g.box, n.product, n.distance, n.garment_id, n.photo_id
-    FROM @extschema@.detect_garments(shop_the_look.image)
+    FROM @extschema@.lookbook_detect_for(shop_the_look.image, '@extschema@.garment.embedding')
       WITH ORDINALITY AS g(category, label, score, box, embedding, garment)
     LEFT JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.2) AS n ON true
     UNION ALL
     SELECT 1, 'photo', 'photo', NULL, NULL, n.product, n.distance, n.garment_id, n.photo_id
-    FROM @extschema@.nearest_products(@extschema@.embed_image(shop_the_look.image), shop_the_look.k) AS n
-    WHERE NOT EXISTS (SELECT FROM @extschema@.detect_garments(shop_the_look.image))) AS look
+    FROM @extschema@.nearest_products(@extschema@.lookbook_embed_for(shop_the_look.image, '@extschema@.garment.embedding'), shop_the_look.k) AS n
+    WHERE NOT EXISTS (SELECT FROM @extschema@.lookbook_detect_for(shop_the_look.image, '@extschema@.garment.embedding'))) AS look
   ORDER BY look.garment, look.distance
 $$;
 COMMENT ON FUNCTION shop_the_look(bytea, integer) IS
@@ -1168,6 +1232,9 @@ DECLARE
 BEGIN
   IF $1 IS NULL OR $2 IS NULL THEN
     RAISE EXCEPTION 'a mapping needs a schema and a relation, and one of them is NULL' USING ERRCODE = 'null_value_not_allowed';
+  ELSIF $1 IN ('pg_catalog', 'information_schema', 'pg_toast') THEN
+    RAISE EXCEPTION 'schema "%" belongs to PostgreSQL', $1
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another schema for the functions that read your table; it is made if it is missing.';
   ELSIF to_regnamespace(target) = '@extschema@'::regnamespace THEN
     RAISE EXCEPTION 'schema "%" holds the functions of lookbook itself', $1
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another schema for the functions that read your table; it is made if it is missing.';
@@ -1193,6 +1260,14 @@ BEGIN
     source[i] := CASE WHEN NOT FOUND THEN format('NULL::%s', own_types[i])
                       WHEN entry.atttypid = own_types[i]::regtype THEN format('t.%I', columns[i])
                       ELSE format('t.%I::%s', columns[i], own_types[i]) END;
+    IF fields[i] IN ('garment_id', 'photo_id', 'product') THEN
+      BEGIN
+        EXECUTE format('SELECT NULL::%1$s OPERATOR(pg_catalog.=) NULL::%1$s, NULL::%1$s OPERATOR(pg_catalog.<>) NULL::%1$s', own_types[i]);
+      EXCEPTION WHEN undefined_function THEN
+        RAISE EXCEPTION 'column "%" of relation "%" is of type %, whose values cannot be compared', columns[i], $2, own_types[i]
+          USING ERRCODE = 'datatype_mismatch', HINT = format('A %s is a number, a text or a uuid, say.', fields[i]);
+      END;
+    END IF;
     IF fields[i] = 'category' AND entry.typtype = 'e' THEN
       category_type := entry.atttypid;
     END IF;
@@ -1246,6 +1321,7 @@ BEGIN
     FOREACH called IN ARRAY made_here LOOP
       definition := replace(definition, format('@extschema@.%s(', called), format('%s.%s(', target, called));
     END LOOP;
+    definition := replace(definition, quote_literal('@extschema@.garment.embedding'), quote_literal(format('%s.%I', $2, $4)));
     IF category_type IS NOT NULL THEN
       definition := regexp_replace(definition, '\mc\.category OPERATOR\(pg_catalog\.=\) (\w+\.category|\(SELECT [^)]*\))',
         format('c.category_key OPERATOR(pg_catalog.=) %s.lookbook_category(\1)', replace(target, '\', '\\')), 'g');

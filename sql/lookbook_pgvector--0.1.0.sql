@@ -13,7 +13,7 @@ CREATE CAST (embedding AS vector) WITHOUT FUNCTION AS ASSIGNMENT;
 
 CREATE FUNCTION lookbook_within_limit(vector, double precision) RETURNS boolean
 	AS '$libdir/lookbook', 'lookbook_within_limit_wrapper'
-	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+	LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION lookbook_within_limit(vector, double precision) IS 'implementation of <<->> operator';
 
 CREATE OPERATOR <<->> (

@@ -201,3 +201,77 @@ fn copy_in(client: &mut Client, sql: &str, bytes: &[u8]) -> Result<u64> {
     writer.write_all(bytes)?;
     Ok(writer.finish()?)
 }
+
+#[test]
+fn equal_embeddings_have_one_hash_and_are_joined_grouped_and_partitioned_by_it() -> Result<()> {
+    let database = Cluster::shared()?.database("embedding_hash")?;
+    let mut client = database.connect()?;
+    client.batch_execute(
+        "CREATE TABLE item (n int, v embedding(2)) PARTITION BY HASH (v);
+         CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE item_1 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         INSERT INTO item SELECT n, ARRAY[n % 50, 1]::real[]::embedding FROM generate_series(1, 500) n;
+         INSERT INTO item VALUES (501, '[-0,1]'), (502, '[0,1]'); ANALYZE item;
+         SET enable_mergejoin = off; SET enable_nestloop = off; SET enable_sort = off",
+    )?;
+    let row = client.query_one(
+        "SELECT (SELECT count(*) FROM item_0), (SELECT count(*) FROM item_1),
+           (SELECT count(*) FROM (SELECT DISTINCT v FROM item) d), (SELECT count(*) FROM item a JOIN item b USING (v)),
+           embedding_hash('[0]') = embedding_hash('[0,0]'), embedding_hash_extended('[-0,1]', 7) = embedding_hash_extended('[0,1]', 7)",
+        &[],
+    )?;
+    let counts: [i64; 4] = [row.get(0), row.get(1), row.get(2), row.get(3)];
+    ensure!(
+        counts[0] > 50 && counts[1] > 50 && counts[2..] == [50, 49 * 100 + 144],
+        "{counts:?}"
+    );
+    ensure!(!row.get::<_, bool>(4) && row.get::<_, bool>(5));
+    let plan = client.query("EXPLAIN SELECT FROM item a JOIN item b USING (v)", &[])?;
+    let first: String = plan[0].get(0);
+    ensure!(first.contains("Hash Join"), "{first}");
+    Ok(())
+}
+
+#[test]
+fn input_can_be_asked_whether_it_is_valid() -> Result<()> {
+    let database = Cluster::shared()?.database("embedding_soft")?;
+    let mut client = database.connect()?;
+    let version: i32 = client
+        .query_one("SELECT current_setting('server_version_num')::int", &[])?
+        .get(0);
+    if version < 160_000 {
+        return Ok(());
+    }
+    for (literal, sql_type, message, code) in [
+        ("[1,2]", "embedding(2)", "", ""),
+        (
+            "[1,2",
+            "embedding",
+            "invalid input syntax for type embedding: \"[1,2\"",
+            "22P02",
+        ),
+        (
+            "[1,2]",
+            "embedding(3)",
+            "expected 3 dimensions, not 2",
+            "22000",
+        ),
+        (
+            "[1e99]",
+            "embedding",
+            "\"1e99\" is out of range for type embedding",
+            "22003",
+        ),
+    ] {
+        let row = client.query_one(
+            "SELECT pg_input_is_valid($1, $2), coalesce(message, ''), coalesce(sql_error_code, '') FROM pg_input_error_info($1, $2)",
+            &[&literal, &sql_type],
+        )?;
+        let found: (bool, String, String) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!(
+            found,
+            (message.is_empty(), message.to_owned(), code.to_owned())
+        );
+    }
+    Ok(())
+}

@@ -251,6 +251,7 @@ fn enums_and_domains_are_filtered() -> Result<()> {
 #[test]
 fn every_other_type_that_can_be_hashed_is_filtered() -> Result<()> {
     let mut client = client("other_types")?;
+    client.batch_execute("CREATE TYPE pair AS (a bigint, b text)")?;
     for (column, value, conditions) in [
         (
             "real",
@@ -308,6 +309,39 @@ fn every_other_type_that_can_be_hashed_is_filtered() -> Result<()> {
             "int4range",
             "int4range(0, (n % 5)::int)",
             ["c = '[0,3)'", "c = '[0,2]'", "c IN ('empty', '[0,2)')"],
+        ),
+        (
+            "int4multirange",
+            "int4multirange(int4range(0, (n % 5)::int))",
+            [
+                "c = '{[0,3)}'",
+                "c = '{[0,1),[1,3)}'",
+                "c IN ('{}', '{[0,2)}')",
+            ],
+        ),
+        (
+            "pair",
+            "ROW(n % 5, 'b')::pair",
+            [
+                "c = ROW(3, 'b')::pair",
+                "c = '(3,b)'::pair",
+                "c IN ('(1,b)'::pair, '(1,c)'::pair)",
+            ],
+        ),
+        (
+            "pg_lsn",
+            "('0/' || n % 5)::pg_lsn",
+            ["c = '0/3'", "c = '0/03'", "c IN ('0/1', '0/9')"],
+        ),
+        (
+            "xid8",
+            "(n % 5)::text::xid8",
+            ["c = '3'", "c = '03'", "c IN ('1', '9')"],
+        ),
+        (
+            "tid",
+            "('(0,' || n % 5 || ')')::tid",
+            ["c = '(0,3)'", "c = '(00,3)'", "c IN ('(0,1)', '(1,1)')"],
         ),
     ] {
         check(&mut client, column, value, &conditions)?;

@@ -263,3 +263,39 @@ fn a_model_that_is_not_mine_cannot_be_used() -> Result<()> {
     assert_eq!(shop.database.psql("SELECT count(*) FROM clerk.photo")?, "1");
     Ok(())
 }
+
+#[test]
+fn recommendations_look_at_a_picture_with_the_model_that_filled_the_column() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "own_model")?;
+    let mut client = shop.database.connect()?;
+    import_embedder(&mut client, "brightest", MAXIMUM)?;
+    shop.put("a.bmp", &bmp(16, 16, [200, 30, 10]))?;
+    shop.run(["load", "photos", "--embed-model", "brightest"])?
+        .expect(0)?;
+    let picture = bmp(16, 16, [200, 30, 10]);
+    client.batch_execute("SELECT lookbook_map_catalogue('mapped', 'garment')")?;
+    // The default embedder, `mean`, sees the black pixel of the picture.
+    let distances = |client: &mut postgres::Client, schema: &str| -> Result<Vec<f64>> {
+        let query = format!(
+            "SELECT distance FROM {schema}.shop_the_look($1) UNION ALL
+             SELECT distance FROM {schema}.similar_garments($1, 1) UNION ALL
+             SELECT embedding <-> embed_image($1) FROM garment WHERE category = 'upper'"
+        );
+        let rows = client.query(&query, &[&picture])?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    };
+    for schema in ["public", "mapped"] {
+        let found = distances(&mut client, schema)?;
+        let [upper, footwear, similar, by_default] = found.as_slice() else {
+            anyhow::bail!("{schema}: {found:?}")
+        };
+        ensure!(
+            *upper < 1e-6 && *footwear < 1e-6 && *similar < 1e-6 && *by_default > 1e-3,
+            "{schema}: {found:?}"
+        );
+    }
+    // Where nothing is recorded it is the default.
+    client.batch_execute("DELETE FROM lookbook_embedding_column")?;
+    ensure!(distances(&mut client, "public")?[2] > 1e-3);
+    Ok(())
+}

@@ -125,7 +125,7 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
     let (_database, mut client) = database(Cluster::shared()?, "recommend_mapping_errors")?;
     client.batch_execute(
         "CREATE TABLE shoe (id int, sku text, category text, embedding real[]);
-         CREATE TABLE boot (id int, sku text, kind text, embedding embedding(3), height real);
+         CREATE TABLE boot (id int, sku text, kind text, embedding embedding(3), height real, about json);
          CREATE SCHEMA mine; CREATE FUNCTION mine.similar_products(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     )?;
     for (arguments, code, part) in [
@@ -160,6 +160,16 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
             "did not make it",
         ),
         ("NULL, 'boot'", "22004", "one of them is NULL"),
+        (
+            "'pg_catalog', 'boot', category => 'kind'",
+            "22023",
+            "belongs to PostgreSQL",
+        ),
+        (
+            "'reco', 'boot', category => 'kind', product => 'about'",
+            "42804",
+            "is of type json, whose values cannot be compared",
+        ),
     ] {
         let statement = format!("SELECT lookbook_map_catalogue({arguments})");
         let (found, message) = error_of(&mut client, &statement)?;

@@ -448,7 +448,11 @@ fn the_default_is_chosen_by_setting_then_by_table() -> Result<()> {
     let mut user = database.connect_as("f_user")?;
     let refused = refusal(user.batch_execute("SELECT lookbook_model_default('garment-embedder')"))?;
     assert_eq!(refused.code, "42501");
-    ensure!(refused.hint.contains("lookbook.embed_model"), "{refused:?}");
+    let advice = refused.hint.split_once(": ");
+    let (_, advice) = advice.with_context(|| format!("{refused:?}"))?;
+    ensure!(advice.contains("lookbook.embed_model"), "{refused:?}");
+    user.batch_execute(advice)?;
+    client.batch_execute("ALTER ROLE f_user RESET ALL")?;
     client.batch_execute("SELECT lookbook_model_drop('mean')")?;
     let left =
         "SELECT count(*) FROM lookbook_default_model WHERE kind = 'embedder' AND NOT shipped";

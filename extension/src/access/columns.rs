@@ -50,17 +50,21 @@ pub(super) unsafe fn options_of(index: pg_sys::Relation) -> Options {
             );
         }
     }
-    let typmod = descriptor.get(0).map_or(-1, |column| {
-        let mut typmod = column.atttypmod;
-        // SAFETY: looks into the catalogue; a domain may have the dimensions.
-        unsafe { pg_sys::getBaseTypeAndTypmod(column.atttypid, &raw mut typmod) };
-        typmod
-    });
-    let Ok(dimensions @ 1..) = usize::try_from(typmod) else {
+    // SAFETY: as above.
+    let Some(dimensions) = (unsafe { dimensions_of(index) }) else {
+        // SAFETY: as above; the number of a column that is an expression is 0.
+        let is_expression = unsafe { (*(*index).rd_index).indkey.values.as_slice(1) == [0] };
         refuse(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "column does not have dimensions",
-            "Give the column a fixed number of dimensions: ALTER TABLE … ALTER COLUMN … TYPE embedding(256).",
+            match is_expression {
+                true => {
+                    "Cast the expression to a fixed number of them: USING lookbook ((l2_normalize(…)::embedding(256)))."
+                }
+                false => {
+                    "Give the column a fixed number of dimensions: ALTER TABLE … ALTER COLUMN … TYPE embedding(256)."
+                }
+            },
         );
     };
     let mut options = Options::new(dimensions, metric);
@@ -69,6 +73,20 @@ pub(super) unsafe fn options_of(index: pg_sys::Relation) -> Options {
     unsafe { super::options::of(index) }.apply(&mut options);
     or_raise(options.validate(), index);
     options
+}
+
+/// The dimensions that the embedding's column is declared with.
+///
+/// # Safety
+/// `index` is an open index of this access method.
+pub(super) unsafe fn dimensions_of(index: pg_sys::Relation) -> Option<usize> {
+    // SAFETY: the caller's promise: an open relation has a descriptor.
+    let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*index).rd_att) };
+    let column = descriptor.get(0)?;
+    let mut typmod = column.atttypmod;
+    // SAFETY: looks into the catalogue; a domain may have the dimensions.
+    unsafe { pg_sys::getBaseTypeAndTypmod(column.atttypid, &raw mut typmod) };
+    usize::try_from(typmod).ok().filter(|found| *found > 0)
 }
 
 /// The metric of a column's operator class; `None`: the column is no embedding.

@@ -11,6 +11,11 @@ const LIST_ROWS: f64 = 240.0;
 const CODE_COST: f64 = 0.1;
 /// Work for a row that is given out, in `cpu_operator_cost`.
 const ROW_COST: f64 = 4.0;
+/// More than a path that a setting disables (`disable_cost`, 1e10), and finite: a sum or a difference with infinity is
+/// NaN, and NaN wins comparisons.
+const NEVER: f64 = 1e30;
+/// Rows within a distance limit, of all: a limit asks for what is near.
+const WITHIN_LIMIT: f64 = 0.01;
 /// Lists that a search opens of `n`: measured to grow about like √n (`docs/benchmarks.md`).
 const OPENED: f64 = 2.0;
 
@@ -31,7 +36,7 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
     unsafe {
         if (*path).indexorderbys.is_null() || needs_tid((*path).indexinfo) {
             // Without an order every other path is better, and there always is one.
-            (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
+            (*startup_cost, *total_cost) = (NEVER, NEVER);
             (*selectivity, *correlation, *pages) = (1.0, 0.0, 0.0);
             #[cfg(feature = "pg18")]
             {
@@ -59,15 +64,18 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         let page_share = opened / lists;
         *startup_cost = operator * CODE_COST * (lists + opened * LIST_ROWS)
             + sequential_page * index_pages * page_share / 2.0;
-        // To the end all codes are read, and every row that passes is given out.
-        let wanted = (generic.indexSelectivity * rows).max(1.0);
+        let share = match super::limit::push_down(root, path) {
+            true => WITHIN_LIMIT,
+            false => 1.0,
+        };
+        // To the end, or to the limit, all codes are read, and every row that passes is given out.
+        let wanted = (share * generic.indexSelectivity * rows).max(1.0);
         *total_cost = *startup_cost
-            + operator * (CODE_COST * rows + ROW_COST * wanted)
-            + random_page * index_pages;
-        super::limit::push_down(path);
-        *selectivity = generic.indexSelectivity;
+            + operator * (share * CODE_COST * rows + ROW_COST * wanted)
+            + share * random_page * index_pages;
+        *selectivity = share * generic.indexSelectivity;
         *correlation = 0.0;
-        *pages = index_pages;
+        *pages = share * index_pages;
     }
 }
 

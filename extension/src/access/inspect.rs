@@ -1,5 +1,6 @@
 //! `lookbook_index_info` and `lookbook_index_check`.
 
+use super::columns::dimensions_of;
 use super::errors::{or_raise, refuse};
 use super::store::BufferStore;
 use lookbook_ann::{Error, Index, Info, LEVELS};
@@ -47,7 +48,21 @@ fn short(number: f32) -> f64 {
 fn lookbook_index_check(index: pg_sys::Oid) -> i64 {
     let Info {
         rows, aside_rows, ..
-    } = with_index(index, |store, index| steady(store, || index.check(store)));
+    } = with_index(index, |store, index| {
+        // SAFETY: the store's relation is open, an index of ours.
+        if unsafe { dimensions_of(store.relation()) }.is_none() {
+            let dimensions = index.options().dimensions;
+            ereport!(
+                WARNING,
+                PgSqlErrorCode::ERRCODE_WARNING,
+                "the column of this index has lost its dimensions, and so it cannot be built again",
+                format!(
+                    "REINDEX, VACUUM FULL, TRUNCATE and a restored dump need them: ALTER TABLE … ALTER COLUMN … TYPE embedding({dimensions})."
+                )
+            );
+        }
+        steady(store, || index.check(store))
+    });
     (rows + aside_rows) as i64
 }
 

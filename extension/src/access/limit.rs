@@ -37,31 +37,38 @@ pub(super) unsafe fn of_key(key: &pg_sys::ScanKeyData) -> Option<f64> {
     unsafe { <f64 as pgrx::FromDatum>::from_datum(key.sk_argument, false) }
 }
 
-/// Gives an ordered path the limits that its conditions set.
+/// Gives an ordered path the limits that its conditions set; whether there are any.
 ///
 /// # Safety
 /// `path` is complete, and its list of conditions may be replaced: the planner calls from `cost_index`.
-pub(super) unsafe fn push_down(path: *mut pg_sys::IndexPath) {
+pub(super) unsafe fn push_down(
+    root: *mut pg_sys::PlannerInfo,
+    path: *mut pg_sys::IndexPath,
+) -> bool {
+    let mut is_limited = false;
     // SAFETY: the caller's promise; lists hold what their names say.
     unsafe {
         let Some(order) = first::<pg_sys::OpExpr>((*path).indexorderbys) else {
-            return;
+            return false;
         };
         for rinfo in items::<pg_sys::RestrictInfo>((*(*path).indexinfo).indrestrictinfo) {
             if paths::tests(path, rinfo) {
                 continue;
             }
-            if let Some(limit) = limit_of((*rinfo).clause, order)
+            if let Some(limit) = limit_of(root, (*rinfo).clause, order)
                 && let Some(condition) = below(path, rinfo, order, limit)
             {
                 paths::add(path, rinfo, condition, FIRST_COLUMN, true);
+                is_limited = true;
             }
         }
     }
+    is_limited
 }
 
 /// The right side of `distance < limit`, however it is written, if the distance is that of `order`.
 unsafe fn limit_of(
+    root: *mut pg_sys::PlannerInfo,
     clause: *mut pg_sys::Expr,
     order: *mut pg_sys::OpExpr,
 ) -> Option<*mut pg_sys::Expr> {
@@ -79,16 +86,22 @@ unsafe fn limit_of(
         let is_constant = !pg_sys::contain_var_clause(limit.cast())
             && !pg_sys::contain_volatile_functions(limit.cast());
         let is_same = pgrx::is_a(distance.cast(), pg_sys::NodeTag::T_OpExpr)
-            && is_same_distance(distance.cast(), order);
+            && is_same_distance(root, distance.cast(), order);
         (is_constant && is_same).then_some(limit)
     }
 }
 
 /// Distances are symmetric, and the planner turns the column to the left for an ordering.
-unsafe fn is_same_distance(a: *mut pg_sys::OpExpr, b: *mut pg_sys::OpExpr) -> bool {
+unsafe fn is_same_distance(
+    root: *mut pg_sys::PlannerInfo,
+    a: *mut pg_sys::OpExpr,
+    b: *mut pg_sys::OpExpr,
+) -> bool {
     let is_equal = |a: *mut pg_sys::Expr, b: *mut pg_sys::Expr| {
-        // SAFETY: both are expressions.
-        unsafe { pg_sys::equal(a.cast::<c_void>(), b.cast::<c_void>()) }
+        // SAFETY: both are expressions of the query.
+        unsafe {
+            pg_sys::equal(a.cast::<c_void>(), b.cast::<c_void>()) || is_same_subquery(root, a, b)
+        }
     };
     // SAFETY: both are operators' expressions.
     let (a, b) = unsafe { (operands(a), operands(b)) };
@@ -99,6 +112,44 @@ unsafe fn is_same_distance(a: *mut pg_sys::OpExpr, b: *mut pg_sys::OpExpr) -> bo
                     || is_equal(a_left, b_right) && is_equal(a_right, b_left))
         }
         _ => false,
+    }
+}
+
+/// `embedding <-> (SELECT …)` that was written once and copied into condition and order, as happens to the columns of
+/// a subquery: the planner computes each copy once, and knows the two by different parameters.
+///
+/// # Safety
+/// `a` and `b` are expressions of the query that `root` plans.
+unsafe fn is_same_subquery(
+    root: *mut pg_sys::PlannerInfo,
+    a: *mut pg_sys::Expr,
+    b: *mut pg_sys::Expr,
+) -> bool {
+    // SAFETY: the caller's promise; an initial plan has its number, from 1, in the lists of all plans.
+    unsafe {
+        let query_of = |value: *mut pg_sys::Expr| {
+            if !pgrx::is_a(value.cast(), pg_sys::NodeTag::T_Param) {
+                return None;
+            }
+            let parameter = value.cast::<pg_sys::Param>();
+            if (*parameter).paramkind != pg_sys::ParamKind::PARAM_EXEC {
+                return None;
+            }
+            let mut plans = items::<pg_sys::SubPlan>((*root).init_plans);
+            let plan = plans.find(|plan| {
+                (**plan).subLinkType == pg_sys::SubLinkType::EXPR_SUBLINK
+                    && pg_sys::list_member_int((**plan).setParam, (*parameter).paramid)
+            })?;
+            let at = usize::try_from((*plan).plan_id - 1).ok()?;
+            let planner = items::<pg_sys::PlannerInfo>((*(*root).glob).subroots).nth(at)?;
+            Some((*planner).parse)
+        };
+        match (query_of(a), query_of(b)) {
+            (Some(a), Some(b)) => {
+                pg_sys::equal(a.cast(), b.cast()) && !pg_sys::contain_volatile_functions(a.cast())
+            }
+            _ => false,
+        }
     }
 }
 
@@ -122,19 +173,45 @@ unsafe fn below(
 ) -> Option<*mut pg_sys::RestrictInfo> {
     // SAFETY: an index has a first column; an ordering has it on its left.
     unsafe {
-        let index = (*path).indexinfo;
-        let operator = pg_sys::get_opfamily_member(
+        let operator = operator((*path).indexinfo)?;
+        let (_, [column, _]) = operands(order)?;
+        Some(paths::implied(rinfo, operator, column, limit))
+    }
+}
+
+/// `<<->>` of the type that the index is on.
+///
+/// # Safety
+/// `index` is one of this access method.
+unsafe fn operator(index: *mut pg_sys::IndexOptInfo) -> Option<pg_sys::Oid> {
+    // SAFETY: an index has a first column.
+    let found = unsafe {
+        pg_sys::get_opfamily_member(
             *(*index).opfamily,
             *(*index).opcintype,
             pg_sys::FLOAT8OID,
             LIMIT_STRATEGY,
-        );
-        if operator == pg_sys::InvalidOid {
-            return None;
-        }
-        let (_, [column, _]) = operands(order)?;
-        Some(paths::implied(rinfo, operator, column, limit))
-    }
+        )
+    };
+    (found != pg_sys::InvalidOid).then_some(found)
+}
+
+/// A function that is always true, whatever it is given.
+///
+/// # Safety
+/// As [`operator`].
+pub(super) unsafe fn always_true(index: *mut pg_sys::IndexOptInfo) -> Option<pg_sys::Oid> {
+    // SAFETY: the caller's promise; an operator has a function.
+    unsafe { Some(pg_sys::get_opcode(operator(index)?)) }
+}
+
+/// Whether it is that function.
+pub(super) fn is_always_true(function: &pg_sys::FmgrInfo) -> bool {
+    let always_true: unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum =
+        lookbook_within_limit_wrapper;
+    function
+        .fn_addr
+        .is_some_and(|address| std::ptr::fn_addr_eq(address, always_true))
 }
 
 unsafe fn first<T>(list: *mut pg_sys::List) -> Option<*mut T> {
@@ -142,8 +219,8 @@ unsafe fn first<T>(list: *mut pg_sys::List) -> Option<*mut T> {
     unsafe { items(list).next() }
 }
 
-/// The function of `<<->>`.
+/// The function of `<<->>`, and of conditions that a NULL fulfils (`conditions.rs`).
 #[pgrx::pg_extern]
-fn lookbook_within_limit(_embedding: pgrx::datum::AnyElement, _limit: f64) -> bool {
+fn lookbook_within_limit(_fcinfo: pg_sys::FunctionCallInfo) -> bool {
     true
 }

@@ -7,7 +7,7 @@
 use super::columns::{self, EMBEDDING_COLUMN, hash_word, item_pointer};
 use super::errors::or_raise;
 use super::store::BufferStore;
-use super::{HASH_PROC, ahead, known, limit, options};
+use super::{HASH_PROC, ahead, conditions, known, limit, options};
 use crate::embedding::Embedding;
 use lookbook_ann::{Bound, Filter, Search, SearchOptions};
 use pgrx::{FromDatum, IntoDatum, PgMemoryContexts, pg_guard, pg_sys};
@@ -176,7 +176,7 @@ unsafe fn begin(scan: pg_sys::IndexScanDesc, store: &BufferStore) -> Search<'sta
         filters: keys
             .iter()
             .filter(|key| key.sk_attno != EMBEDDING_COLUMN)
-            .map(|key| unsafe { filter(index, key) })
+            .filter_map(|key| unsafe { filter(index, key) })
             .collect(),
     };
     let opened = known::open(store);
@@ -196,14 +196,15 @@ unsafe fn slice<'a>(first: pg_sys::ScanKey, count: i32) -> &'a [pg_sys::ScanKeyD
     unsafe { std::slice::from_raw_parts(first, count as usize) }
 }
 
-/// The hashes that a condition accepts.
+/// The hashes that a condition accepts; `None`: all.
 ///
 /// # Safety
 /// `key` is a condition on a filter column of `index`.
-unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Filter {
+unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Option<Filter> {
     let column = key.sk_attno as usize - 2;
     if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
-        return Filter::new(column, Vec::new());
+        let none = Filter::new(column, Vec::new());
+        return (!conditions::is_fulfilled_by_null(key)).then_some(none);
     }
     // SAFETY: the catalogue says which hash function belongs to the type on the right; an array has
     // elements of that type.
@@ -218,7 +219,7 @@ unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Filter {
                 .map(|value| hash_word(&raw mut hash, collation, value))
                 .collect()
         };
-        Filter::new(column, words)
+        Some(Filter::new(column, words))
     }
 }
 

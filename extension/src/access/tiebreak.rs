@@ -41,13 +41,34 @@ unsafe extern "C-unwind" fn add_paths(
             previous(root, relation, number, entry);
         }
         let wanted = (*root).query_pathkeys;
-        if wanted.is_null() || (*wanted).length < 2 || !has_index_of_ours(relation) {
+        if wanted.is_null()
+            || (*wanted).length < 2
+            || !may_be_scanned(relation, entry)
+            || !has_index_of_ours(relation)
+        {
             return;
         }
         let first = (*(*wanted).elements).ptr_value;
         (*root).query_pathkeys = pg_sys::lappend(null_mut(), first.cast::<c_void>());
         pg_sys::create_index_paths(root, relation);
         (*root).query_pathkeys = wanted;
+    }
+}
+
+/// Whether PostgreSQL looked for index scans itself: not where a sample is wanted, nor where no row can be
+/// (`set_rel_pathlist`, `allpaths.c`).
+///
+/// # Safety
+/// As [`add_paths`].
+unsafe fn may_be_scanned(
+    relation: *mut pg_sys::RelOptInfo,
+    entry: *mut pg_sys::RangeTblEntry,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
+            && (*entry).tablesample.is_null()
+            && !pg_sys::is_dummy_rel(relation)
     }
 }
 

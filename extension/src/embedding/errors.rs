@@ -1,9 +1,11 @@
 //! The one table from `vecmath`'s errors to SQLSTATEs, as pgvector assigns them.
 
 use lookbook_vecmath::Error;
-use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::borrow::Cow;
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+use std::ffi::{CString, c_int};
 use std::panic::panic_any;
 
 /// Raises what cannot be returned.
@@ -32,6 +34,42 @@ fn report(error: Error) -> ! {
         } => report.set_detail(detail),
         _ => report,
     })
+}
+
+/// Tells a caller who asked to be told, as `pg_input_is_valid` does (`ErrorSaveContext`, `nodes/miscnodes.h`); raises
+/// where nobody did.
+#[cold]
+pub(super) fn report_to(context: *mut pg_sys::Node, error: Error) {
+    #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+    // SAFETY: the context of a call is a node or null; texts are strings with their end, of which errsave_finish keeps
+    // copies.
+    unsafe {
+        if !context.is_null() && pgrx::is_a(context, pg_sys::NodeTag::T_ErrorSaveContext) {
+            if pg_sys::errsave_start(context, std::ptr::null()) {
+                let text = |text: &str| CString::new(text).unwrap_or_default();
+                errcode(sqlstate(&error) as c_int);
+                pg_sys::errmsg_internal(c"%s".as_ptr(), text(&error.to_string()).as_ptr());
+                if let Error::Syntax {
+                    detail: Some(detail),
+                    ..
+                } = error
+                {
+                    pg_sys::errdetail_internal(c"%s".as_ptr(), text(detail).as_ptr());
+                }
+                pg_sys::errsave_finish(context, c"errors.rs".as_ptr(), 0, c"embedding".as_ptr());
+            }
+            return;
+        }
+    }
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    let _ = context;
+    report(error)
+}
+
+#[cfg(not(any(feature = "pg14", feature = "pg15")))]
+unsafe extern "C-unwind" {
+    /// `utils/elog.h`
+    fn errcode(sqlstate: c_int) -> c_int;
 }
 
 /// Raises an ERROR about something that `vecmath` does not know.

@@ -1,7 +1,7 @@
 //! Text and binary input and output, the type modifier (dimensions), and the cast that checks it.
 
 use super::arrays::{SqlArray, integer_typmods};
-use super::errors::{OrReport, raise};
+use super::errors::{OrReport, raise, report_to};
 use super::{Embedding, NewEmbedding};
 use lookbook_vecmath::{Error, MAX_DIMENSIONS, text, wire};
 use pgrx::datum::Internal;
@@ -11,10 +11,24 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::slice;
 
 #[pg_extern]
-fn embedding_in(literal: &CStr, _element: pg_sys::Oid, typmod: i32) -> NewEmbedding<'_> {
-    let elements = text::parse(literal.to_bytes()).or_report();
-    check_typmod(typmod, elements.len()).or_report();
-    NewEmbedding::from_slice(&elements)
+fn embedding_in<'a>(
+    literal: &'a CStr,
+    _element: pg_sys::Oid,
+    typmod: i32,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> Option<NewEmbedding<'a>> {
+    let parsed = text::parse(literal.to_bytes()).and_then(|elements| {
+        check_typmod(typmod, elements.len())?;
+        Ok(elements)
+    });
+    match parsed {
+        Ok(elements) => Some(NewEmbedding::from_slice(&elements)),
+        Err(error) => {
+            // SAFETY: the call that is being answered.
+            report_to(unsafe { (*fcinfo).context }, error);
+            None
+        }
+    }
 }
 
 unsafe extern "C-unwind" {

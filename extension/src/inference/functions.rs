@@ -43,15 +43,35 @@ enum BadImage {
 
 #[pg_extern]
 fn embed_image(fcinfo: pg_sys::FunctionCallInfo) -> Result<Finished, UserError> {
-    embed(fcinfo, BadImage::Raise)
+    embed(fcinfo, named_model, BadImage::Raise)
+}
+
+/// As `embed_image`, by the model that filled a column.
+#[pg_extern]
+fn lookbook_embed_for(fcinfo: pg_sys::FunctionCallInfo) -> Result<Finished, UserError> {
+    embed(fcinfo, model_of_column, BadImage::Raise)
 }
 
 #[pg_extern]
 fn try_embed_image(fcinfo: pg_sys::FunctionCallInfo) -> Result<Finished, UserError> {
-    embed(fcinfo, BadImage::Null)
+    embed(fcinfo, named_model, BadImage::Null)
 }
 
-fn embed(fcinfo: pg_sys::FunctionCallInfo, bad_image: BadImage) -> Result<Finished, UserError> {
+/// The model that the second argument names.
+fn named_model(fcinfo: pg_sys::FunctionCallInfo) -> Option<String> {
+    argument(fcinfo, 1)
+}
+
+/// The model that filled the column which the second argument names.
+fn model_of_column(fcinfo: pg_sys::FunctionCallInfo) -> Option<String> {
+    models::of_column(&argument::<String>(fcinfo, 1)?, function_oid(fcinfo))
+}
+
+fn embed(
+    fcinfo: pg_sys::FunctionCallInfo,
+    model: fn(pg_sys::FunctionCallInfo) -> Option<String>,
+    bad_image: BadImage,
+) -> Result<Finished, UserError> {
     if argument_is_null(fcinfo, 0) {
         return Ok(Finished(None));
     }
@@ -59,19 +79,20 @@ fn embed(fcinfo: pg_sys::FunctionCallInfo, bad_image: BadImage) -> Result<Finish
     if let Some(answer) = call_site::recall(fcinfo, sight) {
         return Ok(Finished(answer));
     }
-    let answer =
-        compute_embedding(fcinfo, bad_image)?.map(|elements| embedding_datum(fcinfo, &elements));
+    let asked = model(fcinfo);
+    let answer = compute_embedding(fcinfo, asked.as_deref(), bad_image)?
+        .map(|elements| embedding_datum(fcinfo, &elements));
     call_site::remember(fcinfo, sight, answer);
     Ok(Finished(answer))
 }
 
 fn compute_embedding(
     fcinfo: pg_sys::FunctionCallInfo,
+    asked: Option<&str>,
     bad_image: BadImage,
 ) -> Result<Option<super::Elements>, UserError> {
     let function = function_oid(fcinfo);
-    let asked = argument::<String>(fcinfo, 1);
-    let embedder = models::resolve(Kind::Embedder, asked.as_deref(), function)?;
+    let embedder = models::resolve(Kind::Embedder, asked, function)?;
     let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
         return Ok(None);
     };
@@ -88,13 +109,26 @@ type GarmentRows = TableIterator<'static, GarmentRow>;
 
 #[pg_extern]
 fn detect_garments(fcinfo: pg_sys::FunctionCallInfo) -> Result<GarmentRows, UserError> {
+    detect(fcinfo, named_model(fcinfo), None)
+}
+
+/// As `detect_garments`, with vectors by the model that filled a column.
+#[pg_extern]
+fn lookbook_detect_for(fcinfo: pg_sys::FunctionCallInfo) -> Result<GarmentRows, UserError> {
+    detect(fcinfo, None, model_of_column(fcinfo))
+}
+
+fn detect(
+    fcinfo: pg_sys::FunctionCallInfo,
+    detect_model: Option<String>,
+    embed_model: Option<String>,
+) -> Result<GarmentRows, UserError> {
     let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
         return Ok(TableIterator::empty());
     };
     let function = function_oid(fcinfo);
-    let asked = argument::<String>(fcinfo, 1);
-    let detector = models::resolve(Kind::Detector, asked.as_deref(), function)?;
-    let embedder = models::resolve(Kind::Embedder, None, function)?;
+    let detector = models::resolve(Kind::Detector, detect_model.as_deref(), function)?;
+    let embedder = models::resolve(Kind::Embedder, embed_model.as_deref(), function)?;
     let found = garments_of(image, &detector, &embedder, function)?;
     let rows: Vec<_> = found.iter().map(|garment| row(fcinfo, garment)).collect();
     Ok(TableIterator::new(rows))

@@ -109,6 +109,22 @@ pub(crate) fn resolve(
     Ok(model)
 }
 
+/// The name of the model that filled a column, `schema.table.column` as SQL names it, where that is recorded: the one
+/// with the recorded bytes, else the one with the recorded name.
+pub(crate) fn of_column(column: &str, function: pg_sys::Oid) -> Option<String> {
+    // SAFETY: as in `resolve`.
+    let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
+    let sql = statement(format!(
+        "SELECT coalesce((SELECT m.name FROM {schema}.lookbook_model AS m WHERE m.sha256 OPERATOR(pg_catalog.=) c.model_sha256
+                   ORDER BY m.name OPERATOR(pg_catalog.<>) c.model_name, m.name LIMIT 1), c.model_name)
+         FROM pg_catalog.parse_ident($1) AS n (name) JOIN {schema}.lookbook_embedding_column AS c
+           ON c.relation OPERATOR(pg_catalog.=) pg_catalog.to_regclass(
+                pg_catalog.quote_ident(n.name[1]) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(n.name[2]))
+          AND c.attribute::pg_catalog.text OPERATOR(pg_catalog.=) n.name[3]"
+    ));
+    query::first_row(&sql, &[column], |row| row.value::<String>(1)).flatten()
+}
+
 /// The ONNX bytes of a model, as the current role sees it.
 pub(crate) fn onnx(model: &Model, function: pg_sys::Oid) -> Result<Vec<u8>, UserError> {
     // SAFETY: as in `resolve`.

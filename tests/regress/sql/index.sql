@@ -9,6 +9,8 @@ CREATE INDEX ON look USING lookbook (category, v);
 CREATE INDEX ON look USING lookbook (v, v);
 CREATE INDEX ON look USING lookbook (v, place);
 CREATE INDEX ON look USING lookbook ((v + v));
+CREATE INDEX looks_of_length_1 ON look USING lookbook ((l2_normalize(v)::embedding(3)));
+DROP INDEX looks_of_length_1;
 CREATE INDEX ON look USING lookbook (v text_ops);
 CREATE INDEX ON look USING lookbook (v embedding_l1_ops);
 
@@ -83,3 +85,9 @@ SELECT lookbook_index_check(0);
 SELECT opcname, opcdefault, amvalidate(c.oid) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod
   WHERE amname = 'lookbook' ORDER BY opcname COLLATE "C";
 DROP TABLE look, nine;
+
+-- dimensions that were lost
+CREATE TABLE lost (v embedding(3));
+CREATE INDEX lost_v ON lost USING lookbook (v);
+ALTER TABLE lost ALTER v TYPE embedding;
+SELECT lookbook_index_check('lost_v');
