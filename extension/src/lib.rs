@@ -25,6 +25,7 @@ pgrx::pg_module_magic!();
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::errors::keep_backtraces_from_users();
+    lookbook_vision::keep_telemetry_off();
     access::register();
     // After all others: it reserves the prefix, and drops settings under it that nobody has registered yet.
     settings::register();

@@ -36,6 +36,7 @@ use args::Verb;
 use messages::Ending;
 
 fn main() -> ExitCode {
+    lookbook_vision::keep_telemetry_off();
     messages::finish(|| {
         let args = cli::parse(env::args_os())?;
         messages::set_verbosity(args.quiet, args.verbose);

@@ -11,10 +11,12 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import resource
 import time
 from pathlib import Path
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by ONNX Runtime when it starts
 import numpy
 import onnxruntime
 import psycopg

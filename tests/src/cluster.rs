@@ -306,7 +306,8 @@ impl Cluster {
         command
     }
 
-    pub(crate) fn socket_folder(&self) -> &Path {
+    /// Where the server's socket lies.
+    pub fn socket_folder(&self) -> &Path {
         &self.folder
     }
 

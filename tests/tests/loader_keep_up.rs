@@ -168,6 +168,26 @@ fn a_sync_refuses_to_delete_more_than_a_share_or_on_a_doubtful_word() -> Result<
 }
 
 #[test]
+fn a_photo_that_the_shop_refers_to_is_not_pruned_and_the_others_are() -> Result<()> {
+    let shop = tiny("referred")?;
+    shop.put_many(20)?;
+    shop.load()?.expect(0)?;
+    shop.database.psql(
+        "CREATE TABLE favourite (photo bigint REFERENCES photo);
+         INSERT INTO favourite SELECT id FROM photo WHERE path = '00017.bmp'",
+    )?;
+    for number in 16..20 {
+        fs::remove_file(shop.photos().join(format!("{number:05}.bmp")))?;
+    }
+    shop.run(["sync", "photos", "--prune"])?
+        .expect(0)?
+        .expect_stdout(&["3 photos that are gone from the source were deleted"])?
+        .expect_stderr(&["1 photos that are gone stay", "favourite"])?;
+    ensure!(shop.photo_count()? == 17);
+    Ok(())
+}
+
+#[test]
 fn a_shard_prunes_its_own_part_only() -> Result<()> {
     let shop = tiny("prune_shard")?;
     shop.put_many(60)?;

@@ -56,6 +56,11 @@ shoes/misnamed.jpg|shoes/misnamed|20|10||shoes/misnamed|footwear|shoe|0.80|(20,1
          FROM lookbook_embedding_column",
     )?;
     ensure!(recorded == "garment|embedding|mean|t", "{recorded}");
+    let telemetry = shop.path("cache/Microsoft");
+    ensure!(
+        !telemetry.exists(),
+        "ONNX Runtime was left to tell its maker of this machine"
+    );
     ensure!(
         !shop.path("lookbook-rejects.csv").exists(),
         "nothing was rejected"
@@ -435,5 +440,76 @@ fn a_limit_takes_the_first_photos_in_order() -> Result<()> {
             .psql("SELECT min(path), max(path), count(*) FROM photo")?,
         "00000.bmp|00002.bmp|3"
     );
+    Ok(())
+}
+
+#[test]
+fn garments_that_somebody_deleted_are_made_anew() -> Result<()> {
+    let shop = tiny("deleted")?;
+    shop.put_many(20)?;
+    shop.load()?.expect(0)?;
+    shop.load()?.expect(0)?.expect_stdout(&["20 skipped"])?;
+    shop.database
+        .psql("DELETE FROM garment WHERE photo_id IN (SELECT id FROM photo ORDER BY id LIMIT 5)")?;
+    shop.load()?
+        .expect(0)?
+        .expect_stdout(&["loaded 5 photos", "(5 replaced)", "15 skipped"])?;
+    shop.check_complete(20)?;
+    shop.database.psql("TRUNCATE garment")?;
+    shop.load()?.expect(0)?.expect_stdout(&["(20 replaced)"])?;
+    shop.check_complete(20)
+}
+
+#[test]
+fn numbers_are_kept_or_refused_and_never_make_a_photo_new() -> Result<()> {
+    let shop = tiny("numbers")?;
+    shop.put("a.bmp", &bmp(8, 8, RED))?;
+    let list = |row: &str| fs::write(shop.path("list.jsonl"), format!("{row}\n"));
+    list(
+        r#"{"path": "photos/a.bmp", "x": 1e16, "y": -0.0, "z": 3.3333333333333333, "ean": 18446744073709551615}"#,
+    )?;
+    shop.run(["load", "list.jsonl"])?.expect(0)?;
+    let found = shop.database.psql("SELECT attributes FROM photo")?;
+    ensure!(
+        found
+            == r#"{"x": 10000000000000000, "y": 0.0, "z": 3.3333333333333335, "ean": 18446744073709551615}"#,
+        "{found}"
+    );
+    shop.run(["load", "list.jsonl"])?
+        .expect(0)?
+        .expect_stdout(&["1 skipped"])?;
+    list(r#"{"path": "photos/a.bmp", "ean": 12345678901234567890123}"#)?;
+    shop.run(["load", "list.jsonl"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "line 1",
+            "12345678901234567890123 has more digits than are kept: write it as a text, in quotes",
+        ])?;
+    let query = "SELECT 'b' AS id, 12345678901234567890123 AS ean, 'photos/a.bmp' AS image";
+    shop.run(["load", "--from-sql", query])?.expect(1)?;
+    ensure!(shop.rejects()?[0][1] == "metadata_invalid");
+    Ok(())
+}
+
+#[test]
+fn what_is_no_path_is_not_looked_for_among_files() -> Result<()> {
+    let shop = tiny("no_path")?;
+    shop.put("a.bmp", &bmp(8, 8, RED))?;
+    for (value, reason) in [
+        ("//cdn.example.com/a.jpg", "is a URL without a scheme"),
+        (
+            "ftp://example.com/a.jpg",
+            "is a URL of a kind that is not read (ftp): http, https and s3 are",
+        ),
+        ("data:image/png;base64,AAAA", "holds the photo itself"),
+    ] {
+        fs::write(
+            shop.path("list.csv"),
+            format!("path\nphotos/a.bmp\n\"{value}\"\n"),
+        )?;
+        shop.run(["load", "list.csv"])?
+            .expect(1)?
+            .expect_stderr(&["line 3", value, reason])?;
+    }
     Ok(())
 }

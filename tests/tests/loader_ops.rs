@@ -155,6 +155,58 @@ fn a_dry_run_and_the_doctor_refuse_what_the_load_would() -> Result<()> {
 }
 
 #[test]
+fn what_a_load_lacks_is_said_before_the_first_photo() -> Result<()> {
+    let shop = tiny("lacking")?;
+    shop.put_many(16)?;
+    shop.load()?.expect(0)?;
+    shop.database.psql(
+        "DROP ROLE IF EXISTS lacking_loader; CREATE ROLE lacking_loader LOGIN;
+         GRANT SELECT, INSERT, DELETE ON photo, garment TO lacking_loader;
+         SELECT lookbook_model_grant('boxes', 'public'), lookbook_model_grant('mean', 'public')",
+    )?;
+    shop.put("new.bmp", &bmp(8, 8, [1, 2, 3]))?;
+    let url = shop
+        .database
+        .url()
+        .replace("user=postgres", "user=lacking_loader");
+    shop.run(["load", "photos", "--database", &url])?
+        .expect(1)?
+        .expect_stderr(&["a load needs rights that this role lacks: GRANT USAGE ON SEQUENCE photo_id_seq TO lacking_loader"])?;
+    shop.database.psql(
+        "ALTER TABLE garment ADD COLUMN season int; UPDATE garment SET season = 1; ALTER TABLE garment ALTER season SET NOT NULL",
+    )?;
+    shop.load()?.expect(1)?.expect_stderr(&[
+        "garment.season is NOT NULL, and a load has nothing for it: give it a default",
+    ])?;
+    shop.database
+        .psql("DROP OWNED BY lacking_loader; DROP ROLE lacking_loader")?;
+    Ok(())
+}
+
+#[test]
+fn what_a_url_leaves_open_comes_from_where_psql_takes_it() -> Result<()> {
+    let shop = tiny("libpq")?;
+    shop.put_many(16)?;
+    let socket = shop.database.cluster().socket_folder();
+    let mut command = shop.lookbook(["load", "photos", "--no-index"])?;
+    command
+        .env("LOOKBOOK_DATABASE", "postgresql:///")
+        .env("PGHOST", socket)
+        .env("PGUSER", "postgres")
+        .env("PGDATABASE", "libpq");
+    Outcome::of(&mut command)?.expect(0)?;
+    ensure!(shop.photo_count()? == 16);
+    // A password file that others may read is not used, and said.
+    let file = shop.path("passwords");
+    fs::write(&file, "*:*:*:*:secret\n")?;
+    command.env("PGPASSFILE", &file);
+    Outcome::of(&mut command)?
+        .expect(0)?
+        .expect_stderr(&["is not used: others may read it; chmod 0600"])?;
+    Ok(())
+}
+
+#[test]
 fn every_run_and_every_reject_is_recorded() -> Result<()> {
     let shop = tiny("recorded")?;
     shop.put("a.bmp", &bmp(16, 32, RED))?;

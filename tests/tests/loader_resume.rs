@@ -6,6 +6,7 @@ mod sql_support;
 use anyhow::{Context, Result, ensure};
 use loader_support::{Outcome, Shop};
 use lookbook_tests::{Cluster, signal};
+use sql_support::bmp;
 
 /// Enough that a load is caught in the middle: it commits after 512 photos.
 const MANY: usize = 6_000;
@@ -135,16 +136,30 @@ fn a_table_in_use_by_another_load_is_said_so() -> Result<()> {
 }
 
 #[test]
-fn a_role_with_a_statement_timeout_loads_all_the_same() -> Result<()> {
+fn a_role_with_timeouts_loads_all_the_same() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "timeouts")?;
     shop.put_many(600)?;
     shop.database
-        .psql("ALTER DATABASE timeouts SET statement_timeout = '1ms'")?;
+        .psql("ALTER DATABASE timeouts SET lock_timeout = '1ms'; ALTER DATABASE timeouts SET idle_session_timeout = '20ms';
+               ALTER DATABASE timeouts SET statement_timeout = '1ms'")?;
+    let mut holder = shop.database.cluster().connect("postgres", "timeouts")?;
+    holder.batch_execute("SET statement_timeout = 0; SET idle_session_timeout = 0")?;
     shop.load()?.expect(0)?;
+    // Somebody holds the table for longer than a role may wait.
+    let holds = std::thread::spawn(move || {
+        holder.batch_execute("BEGIN; LOCK TABLE photo IN SHARE MODE; SELECT pg_sleep(2); COMMIT")
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    shop.put("late.bmp", b"no photo")?;
+    shop.put("later.bmp", &bmp(8, 8, [1, 2, 3]))?;
+    shop.load()?.expect(2)?.expect_stdout(&["loaded 1 photo"])?;
+    holds
+        .join()
+        .map_err(|_| anyhow::anyhow!("the holder ended early"))??;
     // From elsewhere: a session of this database has a millisecond for whatever it says first.
     shop.database
         .cluster()
         .connect("postgres", "postgres")?
-        .batch_execute("ALTER DATABASE timeouts RESET statement_timeout")?;
-    shop.check_complete(600)
+        .batch_execute("ALTER DATABASE timeouts RESET ALL")?;
+    shop.check_complete(601)
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use loader_support::{Outcome, Shop};
 use lookbook_tests::Cluster;
 use postgres::Client;
-use sql_support::{bmp, embedder_manifest, import, onnx};
+use sql_support::bmp;
 
 const RED: [u8; 3] = [255, 0, 0];
 const GREEN: [u8; 3] = [0, 255, 0];
@@ -308,91 +308,6 @@ fn the_index_that_is_suggested_can_be_made() -> Result<()> {
 }
 
 #[test]
-fn a_mapped_table_changes_its_model_and_keeps_its_nulls() -> Result<()> {
-    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_reembed")?;
-    let mut client = shop.database.connect()?;
-    shop.put_many(40)?;
-    client.batch_execute(
-        "CREATE TABLE look (id serial PRIMARY KEY, key varchar(80), embedding embedding(3), box box, note text, embed_model text);
-         CREATE INDEX ON look (key); CREATE INDEX look_vectors ON look USING lookbook (embedding);
-         INSERT INTO look (note) VALUES ('of the shop')",
-    )?;
-    let doubled = onnx::scaled_embedder(2.0);
-    let manifest = embedder_manifest(&mut client, "doubled", &doubled)?;
-    let sha256 = import(&mut client, "doubled", &manifest, &doubled)?;
-    let target = ["--into", "look"];
-    let run = |args: &[&str]| shop.run(args.iter().chain(&target));
-    run(&["load", "photos"])?
-        .expect(0)?
-        .expect_stdout(&["index look_vectors was there"])?;
-    client.batch_execute(
-        "CREATE TABLE before AS SELECT key, box, embedding FROM look WHERE key IS NOT NULL",
-    )?;
-    run(&["load", "photos", "--embed-model", "doubled"])?
-        .expect(1)?
-        .expect_stderr(&["was filled by model \"mean\"", "lookbook reembed"])?;
-    run(&["reembed", "--root", "photos", "--embed-model", "doubled"])?
-        .expect(0)?
-        .expect_stdout(&["80 garments of 40 photos got vectors of model doubled"])?;
-    let found = shop.database.psql(&format!(
-        "SELECT count(*), count(*) FILTER (WHERE l2_distance(l.embedding, b.embedding * 2) < 1e-4), count(*) FILTER (WHERE embed_model = '{sha256}')
-         FROM look l JOIN before b ON b.key = l.key AND b.box ~= l.box;
-         SELECT embedding IS NULL, note FROM look WHERE key IS NULL;
-         SELECT model_name FROM lookbook_embedding_column WHERE relation = 'look'::regclass;
-         SELECT lookbook_index_check('look_vectors') >= 81"
-    ))?;
-    ensure!(found == "80|80|80\nt|of the shop\ndoubled\nt", "{found}");
-    run(&["load", "photos", "--embed-model", "doubled"])?
-        .expect(0)?
-        .expect_stdout(&["40 skipped"])?;
-    Ok(())
-}
-
-#[test]
-fn a_partitioned_table_is_a_target_like_any_other() -> Result<()> {
-    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_partitions")?;
-    let mut client = shop.database.connect()?;
-    shop.put_many(40)?;
-    client.batch_execute(
-        "CREATE TABLE look (id bigserial, key varchar(80), embedding embedding(3), box box) PARTITION BY HASH (id);
-         CREATE TABLE look_0 PARTITION OF look FOR VALUES WITH (MODULUS 3, REMAINDER 0);
-         CREATE TABLE look_1 PARTITION OF look FOR VALUES WITH (MODULUS 3, REMAINDER 1);
-         CREATE TABLE look_2 PARTITION OF look FOR VALUES WITH (MODULUS 3, REMAINDER 2);
-         CREATE INDEX ON look (key); CREATE INDEX look_vectors ON look USING lookbook (embedding)",
-    )?;
-    let doubled = onnx::scaled_embedder(2.0);
-    let manifest = embedder_manifest(&mut client, "doubled", &doubled)?;
-    import(&mut client, "doubled", &manifest, &doubled)?;
-    let target = ["--into", "look"];
-    let run = |args: &[&str]| shop.run(args.iter().chain(&target));
-    run(&["load", "photos"])?
-        .expect(0)?
-        .expect_stdout(&["index look_vectors was there"])?;
-    client.batch_execute("CREATE TABLE before AS SELECT key, box, embedding FROM look")?;
-    let is_sound = ["index", "look_vectors, 80 rows, every page is sound"];
-    run(&["doctor"])?.expect(0)?.expect_stdout(&is_sound)?;
-    let reembed = ["reembed", "photos", "--embed-model", "doubled"];
-    run(&[&reembed[..], &["--make-default"]].concat())?
-        .expect(0)?
-        .expect_stdout(&["80 garments of 40 photos got vectors of model doubled"])?;
-    let found = shop.database.psql(
-        "SELECT count(*), count(*) FILTER (WHERE l2_distance(l.embedding, b.embedding * 2) < 1e-4)
-         FROM look l JOIN before b ON b.key = l.key AND b.box ~= l.box;
-         SELECT string_agg(c.relkind::text || ':' || i.indisvalid, ' ' ORDER BY c.relkind)
-         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam WHERE m.amname = 'lookbook'
-           AND i.indrelid IN (SELECT relid FROM pg_partition_tree('look'));
-         SELECT string_agg(DISTINCT attname, ' ') FROM pg_attribute
-         WHERE attrelid IN (SELECT relid FROM pg_partition_tree('look')) AND attname LIKE 'embedding%'",
-    )?;
-    ensure!(
-        found == "80|80\nI:true i:true i:true i:true\nembedding",
-        "{found}"
-    );
-    run(&["doctor"])?.expect(0)?.expect_stdout(&is_sound)?;
-    Ok(())
-}
-
-#[test]
 fn our_tables_refer_to_the_shops_products_and_photos_of_none_are_rejects() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "references")?;
     let mut client = shop.database.connect()?;
@@ -653,4 +568,72 @@ fn the_doctor_looks_at_a_table_of_the_shop_with_the_rights_of_the_role() -> Resu
         .expect(2)?
         .expect_stdout(&["warning  index", "none on the embedding"])?;
     Ok(())
+}
+
+#[test]
+fn whatever_a_value_is_refused_for_costs_its_photo_only() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_any_refusal")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(20)?;
+    let long = format!("{}.bmp", "n".repeat(200));
+    for (rule, code) in [
+        (
+            "RAISE EXCEPTION 'embargoed' USING ERRCODE = 'SH001'",
+            "embargoed",
+        ),
+        ("PERFORM 1 / 0", "division by zero"),
+        ("PERFORM 'x'::int", "invalid input syntax for type integer"),
+    ] {
+        client.batch_execute(&format!(
+            "DROP TABLE IF EXISTS look, look_photo;
+             CREATE TABLE look (key text, embedding embedding(3)); CREATE INDEX ON look (key);
+             CREATE OR REPLACE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN IF NEW.key ~ '00003' THEN {rule}; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER rule BEFORE INSERT ON look FOR EACH ROW EXECUTE FUNCTION rule()"
+        ))?;
+        shop.run(["load", "photos", "--into", "look"])?
+            .expect(2)?
+            .expect_stdout(&["loaded 19 photos", "1 rejected"])?;
+        let [path, found, reason] = &shop.rejects()?[0];
+        ensure!(
+            path == "00003.bmp" && found == "row_refused" && reason.contains(code),
+            "{path} {found} {reason}"
+        );
+    }
+    // A path that no index entry holds, in the loader's own list.
+    client.batch_execute("DROP TABLE look, look_photo; CREATE TABLE look (key text, embedding embedding(3)); CREATE INDEX ON look (key)")?;
+    let names: String = (0..40)
+        .map(|n| format!("{n}{}/", "x".repeat(n * 3)))
+        .collect();
+    fs::write(
+        shop.path("list.csv"),
+        format!(
+            "file,id\nphotos/00001.bmp,a\nphotos/00002.bmp,{long}\nphotos/00003.bmp,{}\n",
+            scrambled(&names)
+        ),
+    )?;
+    shop.run([
+        "load",
+        "list.csv",
+        "--map",
+        "image=file,key=id",
+        "--into",
+        "look",
+    ])?
+    .expect(2)?
+    .expect_stdout(&["loaded 2 photos", "1 rejected"])?;
+    ensure!(shop.rejects()?[0][1] == "row_refused");
+    Ok(())
+}
+
+/// Text of some thousands of characters that does not compress.
+fn scrambled(seed: &str) -> String {
+    let mut state: u64 = seed.len() as u64 + 1;
+    let next = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(b'a' + u8::try_from((state >> 33) % 26).unwrap_or(0))
+    };
+    (0..6_000).map(next).collect()
 }

@@ -7,7 +7,7 @@
 //! ```text
 //! bytes -> decode -> Photo -> View -> Preprocessor -> Tensor -> Session -> Detection | vector | Pose
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cancel;
 mod check;
@@ -62,4 +62,4 @@ pub use photo::{Photo, View};
 pub use pipeline::{Garment, decode_side, decode_side_alone, garments};
 pub use pose::{KEYPOINT_NAMES, Keypoint, Pose, PoseEstimator};
 pub use preprocess::{Preprocessor, Tensor};
-pub use session::Runtime;
+pub use session::{Runtime, keep_telemetry_off};

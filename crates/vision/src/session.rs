@@ -8,7 +8,7 @@
 //! * Threads that ONNX Runtime starts inherit the mask of the thread that starts them, so every
 //!   call that may start one runs with all signals blocked ([`SignalsBlocked`]) and restores the
 //!   mask after it. A signal meant for the process is then handled by a thread that knows how.
-//! * Idle threads sleep (spinning is off), telemetry is off, no pool is shared between sessions.
+//! * Idle threads sleep (spinning is off), telemetry is off ([`keep_telemetry_off`]), no pool is shared between sessions.
 //! * A run stops soon after [`Cancel::cancel`] from any other thread: infer on a helper thread and
 //!   let the main thread wait, check for interrupts, and cancel. By OpenVINO, to which the whole model is one
 //!   operator, it stops when it is over.
@@ -84,6 +84,7 @@ impl Runtime {
                     .to_owned(),
             ));
         }
+        keep_telemetry_off();
         let _blocked = SignalsBlocked::new();
         // ONNX Runtime looks for its providers beside the file by whose name it was opened: not a link's.
         let file = fs::canonicalize(library).map_err(|error| missing(error.to_string()))?;
@@ -99,6 +100,27 @@ impl Runtime {
         let runtime = Self { environment };
         *loaded = Some((library.to_owned(), runtime.clone()));
         Ok(runtime)
+    }
+}
+
+/// What ONNX Runtime looks for before it tells Microsoft of the machine and keeps a device id in the user's cache.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Keeps ONNX Runtime from sending anything: from 1.31 on its Linux builds resolve and call a host of their maker as soon as
+/// there is an environment, and its API can say no only after that. [`Runtime::load`] does it, too; a program calls this
+/// first, before it has threads, because the environment belongs to the process.
+#[allow(
+    unsafe_code,
+    reason = "nothing else reaches the library before it starts"
+)]
+pub fn keep_telemetry_off() {
+    if std::env::var_os(NO_TELEMETRY).is_some_and(|value| value == "1") {
+        return;
+    }
+    // SAFETY: our programs call this before they start a thread; a library's user who does not may lose a race with a
+    // thread that reads the environment at this moment through libc.
+    unsafe {
+        std::env::set_var(NO_TELEMETRY, "1");
     }
 }
 

@@ -91,6 +91,7 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
         "the database URL is not understood; it looks like postgresql://user@host:5432/name, or \
          postgresql:///name?host=/folder/of/the/socket",
     )?;
+    super::libpq::complete(&mut config);
     config.application_name("lookbook");
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
@@ -104,8 +105,10 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     let mut client = client.with_context(|| format!("cannot connect to {target}"))?;
     // A load outlives the limits that a role may have for its web requests.
     client.batch_execute(
-        "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-         SET client_min_messages = warning",
+        "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+         SET client_min_messages = warning; \
+         SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+         WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
     )?;
     Ok((client, target))
 }
@@ -114,6 +117,11 @@ fn extension_schema(client: &mut Client, target: &str) -> Result<String> {
     if let Some(schema) = schema_of(client, "lookbook")? {
         return Ok(schema);
     }
+    let has_pgvector = schema_of(client, "vector")?.is_some();
+    let without = match has_pgvector {
+        true => "; or load without it, by pgvector: --pgvector",
+        false => "",
+    };
     let is_available = client
         .query_opt(
             "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'lookbook'",
@@ -122,12 +130,12 @@ fn extension_schema(client: &mut Client, target: &str) -> Result<String> {
         .is_some();
     if is_available {
         bail!(
-            "{target} does not have the extension yet: run CREATE EXTENSION lookbook in that database"
+            "{target} does not have the extension yet: run CREATE EXTENSION lookbook in that database{without}"
         );
     }
     Err(anyhow!(
         "the server of {target} does not have the extension: install it there with make install \
-         PG_CONFIG=..., then run CREATE EXTENSION lookbook"
+         PG_CONFIG=..., then run CREATE EXTENSION lookbook{without}"
     ))
 }
 

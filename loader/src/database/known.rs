@@ -9,8 +9,10 @@ use anyhow::Result;
 use lookbook_vision::Group;
 use postgres::{Client, fallible_iterator::FallibleIterator};
 
+use serde_json::Value;
+
 use super::Target;
-use crate::source::Entry;
+use crate::source::{Decimal, Entry};
 
 /// In the list of the photos of a table of the shop, which can do without: a photo that gets a product, of whatever key,
 /// has to differ.
@@ -37,11 +39,34 @@ pub struct Loaded {
 pub struct About(u64);
 
 impl About {
-    fn new(sku: &str, sells: Option<&str>, attributes: Option<&serde_json::Value>) -> Self {
+    fn new(sku: &str, sells: Option<&str>, attributes: Option<&Value>) -> Self {
         let mut hasher = DefaultHasher::new();
-        // The text of a JSON object has its keys in order, whatever order they came in.
-        (sku, sells, attributes.map(ToString::to_string)).hash(&mut hasher);
+        (sku, sells).hash(&mut hasher);
+        if let Some(attributes) = attributes {
+            hash(attributes, &mut hasher);
+        }
         Self(hasher.finish())
+    }
+}
+
+/// As the database may give it back: objects have their keys in order, whatever order they came in, and a number may
+/// be written otherwise.
+fn hash(value: &Value, hasher: &mut DefaultHasher) {
+    match value {
+        Value::Array(elements) => {
+            (1, elements.len()).hash(hasher);
+            elements.iter().for_each(|element| hash(element, hasher));
+        }
+        Value::Object(pairs) => {
+            (2, pairs.len()).hash(hasher);
+            for (name, value) in pairs {
+                name.hash(hasher);
+                hash(value, hasher);
+            }
+        }
+        Value::Number(number) => (3, Decimal::of(&number.to_string())).hash(hasher),
+        Value::String(text) => (4, text).hash(hasher),
+        Value::Null | Value::Bool(_) => (5, value.as_bool()).hash(hasher),
     }
 }
 
@@ -61,25 +86,19 @@ pub struct Known {
 
 impl Known {
     pub fn read(client: &mut Client, target: &Target, models: &Models) -> Result<Self> {
-        // Whoever owns the other table may have deleted there: a product that went and came back.
-        let has_rows = match target.is_mapped {
-            true => format!(
-                " AND EXISTS (SELECT FROM {} g WHERE {})",
-                target.garment,
-                target.is_of_photo()?
-            ),
-            false => String::new(),
-        };
+        // Every photo has a garment. Somebody may have deleted it: a product of the shop that went and came back.
         let query = format!(
-            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2{has_rows}, sku::pg_catalog.text, attributes, sells \
+            "SELECT path, id, sha256, detect_model = $1 AND embed_model = $2 AND EXISTS (SELECT FROM {} g WHERE {}), sku::pg_catalog.text, attributes, sells \
              FROM {} p",
+            target.garment,
+            target.is_of_photo()?,
             target.photo
         );
         let mut rows = client.query_raw(&query, [&models.detect, &models.embed])?;
         let mut known = HashMap::new();
         while let Some(row) = rows.next()? {
             let sha256: &[u8] = row.get(2);
-            let attributes: Option<serde_json::Value> = row.get(5);
+            let attributes: Option<Value> = row.get(5);
             let loaded = Loaded {
                 id: row.get(1),
                 // Rows that others wrote may hold anything; then the photo counts as changed.
@@ -135,5 +154,12 @@ mod tests {
         assert_ne!(named, About::new("b", None, None));
         assert_ne!(named, About::new("a", Some("upper"), None));
         assert_ne!(named, About::new("a", None, Some(&json!({}))));
+        // As jsonb gives numbers back.
+        assert_eq!(
+            of("a", r#"{"x": [1e16, -0.0, 1.50]}"#),
+            of("a", r#"{"x": [10000000000000000, 0, 1.5]}"#)
+        );
+        assert_ne!(of("a", r#"{"x": 1}"#), of("a", r#"{"x": 10}"#));
+        assert_ne!(of("a", r#"{"x": "1"}"#), of("a", r#"{"x": 1}"#));
     }
 }

@@ -8,6 +8,7 @@ mod gate;
 mod index;
 mod journal;
 mod known;
+mod libpq;
 mod list;
 mod lock;
 mod mapped;

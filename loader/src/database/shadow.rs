@@ -18,6 +18,8 @@ use super::{
 
 /// What the names of the column that is being filled, and of its indexes, end in.
 const SUFFIX: &str = "_next";
+/// Of a name in PostgreSQL (`NAMEDATALEN`).
+const MOST_NAME_BYTES: usize = 63;
 /// Photos listed at once.
 const PAGE: i64 = 500;
 /// How long one try for the lock may keep readers waiting, and all tries together.
@@ -96,15 +98,17 @@ impl Shadow {
                 .any(|column| column.name == target.embedding() && column.is_not_null),
         };
         shadow.refuse_dependents(client)?;
+        shadow.refuse_foreign_rows(client)?;
+        match Self::begun(client, target)? {
+            Some((_, sha256)) if sha256 == model.sha256 => return Ok(shadow),
+            Some((name, _)) => bail!(
+                "{} got vectors of model {name:?} already, for a change that did not end: --embed-model {name} goes on with it, \
+                 --abandon forgets them",
+                target.garment
+            ),
+            None => {}
+        }
         let mut change = client.transaction()?;
-        let recorded = recorded_model(&mut change, target)?;
-        let is_there = has_column(&mut change, target)?;
-        if is_there && recorded.as_deref() == Some(model.sha256.as_str()) {
-            return Ok(shadow);
-        }
-        if is_there {
-            drop_column(&mut change, target)?;
-        }
         change.batch_execute(&format!(
             "ALTER TABLE {} ADD COLUMN {} {}({dimensions})",
             target.garment,
@@ -116,15 +120,71 @@ impl Shadow {
         Ok(shadow)
     }
 
+    /// Name and sha256 of the model that a change which did not end was to.
+    pub fn begun(client: &mut Client, target: &Target) -> Result<Option<(String, String)>> {
+        if !has_column(client, target)? {
+            return Ok(None);
+        }
+        let recorded = client.query_opt(
+            &format!(
+                "SELECT model_name, model_sha256::text FROM {} \
+                 WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2::text::name",
+                target.record
+            ),
+            &[&target.garment, &next_of(target)],
+        )?;
+        match recorded {
+            Some(row) => Ok(Some((row.get(0), row.get(1)))),
+            None => bail!(
+                "{} has a column {}, which a change of models needs for itself, and nothing says that one made it: rename or drop it",
+                target.garment,
+                quoted(&next_of(target))
+            ),
+        }
+    }
+
     /// Removes a column that was begun and the record of it; whether there was one.
     pub fn abandon(client: &mut Client, target: &Target) -> Result<bool> {
-        let mut change = client.transaction()?;
-        let is_there = has_column(&mut change, target)?;
-        if is_there {
-            drop_column(&mut change, target)?;
+        if Self::begun(client, target)?.is_none() {
+            return Ok(false);
         }
+        let mut change = client.transaction()?;
+        drop_column(&mut change, target)?;
         change.commit()?;
-        Ok(is_there)
+        Ok(true)
+    }
+
+    /// Rows with vectors that are of no photo of the list cannot be embedded again.
+    fn refuse_foreign_rows(&self, client: &mut Client) -> Result<()> {
+        let Target { photo, garment, .. } = &self.target;
+        let (_, link) = self.target.link()?;
+        let rows = client.query(
+            &format!(
+                "SELECT count(*) OVER (), g.{}::pg_catalog.text FROM {garment} g WHERE g.{} IS NOT NULL \
+                 AND NOT EXISTS (SELECT FROM {photo} p WHERE {}) LIMIT 5",
+                quoted(link),
+                quoted(self.target.embedding()),
+                self.target.is_of_photo()?
+            ),
+            &[],
+        )?;
+        let Some(first) = rows.first() else {
+            return Ok(());
+        };
+        let keys: Vec<String> = rows
+            .iter()
+            .map(|row| {
+                row.get::<_, Option<String>>(1)
+                    .unwrap_or_else(|| "NULL".to_owned())
+            })
+            .collect();
+        bail!(
+            "{} rows of {garment} have vectors and are of no photo that was loaded ({link}: {}), so nobody knows what to embed again: \
+             load their photos first (lookbook load), or take the vectors out (UPDATE {garment} SET {} = NULL WHERE ...)",
+            first.get::<_, i64>(0),
+            keys.join(", "),
+            quoted(self.target.embedding()),
+        );
     }
 
     /// Views, policies and the like hold on to a column whatever its name becomes.
@@ -271,12 +331,15 @@ impl Shadow {
     /// whose indexes cannot be made so, without keeping readers out. A valid one of an earlier run is kept.
     pub fn make_indexes(&self, client: &mut Client) -> Result<u32> {
         let mut made = 0;
-        for (name, statement) in self.index_statements(client)? {
+        for Index {
+            next, statement, ..
+        } in self.index_statements(client)?
+        {
             let found = client.query_opt(
                 "SELECT i.indexrelid::pg_catalog.regclass::text, i.indisvalid FROM pg_catalog.pg_index i \
                  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
                  WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2",
-                &[&self.target.garment, &format!("{name}{SUFFIX}")],
+                &[&self.target.garment, &next],
             )?;
             match found {
                 Some(row) if row.get(1) => continue,
@@ -294,11 +357,13 @@ impl Shadow {
         Ok(made)
     }
 
-    /// Name of each index on the old column, and the statement that makes its like on the new one.
-    fn index_statements(&self, client: &mut impl GenericClient) -> Result<Vec<(String, String)>> {
+    /// The indexes on the old column.
+    fn index_statements(&self, client: &mut impl GenericClient) -> Result<Vec<Index>> {
         let rows = client.query(
-            "SELECT c.relname::text, pg_catalog.quote_ident(c.relname), pg_catalog.quote_ident(c.relname || $2), \
-               pg_catalog.pg_get_indexdef(i.indexrelid), c.reltablespace \
+            "SELECT c.relname::text, pg_catalog.quote_ident(c.relname), \
+               CASE WHEN pg_catalog.octet_length(c.relname::text) + pg_catalog.octet_length($2) < 64 THEN c.relname || $2 \
+                 ELSE 'lookbook_next_' || c.oid END, \
+               pg_catalog.pg_get_indexdef(i.indexrelid), pg_catalog.obj_description(c.oid, 'pg_class') \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              WHERE i.indrelid = pg_catalog.to_regclass($1) AND EXISTS ( \
                SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attribute a \
@@ -310,10 +375,10 @@ impl Shadow {
         )?;
         rows.iter()
             .map(|row| {
-                let (name, quoted, next): (String, String, String) =
+                let (name, quoted_name, next): (String, String, String) =
                     (row.get(0), row.get(1), row.get(2));
                 let definition: String = row.get(3);
-                let statement = definition.split_once(&format!("INDEX {quoted} ON "));
+                let statement = definition.split_once(&format!("INDEX {quoted_name} ON "));
                 let Some((verb, rest)) = statement else {
                     bail!("the definition of index {name} is not understood: {definition}");
                 };
@@ -326,10 +391,15 @@ impl Shadow {
                     None => ("CONCURRENTLY ", table),
                 };
                 let columns = self.with_next(columns);
-                Ok((
+                Ok(Index {
+                    statement: format!(
+                        "{verb}INDEX {option}{} ON {table} USING {columns}",
+                        quoted(&next)
+                    ),
                     name,
-                    format!("{verb}INDEX {option}{next} ON {table} USING {columns}"),
-                ))
+                    next,
+                    comment: row.get(4),
+                })
             })
             .collect()
     }
@@ -363,6 +433,31 @@ impl Shadow {
             true => with_word(definition, old, &self.next),
             false => definition.replace(&quoted(old), &quoted(&self.next)),
         }
+    }
+
+    /// What roles may do with the old column, and what is said of it, holds for the new one.
+    fn hand_over(&self, change: &mut impl GenericClient) -> Result<()> {
+        let rows = change.query(
+            "SELECT s.statement FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL ( \
+               SELECT pg_catalog.format('GRANT %s (%I) ON %s TO %s%s', r.privilege_type, $3::text, $1::text, \
+                   CASE r.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(r.grantee)) END, \
+                   CASE WHEN r.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
+                 FROM pg_catalog.aclexplode(a.attacl) AS r \
+               UNION ALL SELECT pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', $1::text, $3::text, d.said) \
+                 FROM pg_catalog.col_description(a.attrelid, a.attnum) AS d (said) WHERE d.said IS NOT NULL \
+               UNION ALL SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', $1::text, $3::text, a.attstattarget) \
+                 WHERE a.attstattarget >= 0 \
+               UNION ALL SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE %s', $1::text, $3::text, \
+                   CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END) \
+                 WHERE a.attstorage <> (SELECT n.attstorage FROM pg_catalog.pg_attribute n WHERE n.attrelid = a.attrelid AND n.attname = $3) \
+             ) AS s (statement) \
+             WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attname = $2::text::name",
+            &[&self.target.garment, &self.target.embedding(), &self.next],
+        )?;
+        for row in rows {
+            change.batch_execute(row.get(0))?;
+        }
+        Ok(())
     }
 
     fn try_swap(&self, client: &mut Client, becomes_default: bool) -> Result<Swap> {
@@ -401,16 +496,24 @@ impl Shadow {
                 return Ok(Swap::RowsAreMissing);
             }
         }
+        self.hand_over(&mut change)?;
         change.batch_execute(&format!(
             "ALTER TABLE {garment} DROP COLUMN {quoted_old};
              ALTER TABLE {garment} RENAME COLUMN {quoted_next} TO {quoted_old}"
         ))?;
-        for (name, _) in &indexes {
+        for Index {
+            name,
+            next,
+            comment,
+            ..
+        } in &indexes
+        {
             let rename = change.query_opt(
                 "SELECT pg_catalog.format('ALTER INDEX %s RENAME TO %I', i.indexrelid::pg_catalog.regclass, $3::text) \
-                 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+                   || coalesce(pg_catalog.format('; COMMENT ON INDEX %I.%I IS %L', n.nspname, $3::text, $4::text), '') \
+                 FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid \
                  WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2",
-                &[garment, &format!("{name}{SUFFIX}"), name],
+                &[garment, next, name, comment],
             )?;
             if let Some(rename) = rename {
                 change.batch_execute(&rename.get::<_, String>(0))?;
@@ -423,6 +526,16 @@ impl Shadow {
     }
 }
 
+/// An index on the old column.
+struct Index {
+    name: String,
+    /// What its like on the new column is called until the swap.
+    next: String,
+    /// Makes that.
+    statement: String,
+    comment: Option<String>,
+}
+
 fn has_code(error: &anyhow::Error, code: &SqlState) -> bool {
     error
         .downcast_ref::<postgres::Error>()
@@ -431,19 +544,10 @@ fn has_code(error: &anyhow::Error, code: &SqlState) -> bool {
 
 /// The column that is filled beside the old one.
 fn next_of(target: &Target) -> String {
-    format!("{}{SUFFIX}", target.embedding())
-}
-
-fn recorded_model(client: &mut impl GenericClient, target: &Target) -> Result<Option<String>> {
-    let row = client.query_opt(
-        &format!(
-            "SELECT model_sha256::text FROM {} \
-             WHERE relation = pg_catalog.to_regclass($1) AND attribute = $2::text::name",
-            target.record
-        ),
-        &[&target.garment, &next_of(target)],
-    )?;
-    Ok(row.map(|row| row.get(0)))
+    match target.embedding().len() + SUFFIX.len() > MOST_NAME_BYTES {
+        true => format!("lookbook{SUFFIX}"),
+        false => format!("{}{SUFFIX}", target.embedding()),
+    }
 }
 
 fn has_column(client: &mut impl GenericClient, target: &Target) -> Result<bool> {

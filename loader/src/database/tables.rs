@@ -32,6 +32,8 @@ const PHOTO_COLUMNS: &[(&str, &[&str])] = &[
 ];
 /// Columns that tables of earlier versions lack, and that a load adds, with their types.
 const ADDED_LATER: &[(&str, &str)] = &[("full_front_pose", "boolean"), ("sells", "text")];
+/// The garments' further column, of one type or another.
+const EMBEDDING: &str = "embedding";
 const GARMENT_COLUMNS: &[(&str, &[&str])] = &[
     ("photo_id", &["int8"]),
     ("sku", KEY_TYPES),
@@ -270,8 +272,10 @@ impl Target {
         }
         let mut wrong = Vec::new();
         check_columns(change, &self.photo, PHOTO_COLUMNS, &mut wrong)?;
+        check_others(change, &self.photo, PHOTO_COLUMNS, &mut wrong)?;
         if !self.is_mapped {
             check_columns(change, &self.garment, GARMENT_COLUMNS, &mut wrong)?;
+            check_others(change, &self.garment, GARMENT_COLUMNS, &mut wrong)?;
         }
         if exists(change, &self.garment)? {
             let columns = columns_of(change, &self.garment)?;
@@ -350,6 +354,29 @@ fn check_columns(
                 types.join(", ")
             )),
             Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Columns that somebody added and nobody fills.
+fn check_others(
+    change: &mut Transaction<'_>,
+    table: &str,
+    ours: &[(&str, &[&str])],
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    if !exists(change, table)? {
+        return Ok(());
+    }
+    for column in columns_of(change, table)? {
+        let is_ours = ours.iter().any(|(name, _)| *name == column.name);
+        let has_value = column.has_default || column.is_generated || column.name == EMBEDDING;
+        if !is_ours && !has_value && column.is_not_null {
+            wrong.push(format!(
+                "{table}.{} is NOT NULL, and a load has nothing for it: give it a default",
+                column.name
+            ));
         }
     }
     Ok(())

@@ -18,6 +18,13 @@ use crate::source::{Reject, sku_of};
 /// Code of a photo whose rows the tables refuse: a constraint or a trigger of the shop.
 const ROW_REFUSED: &str = "row_refused";
 
+/// Classes of SQLSTATEs (`errcodes.txt`) that say something of the connection, the statement, the rights or the server;
+/// the others, those that triggers make up among them, say something of a value.
+const NOT_OF_A_ROW: &[&str] = &[
+    "08", "0A", "25", "28", "2D", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV",
+    "XX",
+];
+
 /// Products may go while a batch is written that refers to them: then it is looked at again.
 const TRIES: u32 = 5;
 
@@ -103,18 +110,27 @@ impl Writer {
         self.client
     }
 
-    /// Deletes photos with their garments; returns how many were there.
-    pub fn delete(&mut self, ids: &[i64]) -> Result<u64> {
+    /// Deletes photos with their garments, but for those to which something of the shop refers; returns how many were
+    /// there, and adds why each of the others stays.
+    pub fn delete(&mut self, ids: &[i64], stay: &mut Vec<String>) -> Result<u64> {
         if self.types.is_none() {
             return Ok(0);
         }
         let mut change = self.client.transaction().map_err(explain)?;
-        let deleted = self
-            .target
-            .delete_photos(&mut change, ids)
-            .map_err(explain)?;
-        change.commit().map_err(explain)?;
-        Ok(deleted)
+        let deleted = self.target.delete_photos(&mut change, ids);
+        let error = match deleted.and_then(|deleted| change.commit().map(|()| deleted)) {
+            Ok(deleted) => return Ok(deleted),
+            Err(error) => error,
+        };
+        let Some(reason) = self.refusal(&error) else {
+            return Err(explain(error));
+        };
+        if ids.len() < 2 {
+            stay.push(reason);
+            return Ok(0);
+        }
+        let (some, others) = ids.split_at(ids.len() / 2);
+        Ok(self.delete(some, stay)? + self.delete(others, stay)?)
     }
 
     /// Takes out of `photos` what the tables cannot take, and says why; commits the rest, each photo whole, or, with
@@ -167,22 +183,16 @@ impl Writer {
         Ok(refused)
     }
 
-    /// Why the tables refuse a row: what a constraint or a trigger said. `None`: no row is to blame.
+    /// Why the tables refuse a row: what a constraint, a type or a trigger said. `None`: no row is to blame.
     fn refusal(&self, error: &postgres::Error) -> Option<String> {
         let error = error.as_db_error()?;
-        let is_of_a_row = match *error.code() {
-            SqlState::CHECK_VIOLATION
-            | SqlState::EXCLUSION_VIOLATION
-            | SqlState::FOREIGN_KEY_VIOLATION
-            | SqlState::NOT_NULL_VIOLATION
-            | SqlState::RAISE_EXCEPTION
-            | SqlState::STRING_DATA_RIGHT_TRUNCATION => true,
+        let code = error.code().code();
+        let is_of_a_row = if *error.code() == SqlState::UNIQUE_VIOLATION {
             // In the list of photos it says that somebody else loads the same.
-            SqlState::UNIQUE_VIOLATION => {
-                let (schema, table) = (error.schema()?, error.table()?);
-                format!("{}.{}", quoted(schema), quoted(table)) != self.target.photo
-            }
-            _ => false,
+            let (schema, table) = (error.schema()?, error.table()?);
+            format!("{}.{}", quoted(schema), quoted(table)) != self.target.photo
+        } else {
+            !NOT_OF_A_ROW.iter().any(|class| code.starts_with(class))
         };
         is_of_a_row.then(|| match error.detail() {
             Some(detail) => format!("{}: {detail}", error.message()),

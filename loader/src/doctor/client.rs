@@ -74,6 +74,11 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
                 .map(|model| model.provider())
         }));
     match opened.collect::<Result<Vec<Provider>, _>>() {
+        Ok(providers) if providers.is_empty() => report.warn(
+            "device",
+            format!("{asked}: not tried, as there is no model to open"),
+            "see the models above",
+        ),
         Ok(mut providers) => {
             providers.dedup();
             let providers: Vec<&str> = providers.into_iter().map(Provider::as_str).collect();

@@ -191,8 +191,12 @@ fn models(client: &mut Client, shelf: &Shelf, report: &mut Report) -> Defaults {
                 None
             }
             Err(error) => {
-                let advice =
-                    "lookbook model list shows what there is, lookbook model add stores one";
+                let advice = match matches!(shelf, Shelf::Files(_)) {
+                    true => "name one with --model-file NAME.onnx",
+                    false => {
+                        "lookbook model list shows what there is, lookbook model add stores one"
+                    }
+                };
                 report.fail(check, render(&error), advice);
                 None
             }

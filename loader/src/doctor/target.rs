@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lookbook_vision::Output;
-use postgres::Client;
+use postgres::{Client, error::SqlState};
 
 use super::{Report, server::Defaults};
 use crate::{
@@ -195,7 +195,7 @@ fn runs(client: &mut Client, schema: &str, report: &mut Report) {
                             .map(|error| format!(": {error}"))
                             .unwrap_or_default()
                     ),
-                    "run the same command again: it goes on where that one ended",
+                    "mend what it says, if it says something; the same command goes on where that one ended",
                 ),
                 _ => report.ok("runs", found),
             }
@@ -248,10 +248,18 @@ fn index(mut client: Client, target: Target, report: &mut Report) {
             "index",
             format!("{}, {rows} rows, every page is sound", found.name),
         ),
-        Err(error) => report.fail(
-            "index",
-            format!("{}: {}", found.name, render(&error)),
-            format!("REINDEX INDEX {}", found.name),
-        ),
+        Err(error) => {
+            let is_forbidden = error
+                .downcast_ref::<postgres::Error>()
+                .is_some_and(|error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+            report.fail(
+                "index",
+                format!("{}: {}", found.name, render(&error)),
+                match is_forbidden {
+                    true => "GRANT SELECT on its table to this role".to_owned(),
+                    false => format!("REINDEX INDEX {}", found.name),
+                },
+            );
+        }
     }
 }

@@ -26,6 +26,8 @@ pub struct Engines {
     pub embedders: Vec<Embedder>,
     /// One for each detector, where there is a pose model.
     pub estimators: Vec<PoseEstimator>,
+    /// Its name.
+    pub pose_model: Option<String>,
 }
 
 impl Engines {
@@ -103,6 +105,7 @@ pub fn open(
                 detectors,
                 embedders: embedders?,
                 estimators: Vec::new(),
+                pose_model: None,
             }),
             Err(_) => bail!("the embedder could not be opened because of an internal error"),
         }

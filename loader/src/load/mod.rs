@@ -162,6 +162,7 @@ impl Job<'_> {
         } = setup;
         let (detector, embedder) = engines.first()?;
         let providers = [detector.provider(), embedder.provider()];
+        let pose_model = engines.pose_model.clone();
         let shape = self.shape(&source, &engines, threads)?;
         let stop = Stop::default();
         let rejects_file = match args.run.dry_run {
@@ -212,6 +213,7 @@ impl Job<'_> {
             meters: &meters,
             providers,
             models: [&detect_row.name, &embed_row.name],
+            pose_model: pose_model.as_deref(),
             ignored: source.ignored(),
             rejects_file: &args.rejects,
             index: finished.index,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     database::{Known, Writer},
-    interrupt,
+    interrupt, messages,
     shard::Shard,
     source::Source,
 };
@@ -120,6 +120,7 @@ impl Gone {
             gone: self.count(),
             deleted: 0,
         };
+        let mut stay = Vec::new();
         if !self.check()? {
             return Ok(pruned);
         }
@@ -127,7 +128,13 @@ impl Gone {
             if interrupt::is_requested() {
                 break;
             }
-            pruned.deleted += writer.delete(ids)?;
+            pruned.deleted += writer.delete(ids, &mut stay)?;
+        }
+        if let Some(reason) = stay.first() {
+            messages::warn(format_args!(
+                "{} photos that are gone stay, because the database refuses to delete their rows: {reason}",
+                stay.len()
+            ));
         }
         Ok(pruned)
     }

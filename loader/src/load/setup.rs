@@ -70,14 +70,12 @@ impl Setup {
             target.check_worn(&mut client)?;
         }
         let is_shared = args.run.shard.is_some();
-        if is_dry_run {
-            let missing = target.missing_rights(&mut client)?;
-            ensure!(
-                missing.is_empty(),
-                "a load needs rights that this role lacks: {}",
-                missing.join("; ")
-            );
-        }
+        let missing = target.missing_rights(&mut client)?;
+        ensure!(
+            missing.is_empty(),
+            "a load needs rights that this role lacks: {}",
+            missing.join("; ")
+        );
         // Before anything is made beside a table that cannot be used, and before its dimensions are looked at: those of
         // another model are another model's.
         check_embedding_column(&mut client, &target, &embed_row, is_shared)?;
@@ -158,6 +156,7 @@ impl Choice<'_> {
                 "pose model {:?} runs on another device than the detector: name one with --device",
                 row.name
             );
+            engines.pose_model = Some(row.name);
         }
         Ok(([detect_row, embed_row], engines))
     }

@@ -32,6 +32,7 @@ pub struct Summary<'a> {
     /// Where the detector and the embedder ran.
     pub providers: [Provider; 2],
     pub models: [&'a str; 2],
+    pub pose_model: Option<&'a str>,
     pub ignored: usize,
     pub rejects_file: &'a Path,
     /// `None` when the load failed or no photo is there.
@@ -232,8 +233,12 @@ impl Summary<'_> {
         }
         if loaded > 0 {
             let [detector, embedder] = self.models;
+            let pose = match self.pose_model {
+                Some(pose) => format!(", {pose} (within detect; --no-pose leaves it out)"),
+                None => String::new(),
+            };
             add(format_args!(
-                "models: {detector}, {embedder}; start-up {:.1} s\n",
+                "models: {detector}, {embedder}{pose}; start-up {:.1} s\n",
                 self.times.started_up.as_secs_f64()
             ));
             add(format_args!("stage    workers  images/s alone  busy\n"));
@@ -327,7 +332,7 @@ impl Summary<'_> {
             "startup_seconds": self.times.started_up.as_secs_f64(),
             "pipeline_seconds": self.times.pipeline_wall.as_secs_f64(),
             "images_per_second": self.rate(),
-            "models": {"detector": self.models[0], "embedder": self.models[1]},
+            "models": {"detector": self.models[0], "embedder": self.models[1], "pose": self.pose_model},
             "stages": self.meters.all().map(stage),
             "limited_by": self.slowest().map(|meter| meter.name),
             "wall_over_slowest_stage": self.overlap_ratio(),

@@ -164,7 +164,10 @@ impl Tally {
                 reject.path, reject.reason, reject.code
             ));
         } else if rejected == SHOWN + 1 {
-            messages::warn("more rejected photos: they are in the list of rejects only");
+            messages::warn(match self.rejects().file {
+                Some(_) => "more rejected photos: they are in the list of rejects only",
+                None => "more rejected photos: they are in the table lookbook_reject only",
+            });
         }
         let judged = self
             .counts()

@@ -66,19 +66,24 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         .as_ref()
         .is_some_and(|(_, sha256)| *sha256 == model.sha256)
     {
-        Shadow::abandon(&mut client, &target)?;
         messages::note(format_args!(
             "{}.{} is of model {:?} already: nothing to do",
             target.garment,
             target.embedding(),
             model.name
         ));
+        if let Some((begun, _)) = Shadow::begun(&mut client, &target)? {
+            messages::note(format_args!(
+                "a change to model {begun:?} was begun: --embed-model {begun} goes on with it, --abandon forgets what was made"
+            ));
+        }
         return Ok(Ending::Complete);
     }
     let photos_of = Photos(args);
     // Mistakes in it, before anything is done.
     let opened = photos_of.open()?;
     let filler = filler(args, &mut client, (&target, &shelf), &model)?;
+    let shadow = Shadow::open(&mut client, &target, &model, filler.dimensions())?;
     let books = Books::new(Journal::open(
         url,
         &args.target.schema,
@@ -90,7 +95,6 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
             devices: filler.devices(),
         },
     ));
-    let shadow = Shadow::open(&mut client, &target, &model, filler.dimensions())?;
     let (photos, garments) = shadow.count_stale(&mut client)?;
     let tally = Tally::recorded(photos);
     let work = Work {

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Entry, Item, Opener, Part, Place, Reject, code,
+    decimal::{inexact, rounded},
     fetch::too_large,
     names::{has_zero, is_hidden, is_photo_name, sku_of},
     patterns::Filter,
@@ -281,6 +282,10 @@ fn describe(metadata: &mut Map<String, Value>, extension: &str, bytes: &[u8]) ->
     if extension == "json" {
         let object: Map<String, Value> =
             serde_json::from_slice(bytes).context("is not a JSON object")?;
+        let number = std::str::from_utf8(bytes).ok().and_then(inexact);
+        if let Some(number) = number {
+            anyhow::bail!("is refused: {}", rounded(number));
+        }
         metadata.extend(object);
     } else {
         let text = std::str::from_utf8(bytes).context("is not UTF-8")?.trim();

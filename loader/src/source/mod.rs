@@ -5,6 +5,7 @@
 //! hand is held, not the catalogue, but for sixteen bytes a photo and the names of a folder.
 
 mod archive;
+mod decimal;
 mod fetch;
 mod folder;
 mod manifest;
@@ -26,6 +27,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+pub use decimal::Decimal;
 pub use fetch::Fetcher;
 use lookbook_vision::Group;
 use names::Fingerprint;

@@ -10,8 +10,13 @@ use postgres::{Client, Row, fallible_iterator::FallibleIterator, types::Type};
 use serde_json::Value;
 
 use super::{
-    Entry, Found, Item, Part, Place, Reject, code, fetch::too_large, json_fault, names::sku_of,
-    producer::produced, statement,
+    Entry, Found, Item, Part, Place, Reject, code,
+    decimal::{inexact, rounded},
+    fetch::too_large,
+    json_fault,
+    names::sku_of,
+    producer::produced,
+    statement,
 };
 use crate::{
     args::{Role, SourceArgs},
@@ -191,6 +196,10 @@ impl Plan {
                 return Err(Reject::new(name, code::METADATA_INVALID, reason));
             }
         };
+        if let Some(number) = row.get::<_, Option<&str>>(4).and_then(inexact) {
+            let name = key.unwrap_or_else(nameless);
+            return Err(Reject::new(name, code::METADATA_INVALID, rounded(number)));
+        }
         if let Some(Value::Object(pairs)) = &mut attributes {
             pairs.retain(|_, value| !value.is_null());
         }

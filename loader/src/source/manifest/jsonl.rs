@@ -10,7 +10,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
 
 use super::{
-    super::{json_fault, names::has_zero},
+    super::{
+        decimal::{inexact, rounded},
+        json_fault,
+        names::has_zero,
+    },
     Roles, Row,
 };
 
@@ -61,6 +65,9 @@ impl Rows {
     fn row(&self, text: &str) -> Result<super::Item> {
         let row: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| anyhow!(explain(&error)))?;
+        if let Some(number) = inexact(text) {
+            bail!("{}", rounded(number));
+        }
         if row
             .iter()
             .any(|(name, value)| name.contains('\0') || has_zero(value))

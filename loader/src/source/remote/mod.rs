@@ -10,6 +10,7 @@ mod s3;
 mod url;
 
 use std::{
+    path::Path,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -129,7 +130,21 @@ pub enum Address {
 impl Address {
     /// `None` for a text that is a path. An error for one that means to be an address.
     pub fn of_text(text: &str) -> Option<Result<Self, String>> {
+        if text.starts_with("//") && !Path::new(text).exists() {
+            return Some(Err(
+                "is a URL without a scheme: write https: before it".to_owned()
+            ));
+        }
+        if text
+            .get(..5)
+            .is_some_and(|start| start.eq_ignore_ascii_case("data:"))
+        {
+            return Some(Err(
+                "holds the photo itself, which is not read: give a path or a URL".to_owned(),
+            ));
+        }
         let (scheme, rest) = text.split_once("://")?;
+        let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" => Some(match ::url::Url::parse(text) {
                 Ok(url) => Ok(Self::Url(url)),
@@ -146,6 +161,9 @@ impl Address {
                 }),
                 _ => Err("names no bucket: it looks like s3://bucket/prefix".to_owned()),
             }),
+            scheme if !scheme.is_empty() && scheme.chars().all(is_scheme) => Some(Err(format!(
+                "is a URL of a kind that is not read ({scheme}): http, https and s3 are"
+            ))),
             _ => None,
         }
     }

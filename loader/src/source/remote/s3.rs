@@ -108,7 +108,17 @@ impl Stores {
         let prefix = Path::parse(prefix).with_context(wrong)?;
         let mut objects = store.list(Some(&prefix));
         while let Some(object) = objects.next().await {
-            let object = object.with_context(wrong)?;
+            let object = object.map_err(|error| {
+                let is_name = matches!(error, object_store::Error::InvalidPath { .. });
+                let advice = match is_name {
+                    true => {
+                        ": objects whose keys have empty parts (//), . or .. as a part or control characters cannot be listed; \
+                         rename that one, or name prefixes beside it"
+                    }
+                    false => "",
+                };
+                anyhow::Error::from(error).context(format!("{}{advice}", wrong()))
+            })?;
             let listed = Listed {
                 key: object.location.as_ref().to_owned(),
                 bytes: object.size,
