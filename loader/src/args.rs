@@ -106,7 +106,7 @@ pub struct DatabaseArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct RuntimeArgs {
-    /// Where models run: cpu, openvino (the CPU, faster; openvino:bf16: float models in bfloat16), cuda, tensorrt, one GPU (cuda:1), several (cuda:0,2 or cuda:all), or auto
+    /// Where models run: cpu, openvino (the CPU, faster where it has AMX; openvino:bf16: float models in bfloat16), cuda, tensorrt, one GPU (cuda:1), several (cuda:0,2 or cuda:all), or auto
     /// (CUDA when it is there; says what it took)
     #[arg(long, default_value = "auto")]
     pub device: Devices,

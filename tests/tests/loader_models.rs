@@ -63,6 +63,25 @@ fn two_embedders_never_fill_one_column() -> Result<()> {
 }
 
 #[test]
+fn one_file_with_two_manifests_is_two_models() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "manifests")?;
+    let mut client = shop.database.connect()?;
+    client.batch_execute(
+        "SELECT lookbook_model_import('same', jsonb_set(manifest, '{name}', '\"same\"'), onnx),
+           lookbook_model_import('turned', jsonb_set(jsonb_set(manifest, '{name}', '\"turned\"'), '{input,colour}', '\"bgr\"'), onnx)
+         FROM lookbook_model WHERE name = 'mean'",
+    )?;
+    shop.put("a.bmp", &bmp(4, 4, RED))?;
+    shop.load()?.expect(0)?;
+    shop.run(["load", "photos", "--embed-model", "same"])?
+        .expect(0)?;
+    shop.run(["load", "photos", "--embed-model", "turned"])?
+        .expect(1)?
+        .expect_stderr(&["was filled by model \"mean\"", "with another manifest"])?;
+    Ok(())
+}
+
+#[test]
 fn another_detector_replaces_the_rows_of_each_photo() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "detectors")?;
     shop.put("a.bmp", &bmp(40, 40, [128, 128, 128]))?;

@@ -94,7 +94,11 @@ pub fn check_embedding_column(
     let recorded = embedding_column_model(client, target)?;
     let is_recorded = recorded.is_some();
     let foreign = match recorded {
-        Some((_, sha256)) if sha256 == model.sha256 => return Ok(true),
+        Some((name, sha256))
+            if sha256 == model.sha256 && !looks_otherwise(client, target, &name, model)? =>
+        {
+            return Ok(true);
+        }
         Some(other) if is_shared || has_rows(client, target)? => Some(other),
         Some(_) => None,
         None => unrecorded_model(client, target, model)?,
@@ -106,12 +110,16 @@ pub fn check_embedding_column(
             false => "into another schema with --schema NAME",
         };
         bail!(
-            "{garment}.{column} was filled by model {name:?} (sha256 {}...), this load would use {:?} (sha256 {}...), \
+            "{garment}.{column} was filled by model {name:?} (sha256 {}...), this load would use {:?} (sha256 {}...{}), \
              and vectors of two models cannot be compared: load with --embed-model {name}, or {elsewhere}, or give all rows \
              vectors of the other model with lookbook reembed, or empty the tables first with TRUNCATE {photo}, {garment}",
             short(&sha256),
             model.name,
             short(&model.sha256),
+            match sha256 == model.sha256 {
+                true => ", with another manifest",
+                false => "",
+            },
             column = target.embedding(),
         );
     }
@@ -126,6 +134,25 @@ pub fn check_embedding_column(
         );
     }
     Ok(false)
+}
+
+/// Whether the model of that name has the same bytes and prepares its input, or reads its output, in another way: then
+/// its vectors are others, too.
+fn looks_otherwise(
+    client: &mut impl GenericClient,
+    target: &Target,
+    name: &str,
+    model: &ModelRow,
+) -> Result<bool> {
+    if !target.has_extension || name == model.name {
+        return Ok(false);
+    }
+    let found = client.query_opt(
+        "SELECT FROM lookbook_model a JOIN lookbook_model b ON b.name = $2 AND b.sha256 = a.sha256 \
+         WHERE a.name = $1 AND (a.manifest -> 'input', a.manifest -> 'output') IS DISTINCT FROM (b.manifest -> 'input', b.manifest -> 'output')",
+        &[&name, &model.name],
+    )?;
+    Ok(found.is_some())
 }
 
 impl Target {
