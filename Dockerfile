@@ -32,5 +32,7 @@ RUN install -d -m 700 -o postgres -g postgres /var/lib/lookbook
 USER postgres
 VOLUME /var/lib/lookbook
 EXPOSE 5432
+# A fast shutdown: SIGTERM would wait for every connection.
+STOPSIGNAL SIGINT
 HEALTHCHECK --interval=5s --retries=20 CMD pg_isready --quiet --host=127.0.0.1
 ENTRYPOINT ["lookbook-db"]

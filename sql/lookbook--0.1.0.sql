@@ -696,6 +696,12 @@ COST 200000 ROWS 3;
 COMMENT ON FUNCTION detect_garments(bytea, text) IS
   'Garments in an image, boxes in pixels of the upright photo, each with the embedding of its crop; no rows when none is found';
 
+CREATE FUNCTION try_detect_garments(image bytea, model text DEFAULT NULL)
+RETURNS TABLE (category text, label text, score real, box box, embedding embedding)
+AS 'MODULE_PATHNAME', 'try_detect_garments_wrapper' LANGUAGE c STABLE PARALLEL SAFE
+COST 200000 ROWS 3;
+COMMENT ON FUNCTION try_detect_garments(bytea, text) IS 'As detect_garments, but no rows for bytes that are not a readable image';
+
 -- The same, with vectors of the model that filled a column, named as in SQL ('public.garment.embedding'), where that is
 -- recorded: what the vectors of a column are compared with has to be of the same model.
 CREATE FUNCTION lookbook_embed_for(image bytea, filled text) RETURNS embedding

@@ -614,3 +614,21 @@ fn dropping_the_extension_takes_everything_along() -> Result<()> {
     client.query_one(sql, &[&bmp(4, 4, [1, 2, 3])])?;
     Ok(())
 }
+
+#[test]
+fn a_model_whose_vectors_hang_on_the_rest_of_the_batch_is_refused() -> Result<()> {
+    let database = Cluster::shared()?.database("leaky")?;
+    let mut client = database.connect()?;
+    let model = onnx::leaky_embedder();
+    let manifest = embedder_manifest(&mut client, "leaky", &model)?;
+    let refused = refusal(import(&mut client, "leaky", &manifest, &model))?;
+    assert_eq!(refused.code, "0A000");
+    ensure!(
+        refused
+            .message
+            .contains("depends on the other photos of a batch"),
+        "{refused:?}"
+    );
+    ensure!(refused.message.contains("evaluation mode"), "{refused:?}");
+    Ok(())
+}

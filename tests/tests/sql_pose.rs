@@ -234,6 +234,16 @@ fn a_manifest_that_does_not_fit_is_refused() -> Result<()> {
         "name": "image", "width": 32, "height": 40, "layout": "nchw", "dtype": "f32", "colour": "rgb",
         "resize": "stretch", "filter": "bilinear"
     });
+    for (stride, fitting) in [(4, "8 would fit"), (32, "8 would fit")] {
+        let names = json!({"heatmaps": "heatmaps", "offsets": "offsets"});
+        let output = json!({"family": "heatmaps", "names": names, "stride": stride});
+        let wrong = manifest(&mut client, "wrong", HEATMAPS, input.clone(), output)?;
+        let refused = refusal(import(&mut client, "wrong", &wrong, HEATMAPS))?;
+        ensure!(
+            refused.code == "22023" && refused.message.contains(fitting),
+            "{refused:?}"
+        );
+    }
     let output = json!({"family": "movenet", "name": "heatmaps"});
     let wrong = manifest(&mut client, "wrong", HEATMAPS, input, output)?;
     let refused = refusal(import(&mut client, "wrong", &wrong, HEATMAPS))?;

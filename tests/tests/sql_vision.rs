@@ -114,6 +114,8 @@ fn hostile_images_get_their_sqlstate_and_the_backend_survives() -> Result<()> {
         }
         let tried = client.query_one("SELECT try_embed_image($1) IS NULL", &[image])?;
         assert!(tried.get::<_, bool>(0), "try_embed_image of {what}");
+        let tried = client.query("SELECT category FROM try_detect_garments($1)", &[image])?;
+        assert!(tried.is_empty(), "try_detect_garments of {what}");
     }
     assert_eq!(embed(&mut client, jpeg, None)?.len(), 3);
     assert_eq!(backend_pid(&mut client)?, pid);

@@ -8,6 +8,7 @@ use image::{Rgb, RgbImage};
 use crate::cancel::Cancel;
 use crate::device::{Device, SessionOptions};
 use crate::error::Error;
+use crate::families::RawBox;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Kind, Output, PoseOutput};
 use crate::opened::{KindOutput, Opened};
@@ -68,17 +69,37 @@ pub fn check_model_with(
                     remedy: "export the model in evaluation mode",
                 });
             }
+            check_alone(&mut embedder, Opened::embed, |together, alone| {
+                distance(together, alone) <= LEAST_ALIKE * distance(alone, &vec![0.0; alone.len()])
+            })?;
             report.dimensions = Some(embedder.dimensions());
             Ok(report)
         }
         Output::Detector(_) => {
             let (mut detector, report) = open::<DetectorOutput>(runtime, manifest, onnx, cancel)?;
             run(&mut detector, &photo, Opened::check_boxes)?;
+            check_alone(&mut detector, Opened::raw_boxes, |together, alone| {
+                most_agree(likeliest(together, alone), |(a, b)| {
+                    let edges = |b: &RawBox| [b.bbox.x1, b.bbox.y1, b.bbox.x2, b.bbox.y2];
+                    let far = edges(a)
+                        .iter()
+                        .zip(edges(b))
+                        .any(|(a, b)| (a - b).abs() > 1.0);
+                    !far && (a.score - b.score).abs() <= 0.02
+                })
+            })?;
             Ok(report)
         }
         Output::Pose(_) => {
             let (mut estimator, report) = open::<PoseOutput>(runtime, manifest, onnx, cancel)?;
             run(&mut estimator, &photo, Opened::estimate)?;
+            check_alone(&mut estimator, Opened::estimate, |together, alone| {
+                most_agree(together.0.iter().zip(&alone.0), |(a, b)| {
+                    (a.x - b.x).abs() <= 1.0
+                        && (a.y - b.y).abs() <= 1.0
+                        && (a.score - b.score).abs() <= 0.02
+                })
+            })?;
             Ok(report)
         }
     }
@@ -135,12 +156,80 @@ fn run<O, R>(
     }
 }
 
+/// A photo gets the same whatever else is in its batch: else the same photo would have another vector in SQL than
+/// after a load.
+fn check_alone<O, R>(
+    opened: &mut Opened<O>,
+    read: impl Fn(&mut Opened<O>, &[View<'_>]) -> Result<Vec<R>, Error>,
+    is_alike: impl Fn(&R, &R) -> bool,
+) -> Result<(), Error> {
+    if opened.batch_size() == 1 {
+        return Ok(());
+    }
+    let (first, second) = (
+        Photo::from_pixels(picture()),
+        Photo::from_pixels(bright_picture()),
+    );
+    let together = read(opened, &[first.whole(), second.whole()])?;
+    let alone = read(opened, &[second.whole()])?;
+    match (together.get(1), alone.first()) {
+        (Some(together), Some(alone)) if !is_alike(together, alone) => {
+            Err(Error::ModelUnsupported {
+                model: opened.manifest().name().to_owned(),
+                reason: "what it gives for a photo depends on the other photos of a batch"
+                    .to_owned(),
+                remedy: "export the model in evaluation mode: batch norm by its running statistics, no dropout",
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How far apart two vectors of one photo may lie, of their length: a quantised model whose scales hang on the batch does
+/// so by a few hundredths, one that was left in training mode by tenths.
+const LEAST_ALIKE: f32 = 0.05;
+
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let squares = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b));
+    squares.sum::<f32>().sqrt()
+}
+
+/// The boxes that are likeliest when a photo is alone, and those in their places.
+fn likeliest<'a>(
+    together: &'a [RawBox],
+    alone: &'a [RawBox],
+) -> impl Iterator<Item = (&'a RawBox, &'a RawBox)> {
+    let mut pairs: Vec<_> = together.iter().zip(alone).collect();
+    pairs.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
+    pairs.into_iter().take(LIKELIEST)
+}
+
+const LIKELIEST: usize = 20;
+
+/// Half of the pairs: which ones come first may hang on a rounding.
+fn most_agree<T>(pairs: impl Iterator<Item = T>, agree: impl Fn(T) -> bool) -> bool {
+    let (mut count, mut good) = (0, 0);
+    for pair in pairs {
+        count += 1;
+        good += usize::from(agree(pair));
+    }
+    2 * good >= count
+}
+
 /// Equal but for the rounding of a different order of additions.
 fn agree(a: &[f32], b: &[f32]) -> bool {
     let largest = a.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     a.iter()
         .zip(b)
         .all(|(a, b)| (a - b).abs() <= 1e-3 * largest.max(1e-6))
+}
+
+/// A picture that is unlike [`picture`], and brighter.
+fn bright_picture() -> RgbImage {
+    RgbImage::from_fn(96, 128, |x, y| match (x / 12 + y / 16) % 2 {
+        0 => Rgb([250, 245 - (y / 2) as u8, 255]),
+        _ => Rgb([255 - x as u8, 230, 180]),
+    })
 }
 
 /// A picture with edges, colours and gradients, the same on every machine.

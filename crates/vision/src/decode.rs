@@ -56,13 +56,23 @@ impl Limits {
     ) -> Result<(), Error> {
         let limit = self.max_memory_bytes();
         if needed <= limit {
-            return Ok(());
+            // Codecs take what they need at once, and end the process where they do not get it.
+            let is_short = needed > WORTH_A_TRIAL
+                && usize::try_from(needed)
+                    .is_ok_and(|needed| Vec::<u8>::new().try_reserve_exact(needed).is_err());
+            return match is_short {
+                true => Err(Error::NoMemoryToDecode { format }),
+                false => Ok(()),
+            };
         }
         let reason =
             format!("{needed} bytes of memory for {width} x {height} pixels; the limit is {limit}");
         Err(Error::ImageTooCostly { format, reason })
     }
 }
+
+/// Bytes from which on it is asked first whether they can be had.
+const WORTH_A_TRIAL: u64 = 32 << 20;
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +123,13 @@ pub fn decode(bytes: &[u8], limits: &Limits, at_least: Option<u32>) -> Result<Ph
         Format::Jpeg => jpeg::decode(bytes, limits, at_least),
         other => codecs::decode(bytes, other, limits),
     });
-    let decoded = decoded.unwrap_or_else(|| {
+    let decoded = decoded.unwrap_or_else(|said| {
+        // How the standard library and codecs say that memory is short.
+        if said.contains("AllocError") {
+            return Err(Error::NoMemoryToDecode {
+                format: format.name(),
+            });
+        }
         Err(Error::ImageCorrupt {
             format: format.name(),
             reason: "the codec cannot make sense of it".to_owned(),

@@ -156,6 +156,12 @@ pub enum Error {
         /// Name in the manifest.
         model: String,
     },
+    /// The process may not have the memory that the pixels take. Not the photo's fault: it fits the limits.
+    #[error("there is not enough memory to decode this {format} image now")]
+    NoMemoryToDecode {
+        /// Of the image.
+        format: &'static str,
+    },
     /// Someone called [`crate::Cancel::cancel`].
     #[error("inference was cancelled")]
     Cancelled,
@@ -303,7 +309,7 @@ impl Error {
             Self::RuntimeMissing { .. } => ErrorCode::RuntimeMissing,
             Self::ProviderUnavailable { .. } => ErrorCode::ProviderUnavailable,
             Self::Inference { .. } => ErrorCode::InferenceFailed,
-            Self::OutOfMemory { .. } => ErrorCode::OutOfMemory,
+            Self::OutOfMemory { .. } | Self::NoMemoryToDecode { .. } => ErrorCode::OutOfMemory,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::InvalidSetting { .. } => ErrorCode::InvalidSetting,
         }

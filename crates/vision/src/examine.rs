@@ -196,6 +196,7 @@ fn try_out(
     findings: &mut Findings,
 ) {
     let views = [pictures[0].whole(), pictures[1].whole()];
+    numbers::input(manifest, findings);
     let outcome = match manifest.output() {
         Output::Embedder(_) => {
             open::<EmbedderOutput>(runtime, manifest, onnx).and_then(|mut embedder| {
@@ -214,7 +215,8 @@ fn try_out(
             })
         }
         Output::Pose(_) => open::<PoseOutput>(runtime, manifest, onnx).and_then(|mut estimator| {
-            numbers::points(&estimator.estimate_one(&views[0])?, findings);
+            let [person, nobody] = [&views[0], &views[1]].map(|view| estimator.estimate_one(view));
+            numbers::points(&person?, &nobody?, findings);
             time(&mut estimator, &views[0], findings, Opened::estimate)
         }),
     };

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::families::{finite, floats, probability, shape_error};
 use crate::geometry::Geometry;
-use crate::manifest_parts::{Activation, HeatmapsOutput, Layout, PoseOutput};
+use crate::manifest_parts::{Activation, HeatmapsOutput, Input, Layout, PoseOutput};
 use crate::model::mismatch;
 use crate::opened::Opened;
 use crate::photo::View;
@@ -99,7 +99,7 @@ impl PoseEstimator {
                 read_movenet(&output.name, size, points, tensors.len())
             }
             (PoseOutput::Heatmaps(output), [heatmaps, rest @ ..]) => {
-                Maps::new(output, input.layout, heatmaps, rest.first(), tensors.len())
+                Maps::new(output, input, heatmaps, rest.first(), tensors.len())
                     .and_then(|maps| (0..tensors.len()).map(|at| maps.read(at)).collect())
             }
             _ => Err("it gave no output".to_owned()),
@@ -182,12 +182,13 @@ struct Maps<'a> {
 impl<'a> Maps<'a> {
     fn new(
         output: &'a HeatmapsOutput,
-        layout: Layout,
+        input: &Input,
         heatmaps: &'a OutputTensor,
         offsets: Option<&'a OutputTensor>,
         count: usize,
     ) -> Result<Self, String> {
         let name = &output.names.heatmaps;
+        let layout = input.layout;
         let axes = |channels| match layout {
             Layout::Nchw => format!("[{count}, {channels}, rows, columns]"),
             Layout::Nhwc => format!("[{count}, rows, columns, {channels}]"),
@@ -201,6 +202,25 @@ impl<'a> Maps<'a> {
             }
             _ => return Err(shape_error(name, heatmaps, count, &axes(POINTS))),
         };
+        let fits = |cells: usize, side: u32| {
+            let (side, stride) = (side as usize, (output.stride as usize).max(1));
+            [
+                side / stride,
+                side.div_ceil(stride),
+                (side - 1) / stride + 1,
+            ]
+            .contains(&cells)
+        };
+        if !fits(rows, input.height) || !fits(columns, input.width) {
+            return Err(format!(
+                "output \"{name}\" has {rows} rows and {columns} columns, which an input of {} x {} pixels does not have at \
+                 output.stride {}: {} would fit",
+                input.width,
+                input.height,
+                output.stride,
+                (f64::from(input.height) / rows as f64).round()
+            ));
+        }
         if let (Some(tensor), Some(name)) = (offsets, &output.names.offsets) {
             let wanted = match layout {
                 Layout::Nchw => [2 * POINTS, rows, columns],

@@ -14,8 +14,8 @@ thread_local! {
 
 static WRAP: Once = Once::new();
 
-/// Runs `work`; `None` when it panicked.
-pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
+/// Runs `work`; when it panicked, what it said.
+pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     WRAP.call_once(|| {
         let outer = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -28,7 +28,11 @@ pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     let before = INSIDE.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     INSIDE.set(before);
-    result.ok()
+    result.map_err(|said| {
+        let text = said.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| said.downcast_ref::<&str>().copied());
+        text.unwrap_or_default().to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -36,8 +40,9 @@ mod tests {
     use super::catch;
 
     #[test]
-    fn a_panic_becomes_none_and_a_result_stays() {
-        assert_eq!(catch(|| 7), Some(7));
-        assert_eq!(catch(|| -> u8 { panic!("a codec gave up") }), None);
+    fn a_panic_becomes_what_it_said_and_a_result_stays() {
+        assert_eq!(catch(|| 7), Ok(7));
+        let said = catch(|| -> u8 { panic!("a codec gave up") });
+        assert_eq!(said, Err("a codec gave up".to_owned()));
     }
 }

@@ -461,10 +461,12 @@ fn device_id(number: u32) -> i32 {
 }
 
 /// Zero would let ONNX Runtime pin its threads to processors, the same ones in every backend.
+/// More than there are processors would wait for each other, and take their stacks from everybody's memory.
 fn processor_threads(asked: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     match asked {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count,
+        0 => processors,
+        count => count.min(processors),
     }
 }
 

@@ -109,19 +109,25 @@ type GarmentRows = TableIterator<'static, GarmentRow>;
 
 #[pg_extern]
 fn detect_garments(fcinfo: pg_sys::FunctionCallInfo) -> Result<GarmentRows, UserError> {
-    detect(fcinfo, named_model(fcinfo), None)
+    detect(fcinfo, named_model(fcinfo), None, BadImage::Raise)
+}
+
+#[pg_extern]
+fn try_detect_garments(fcinfo: pg_sys::FunctionCallInfo) -> Result<GarmentRows, UserError> {
+    detect(fcinfo, named_model(fcinfo), None, BadImage::Null)
 }
 
 /// As `detect_garments`, with vectors by the model that filled a column.
 #[pg_extern]
 fn lookbook_detect_for(fcinfo: pg_sys::FunctionCallInfo) -> Result<GarmentRows, UserError> {
-    detect(fcinfo, None, model_of_column(fcinfo))
+    detect(fcinfo, None, model_of_column(fcinfo), BadImage::Raise)
 }
 
 fn detect(
     fcinfo: pg_sys::FunctionCallInfo,
     detect_model: Option<String>,
     embed_model: Option<String>,
+    bad_image: BadImage,
 ) -> Result<GarmentRows, UserError> {
     let Some(image) = argument::<&[u8]>(fcinfo, 0) else {
         return Ok(TableIterator::empty());
@@ -129,7 +135,12 @@ fn detect(
     let function = function_oid(fcinfo);
     let detector = models::resolve(Kind::Detector, detect_model.as_deref(), function)?;
     let embedder = models::resolve(Kind::Embedder, embed_model.as_deref(), function)?;
-    let found = garments_of(image, &detector, &embedder, function)?;
+    let found = match garments_of(image, &detector, &embedder, function) {
+        Err(failure) if failure.is_image_fault() && matches!(bad_image, BadImage::Null) => {
+            return Ok(TableIterator::empty());
+        }
+        found => found?,
+    };
     let rows: Vec<_> = found.iter().map(|garment| row(fcinfo, garment)).collect();
     Ok(TableIterator::new(rows))
 }

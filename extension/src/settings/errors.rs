@@ -32,20 +32,20 @@ pub(crate) fn error(code: PgSqlErrorCode, message: impl Into<String>) -> UserErr
     ErrorReport::new(code, message.into(), "lookbook")
 }
 
+/// What goes on past images that cannot be read.
+const INSTEAD: &str =
+    "try_embed_image() gives NULL and try_detect_garments() no rows instead of this error.";
+
 /// SQLSTATE and hint of every way in which the vision crate can fail; docs/models-in-sql.md has the
 /// same table.
 fn table(code: ErrorCode) -> (PgSqlErrorCode, Option<&'static str>) {
     use PgSqlErrorCode as State;
     match code {
-        ErrorCode::ImageEmpty | ErrorCode::NotAnImage | ErrorCode::ImageCorrupt => (
-            State::ERRCODE_INVALID_BINARY_REPRESENTATION,
-            Some("try_embed_image() gives NULL instead of this error."),
-        ),
-        ErrorCode::ImageTruncated => (
-            State::ERRCODE_STRING_DATA_LENGTH_MISMATCH,
-            Some("try_embed_image() gives NULL instead of this error."),
-        ),
-        ErrorCode::ImageUnsupported => (State::ERRCODE_FEATURE_NOT_SUPPORTED, None),
+        ErrorCode::ImageEmpty | ErrorCode::NotAnImage | ErrorCode::ImageCorrupt => {
+            (State::ERRCODE_INVALID_BINARY_REPRESENTATION, Some(INSTEAD))
+        }
+        ErrorCode::ImageTruncated => (State::ERRCODE_STRING_DATA_LENGTH_MISMATCH, Some(INSTEAD)),
+        ErrorCode::ImageUnsupported => (State::ERRCODE_FEATURE_NOT_SUPPORTED, Some(INSTEAD)),
         ErrorCode::ImageTooLarge => (
             State::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             Some("The limits are lookbook.max_image_bytes and lookbook.max_image_pixels."),

@@ -1,11 +1,11 @@
 //! How the supervisor comes to be: with the server, or at the first need.
 
-use super::{START_LOCK, make_folder, try_lock};
+use super::{START_LOCK, SUPERVISOR_LOCK, make_folder, try_lock};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker};
 use pgrx::{IntoDatum, pg_sys};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Before the postmaster starts a supervisor again that it registered itself.
 const RESTART_TIME: Duration = Duration::from_secs(1);
@@ -43,15 +43,28 @@ pub(crate) enum Start {
 /// One connection's part in starting the supervisor. Holds the lock while it waits for what it
 /// started, so that one process of many starts one.
 #[derive(Default)]
-pub(crate) struct Starting(Option<(File, DynamicBackgroundWorker)>);
+pub(crate) struct Starting {
+    started: Option<(File, DynamicBackgroundWorker)>,
+    /// Since when nobody holds the supervisor's lock although it should start with the server.
+    missing: Option<Instant>,
+}
+
+/// A supervisor that the postmaster starts anew is back before; where it registered none, for want of a slot, nobody comes.
+const MISSING: Duration = Duration::from_secs(3);
 
 impl Starting {
     /// Called as long as nobody answers at the socket.
     pub(crate) fn advance(&mut self) -> Start {
-        if IS_STATIC.load(Ordering::Relaxed) {
-            return Start::UnderWay;
+        if IS_STATIC.load(Ordering::Relaxed) && self.started.is_none() {
+            if !matches!(try_lock(SUPERVISOR_LOCK), Ok(Some(_))) && make_folder().is_ok() {
+                self.missing = None;
+                return Start::UnderWay;
+            }
+            if self.missing.get_or_insert_with(Instant::now).elapsed() < MISSING {
+                return Start::UnderWay;
+            }
         }
-        if let Some((_, supervisor)) = &self.0 {
+        if let Some((_, supervisor)) = &self.started {
             return match supervisor.pid() {
                 Err(pgrx::bgworkers::BackgroundWorkerStatus::Stopped) => Start::Impossible(
                     "the background worker ended at once; the server's log says why".to_owned(),
@@ -70,7 +83,7 @@ impl Starting {
         let notified = unsafe { pg_sys::MyProcPid };
         match builder(false).set_notify_pid(notified).load_dynamic() {
             Ok(supervisor) => {
-                self.0 = Some((lock, supervisor));
+                self.started = Some((lock, supervisor));
                 Start::UnderWay
             }
             Err(_) => Start::Impossible(

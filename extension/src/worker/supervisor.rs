@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const STOP_TIME: Duration = Duration::from_millis(800);
 /// Between two starts of an inference process that dies.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// Before a supervisor that the postmaster starts tries again to have a socket.
+const BLOCKED_PAUSE: Duration = Duration::from_secs(60);
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -37,7 +39,13 @@ pub extern "C-unwind" fn lookbook_worker_main(argument: pg_sys::Datum) {
     match Supervisor::new() {
         Ok(Some(mut supervisor)) => supervisor.run(),
         Ok(None) => log!("lookbook worker: another one serves this data directory"),
-        Err(error) => warning!("lookbook worker: could not open {SOCKET}: {error}"),
+        Err(error) => {
+            warning!("lookbook worker: could not open {SOCKET}: {error}");
+            if argument.value() != 0 {
+                // The postmaster would have us back in a second, for the same words.
+                BackgroundWorker::wait_latch(Some(BLOCKED_PAUSE));
+            }
+        }
     }
     if argument.value() != 0 {
         // Exit code 1 asks the postmaster for another one, unless the server stops.

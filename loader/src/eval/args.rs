@@ -89,7 +89,8 @@ pub struct RetrievalArgs {
 pub enum Crop {
     /// The whole photo
     None,
-    /// The best garment that the detector finds, of the row's group if it names one; else the whole photo
+    /// The best garment that the detector finds; where the row names a group, the likeliest of that group or label, as a
+    /// load with --map sells=... takes it; else the whole photo
     Detect,
     /// The box that the list gives (DeepFashion's list_bbox_inshop.txt)
     List,

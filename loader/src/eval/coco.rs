@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::average_precision::{Rectangle, Truth};
 
+/// What some editors begin a file in UTF-8 with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 #[derive(Deserialize)]
 struct Document {
     images: Vec<Image>,
@@ -31,9 +34,23 @@ struct Image {
 struct Annotation {
     image_id: i64,
     category_id: i64,
-    bbox: Rectangle,
+    bbox: Option<Rectangle>,
     #[serde(default)]
-    iscrowd: u8,
+    iscrowd: Flag,
+}
+
+/// As COCO writes it, or as its users do.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Flag {
+    Number(u8),
+    Bool(bool),
+}
+
+impl Default for Flag {
+    fn default() -> Self {
+        Self::Bool(false)
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,7 +89,8 @@ impl Dataset {
     pub fn read(file: &Path, folder: &Path) -> Result<Self> {
         let wrong = || format!("cannot use {}", file.display());
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let document: Document = serde_json::from_slice(&bytes)
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        let document: Document = serde_json::from_slice(text)
             .context("it is not COCO's JSON of annotated boxes (images, annotations, categories)")
             .with_context(wrong)?;
         document.into_dataset(folder).with_context(wrong)
@@ -121,13 +139,18 @@ impl Document {
                     "annotation {at} belongs to image {image_id} and category {category_id}, one of which it does not list"
                 );
             };
+            let Some(bbox) = bbox else {
+                bail!(
+                    "annotation {at}, of image {image_id}, has no bbox; expected left, top, width, height"
+                );
+            };
             if !(bbox.iter().all(|value| value.is_finite()) && bbox[2] >= 0.0 && bbox[3] >= 0.0) {
                 bail!("annotation {at} has the box {bbox:?}; expected left, top, width, height");
             }
             photos[photo].truth.push(Truth {
                 category,
                 bbox,
-                is_crowd: iscrowd != 0,
+                is_crowd: !matches!(iscrowd, Flag::Number(0) | Flag::Bool(false)),
             });
         }
         Ok(Dataset { photos, categories })

@@ -25,9 +25,6 @@ use crate::{
     runtime::{self, ModelFiles},
 };
 
-/// Weaker boxes than a search would use matter: precision is measured down to where nothing more is found.
-const MOST_DETECTIONS: usize = 100;
-
 pub fn run(args: &DetectionArgs) -> Result<Ending> {
     interrupt::listen()?;
     let beside = args.coco.parent().unwrap_or(Path::new(""));
@@ -35,6 +32,11 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     ensure!(
         !dataset.photos.is_empty(),
         "{} lists no photos",
+        args.coco.display()
+    );
+    ensure!(
+        dataset.photos.iter().any(|photo| !photo.truth.is_empty()),
+        "{} has no annotated box: there is nothing to measure by",
         args.coco.display()
     );
     if let Some(limit) = args.limit {
@@ -54,7 +56,8 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     let runtime = runtime::load(&args.runtime)?;
     let open = |options: &_| {
         let mut detector = files.open_detector(&runtime, options)?;
-        detector.limit(args.score_threshold, MOST_DETECTIONS);
+        // How many of a category count is decided where they are judged.
+        detector.limit(args.score_threshold, usize::MAX);
         Ok(detector)
     };
     let threads = runtime::threads(&args.runtime);
@@ -112,6 +115,8 @@ fn look_at(
 /// group's.
 struct Assignment {
     categories: Vec<String>,
+    /// Those of which there are boxes.
+    annotated: Vec<String>,
     /// Names that the detector can give: its labels and their groups.
     given: Vec<String>,
 }
@@ -123,12 +128,17 @@ impl Assignment {
             given.push(label.to_owned());
             given.push(group.as_str().to_owned());
         }
+        let categories: Vec<String> = dataset
+            .categories
+            .iter()
+            .map(|(_, name)| name.clone())
+            .collect();
+        let boxes = dataset.photos.iter().flat_map(|photo| &photo.truth);
         Self {
-            categories: dataset
-                .categories
-                .iter()
-                .map(|(_, name)| name.clone())
+            annotated: boxes
+                .map(|truth| categories[truth.category].clone())
                 .collect(),
+            categories,
             given,
         }
     }
@@ -139,11 +149,17 @@ impl Assignment {
     }
 
     fn warn(&self, model: &str) {
-        let missing: Vec<&str> = self
+        let missing: Vec<String> = self
             .categories
             .iter()
-            .filter(|category| !self.given.contains(category))
-            .map(String::as_str)
+            .filter(|category| self.annotated.contains(category) && !self.given.contains(category))
+            .map(|category| {
+                let mut given = self.given.iter();
+                match given.find(|given| given.eq_ignore_ascii_case(category)) {
+                    Some(given) => format!("{category} (it has {given})"),
+                    None => category.clone(),
+                }
+            })
             .collect();
         if !missing.is_empty() {
             messages::warn(format_args!(

@@ -1,7 +1,7 @@
 //! `lookbook eval retrieval`: for each query photo, is its item among the k nearest of the gallery?
 
 use anyhow::{Context, Result, bail, ensure};
-use lookbook_vision::{Detector, Embedder, Photo, View, decode_side};
+use lookbook_vision::{Detector, Embedder, Output, Photo, View, decode_side};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -22,6 +22,9 @@ use crate::{
 
 /// Ranks that accuracy is given for: those of the DeepFashion benchmark, and 1 and 5.
 const RANKS: [usize; 6] = [1, 5, 10, 20, 30, 50];
+
+/// Garments of a photo that are looked through for the one of the row's group.
+const MOST_DETECTIONS: usize = 100;
 
 pub fn run(args: &RetrievalArgs) -> Result<Ending> {
     interrupt::listen()?;
@@ -46,7 +49,13 @@ pub fn run(args: &RetrievalArgs) -> Result<Ending> {
     };
     let runtime = runtime::load(&args.runtime)?;
     let open = |options: &_| {
-        let open = |files: &ModelFiles| files.open_detector(&runtime, options);
+        // Less likely ones, too, where the list says what is there: as a load does.
+        let open = |files: &ModelFiles| {
+            let mut detector = files.open_detector(&runtime, options)?;
+            let lowest = f64::from(score_threshold(&detector)).min(engines::LOWEST_SCORE);
+            detector.limit(lowest, MOST_DETECTIONS);
+            anyhow::Ok(detector)
+        };
         Ok(Engine {
             embedder: embed_files.open_embedder(&runtime, options)?,
             detector: detect_files.as_ref().map(open).transpose()?,
@@ -125,18 +134,28 @@ fn view_of<'a>(detector: Option<&mut Detector>, item: &Item, photo: &'a Photo) -
         (None, bbox) => bbox,
         (Some(detector), _) => {
             let found = detector.detect(&[photo.whole()])?;
-            let found = found.into_iter().next().unwrap_or_default();
-            let group = item.group.as_deref();
-            let fitting = found
-                .iter()
-                .find(|found| group == Some(found.group.as_str()));
-            fitting.or(found.first()).map(|found| found.bbox)
+            let mut found = found.into_iter().next().unwrap_or_default().into_iter();
+            let best = match item.group.as_deref() {
+                Some(group) => {
+                    found.find(|found| group == found.group.as_str() || group == found.label)
+                }
+                None => found.find(|found| found.score >= score_threshold(detector)),
+            };
+            best.map(|found| found.bbox)
         }
     };
     Ok(match bbox {
         Some(bbox) => photo.crop(bbox.with_margin(photo)),
         None => photo.whole(),
     })
+}
+
+/// From which score a garment is one, by the manifest.
+fn score_threshold(detector: &Detector) -> f32 {
+    match detector.manifest().output() {
+        Output::Detector(output) => output.score_threshold as f32,
+        _ => 0.0,
+    }
 }
 
 struct Embedding<'a> {

@@ -18,7 +18,7 @@ const MAX_SESSIONS: usize = 8;
 const OPENVINO_GARMENTS: usize = 4;
 
 /// A garment that the source says is there may have a score as low as this.
-const LOWEST_SCORE: f64 = 0.05;
+pub const LOWEST_SCORE: f64 = 0.05;
 
 /// Models, one per worker of its stage.
 pub struct Engines {

@@ -179,6 +179,27 @@ pub fn scaled_embedder(factor: f32) -> Vec<u8> {
     ))
 }
 
+/// As `embedder("GlobalAveragePool")`, minus the mean of the batch: as batch norm in training mode would have it.
+pub fn leaky_embedder() -> Vec<u8> {
+    let [pool, flatten] = pooled("GlobalAveragePool", "flat");
+    let axes = Message::default()
+        .text(1, "axes")
+        .number(8, 0)
+        .number(20, 7);
+    let nodes = [
+        pool,
+        flatten,
+        node("ReduceMean", &["flat"], &["mean"], &[axes]),
+        node("Sub", &["flat", "mean"], &["embedding"], &[]),
+    ];
+    model(&graph(
+        &nodes,
+        &[],
+        &[image(Dim::Named("n"), SIDE)],
+        &[embedding()],
+    ))
+}
+
 /// As `embedder("GlobalAveragePool")`, by way of planes of `side` × `side` values: 12 bytes each.
 pub fn wide_embedder(side: i64) -> Vec<u8> {
     let shape: Vec<u8> = [1, 3, side, side]

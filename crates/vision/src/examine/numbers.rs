@@ -21,8 +21,37 @@ const BEST: usize = 20;
 const LARGEST_SHARE: f32 = 2.0;
 /// Inputs from here on have boxes beyond [`LARGEST_SHARE`] pixels.
 const SMALLEST_INPUT: u32 = 16;
+/// Boxes of a model that looks at each place of a picture; not all of them are garments.
+const MANY: usize = 50;
 /// Names and scores that are listed.
 const LISTED: usize = 5;
+
+/// How far apart the values of black and white lie for models that are trained on normalised pixels; ImageNet's are 4.4
+/// apart, CLIP's 3.7, those of 0 to 1 and of -1 to 1 one and two.
+const NORMALISED: std::ops::RangeInclusive<f64> = 0.1..=20.0;
+
+/// The range of values that a normalising manifest makes of the bytes.
+pub(super) fn input(manifest: &Manifest, findings: &mut Findings) {
+    let input = manifest.input();
+    let Some(std) = input.std.filter(|std| std.iter().any(|&std| std != 1.0)) else {
+        return;
+    };
+    let scale = input.scale.unwrap_or(1.0 / 255.0);
+    let span = 255.0 * scale / std[0];
+    if !NORMALISED.contains(&span.abs()) {
+        let mean = input.mean.unwrap_or([0.0; 3])[0];
+        findings.warn(
+            "input values",
+            format!(
+                "black becomes {:.3} and white {:.3}",
+                -mean / std[0],
+                (255.0 * scale - mean) / std[0]
+            ),
+            "value = (pixel · scale − mean) / std: mean and std of pixels from 0 to 1 go with scale 1/255, those of 0 to 255 with \
+             scale 1",
+        );
+    }
+}
 
 /// The vectors of two unlike pictures.
 pub(super) fn vectors(
@@ -102,7 +131,13 @@ pub(super) fn boxes(
         return;
     }
     let highest = best.first().map_or(0.0, |raw| raw.score);
-    if passing == 0 {
+    if passing == raw.len() && passing >= MANY {
+        findings.warn(
+            "boxes",
+            format!("each of the {passing} boxes passes output.score_threshold {threshold}"),
+            "the scores may be chances already: leave output.activation out, or raise output.score_threshold",
+        );
+    } else if passing == 0 {
         findings.warn(
             "boxes",
             format!(
@@ -189,9 +224,10 @@ fn text(b: BoundingBox) -> String {
     format!("({:.2}, {:.2}) to ({:.2}, {:.2})", b.x1, b.y1, b.x2, b.y2)
 }
 
-/// The points of the person in one picture.
-pub(super) fn points(pose: &Pose, findings: &mut Findings) {
-    let seen = pose.0.iter().filter(|point| point.score > 0.5).count();
+/// The points of the person in one picture, and those in one without a person.
+pub(super) fn points(pose: &Pose, nobody: &Pose, findings: &mut Findings) {
+    let count = |pose: &Pose| pose.0.iter().filter(|point| point.score > 0.5).count();
+    let seen = count(pose);
     let highest = pose
         .0
         .iter()
@@ -207,6 +243,12 @@ pub(super) fn points(pose: &Pose, findings: &mut Findings) {
             "points",
             format!("all 17 points lie at ({:.0}, {:.0})", first.x, first.y),
             "check output.family, stride and the order of the output's axes",
+        );
+    } else if count(nobody) == pose.0.len() {
+        findings.warn(
+            "points",
+            "all 17 points have a score above 0.5 in a picture without a person",
+            "the scores may be chances already: leave output.activation out",
         );
     } else if seen == 0 {
         findings.warn(
