@@ -25,6 +25,7 @@ import loop
 import metrics
 import numpy as np
 import retrieval
+import shop
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
@@ -218,7 +219,7 @@ def regions(options: argparse.Namespace) -> None:
     network, tiles = trained(options.weights), []
     size = (attend.WIDTH, attend.HEIGHT)
     for path in options.photos:
-        photo = Image.open(path).convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        photo = shop.opened(path).resize(size, Image.Resampling.BILINEAR)
         batch = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
             _, _, places = network(augment.whiten(batch))

@@ -1,7 +1,7 @@
 """Recipe of `garment-detector`: upper, lower, full_body and footwear boxes.
 
     python detector.py train      # the stages below, each resumable
-    python detector.py export     # models/shipped/garment-detector.{onnx,json}
+    python detector.py export     # models/shipped/garment-detector.{onnx,json}; with --name another model, which may read another size
     python detector.py eval       # the figures of the card, from the exported file
 
 Owns: scenes, targets, losses and stages of this model. Must not know: how the embedder is trained (it only starts from its backbone
@@ -15,6 +15,7 @@ Generalized IoU, 2019.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import integers
 import loop
 import metrics
 import numpy as np
+import run_files
 import shipped
 import torch
 import torch.nn.functional as F
@@ -110,7 +112,7 @@ class Scenes:
         if rng.random() < self.dressed and (groups < 3).any():
             pixels, boxes, groups, counts = self._dress(rng, self.pixels[index], boxes, groups)
             return pixels, window, boxes, groups, counts
-        return self.pixels[index], window, boxes, groups, np.ones(len(boxes))
+        return self.pixels[index], window, boxes, groups, photo.get("counts", np.ones(len(boxes)))
 
     def _dress(
         self, rng: np.random.Generator, pixels: np.ndarray, boxes: np.ndarray, groups: np.ndarray
@@ -345,6 +347,11 @@ def _blend() -> dict[str, Tensor]:
 
 
 def write(options: argparse.Namespace) -> None:
+    """The two files that ship, or with --name NAME-float and NAME in --out."""
+    if options.size and not options.name:
+        sys.exit("--size needs --name: a file of another input size is another model than the shipped one")
+    if options.out and not options.name:
+        sys.exit("--out needs --name: without it the shipped and the optional file are written anew")
     size = tuple(options.size or INPUT)
     model = Detector(CLASSES, HINTS)
     if options.start == "shipped":
@@ -372,11 +379,17 @@ def write(options: argparse.Namespace) -> None:
         "resize": "letterbox",
     }
     module = DetectorExport(model, *size)
-    name, folder = data.in_float(NAME).stem, data.OPTIONAL
+    if options.name:
+        name, folder = f"{options.name}-float", options.out or Path(".")
+    else:
+        name, folder = data.in_float(NAME).stem, data.OPTIONAL
     path = export.write(name, module, size, facts, output, folder)
     output["score_threshold"] = round(_measure(metrics.Model(path))[2], 2)
     export.write(name, module, size, facts, output, folder)
-    integers.ship(NAME)
+    if options.name:
+        integers.convert(path, options.name, folder, integers.train_photos(garments=False))
+    else:
+        integers.ship(NAME)
 
 
 def _measure(model: metrics.Model) -> tuple[dict, dict, float, float]:
@@ -401,9 +414,17 @@ def report(_: argparse.Namespace) -> None:
     export.latency(model)
 
 
+def _side(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1 or int(text) % 32:
+        raise argparse.ArgumentTypeError(f"{text} is no multiple of 32")
+    return int(text)
+
+
 def _extend(verbs) -> None:
     verb = verbs.choices["export"]
-    verb.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, multiples of 32")
+    verb.add_argument("--size", type=_side, nargs=2, metavar=("HEIGHT", "WIDTH"), help="input size, multiples of 32; needs --name")
+    verb.add_argument("--name", type=run_files.model_name, help="write NAME and NAME-float to --out instead of the shipped and the optional file")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="for the files of --name; default: the current folder")
     text = "write the shipped file's weights again, without training: for another input size"
     verb.add_argument("--from", dest="start", choices=["runs", "shipped"], default="runs", help=text)
 

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 OPSET = 17
+FIRST_VERSION = "0.1.0"
 HALF_FROM = 1024  # tensors of at least so many values are stored as float16
 
 
@@ -127,10 +128,16 @@ def command(name: str, train, write_model, report, extend=None) -> None:
     verb.set_defaults(run=train)
     verb = verbs.add_parser("export", help="write the ONNX file and its manifest")
     verb.add_argument("--weights", type=Path, default=None, help="default: best.pt of the last stage")
-    verb.add_argument("--version", default="0.1.0")
+    verb.add_argument("--version", help=f"default: {FIRST_VERSION}, with --from shipped the shipped file's")
     verb.set_defaults(run=write_model)
     verbs.add_parser("eval", help="measure the exported file").set_defaults(run=report)
     if extend is not None:
         extend(verbs)
     options = parser.parse_args()
+    if "version" in options and options.version is None:
+        options.version = shipped_version(name) if getattr(options, "start", None) == "shipped" else FIRST_VERSION
     options.run(options)
+
+
+def shipped_version(name: str) -> str:
+    return json.loads((data.SHIPPED / f"{name}.json").read_text())["version"]

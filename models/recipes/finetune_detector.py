@@ -23,46 +23,113 @@ import metrics
 import numpy as np
 import run_files
 import shipped
+import shop
 import torch
 from nets import Detector, DetectorExport
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
 SEED = 17
 HELD_OUT = 0.25
+LARGEST = 1e6  # pixels, of a box's coordinate
 BOX_WEIGHT = detector.CONTINUED[5]
 
 
 def read(file: Path, mapped: dict[str, str]) -> list[dict]:
-    """Photos with boxes: `path`, `width`, `height`, `boxes` [n, 4] as corners in pixels, `groups` [n] (places in CLASSES).
+    """Photos: `path`, `boxes` [n, 4] as corners in pixels, `groups` [n] (places in CLASSES), `counts` [n] (0: a crowd, ignored).
 
-    A category is one of the shipped model's, or is mapped to one, or to nothing.
+    A category is one of the shipped model's, or is mapped to one, or to nothing. A photo may have no box: what is found in it is wrong.
     """
-    coco = json.loads(file.read_text())
+    coco = _loaded(file)
+    place = _places(file, coco["categories"], mapped)
+    photos = _photos(file, coco["images"])
+    for number, annotation in enumerate(coco["annotations"]):
+        what = f"annotation {annotation['id'] if 'id' in annotation else f'number {number + 1}'}"
+        group = _known(file, what, annotation, "category_id", place)
+        photo = _known(file, what, annotation, "image_id", photos)
+        if group is not None:
+            photo["boxes"].append(_corners(file, what, annotation))
+            photo["groups"].append(group)
+            photo["counts"].append(0 if annotation.get("iscrowd") else 1)
+    made = [photos[key] for key in sorted(photos)]
+    for photo in made:
+        photo["boxes"] = np.asarray(photo["boxes"], np.float32).reshape(-1, 4)
+        photo["groups"], photo["counts"] = np.asarray(photo["groups"], np.int64), np.asarray(photo["counts"], np.float32)
+    boxed = sum(photo["counts"].any() for photo in made)
+    if boxed < 4:
+        sys.exit(f"{file}: {boxed} photos have boxes; at least 4 are needed")
+    return made
+
+
+def _loaded(file: Path) -> dict:
+    """The lists of a COCO file, their entries being objects."""
+    try:
+        coco = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"{file}: cannot be read as JSON ({error})")
+    for name in ("images", "annotations", "categories"):
+        entries = coco.get(name) if isinstance(coco, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            sys.exit(f'{file}: is no COCO file: "{name}" is no list of objects')
+    return coco
+
+
+def _field(file: Path, what: str, entry: dict, name: str, kinds: type | tuple[type, ...] = (int, str)):
+    if not isinstance(entry.get(name), kinds):
+        sys.exit(f"{file}: {what} has no {name}" if name not in entry else f"{file}: {what} has the {name} {entry[name]}")
+    return entry[name]
+
+
+def _known(file: Path, what: str, entry: dict, name: str, known: dict):
+    """What the entry's id stands for."""
+    key = _field(file, what, entry, name)
+    if key not in known:
+        sys.exit(f"{file}: {what} has the {name} {key}, which the file does not list")
+    return known[key]
+
+
+def _places(file: Path, categories: list[dict], mapped: dict[str, str]) -> dict:
+    """By a category's id: its place in CLASSES, or nothing where it is left out."""
     place = {}
-    for category in coco["categories"]:
-        name = mapped.get(category["name"], category["name"])
+    for number, category in enumerate(categories, 1):
+        own = _field(file, f"category number {number}", category, "name", str)
+        name = mapped.get(own, own)
         if name and name not in data.CLASSES:
-            sys.exit(f'{file}: category "{category["name"]}" is none of {", ".join(data.CLASSES)}; add --map "{category["name"]}=…" (empty: leave out)')
-        if name:
-            place[category["id"]] = data.CLASSES.index(name)
-    photos = {image["id"]: {"path": file.parent / image["file_name"], "boxes": [], "groups": []} for image in coco["images"]}
-    for annotation in coco["annotations"]:
-        if annotation["category_id"] in place and not annotation.get("iscrowd"):
-            x, y, w, h = annotation["bbox"]
-            photos[annotation["image_id"]]["boxes"].append([x, y, x + w, y + h])
-            photos[annotation["image_id"]]["groups"].append(place[annotation["category_id"]])
-    kept = [photos[key] for key in sorted(photos) if photos[key]["boxes"]]
-    if len(kept) < 4:
-        sys.exit(f"{file}: {len(kept)} photos have boxes; at least 4 are needed")
-    for photo in kept:
-        photo["boxes"], photo["groups"] = np.asarray(photo["boxes"], np.float32), np.asarray(photo["groups"], np.int64)
-    return kept
+            sys.exit(f'{file}: category "{own}" is none of {", ".join(data.CLASSES)}; add --map "{own}=…" (empty: leave out)')
+        place[_field(file, f'category "{own}"', category, "id")] = data.CLASSES.index(name) if name else None
+    return place
 
 
-def held_out(count: int) -> np.ndarray:
-    chosen = np.random.default_rng([SEED, 1]).permutation(count)[: max(1, round(count * HELD_OUT))]
-    return np.isin(np.arange(count), chosen)
+def _photos(file: Path, images: list[dict]) -> dict:
+    photos = {}
+    for number, image in enumerate(images, 1):
+        key = _field(file, f"image number {number}", image, "id")
+        path = file.parent / _field(file, f"image {key}", image, "file_name", str)
+        if key in photos:
+            sys.exit(f"{file}: image {key} is listed twice")
+        if not path.is_file():
+            sys.exit(f"{file}: image {key}: there is no photo {path}")
+        photos[key] = {"path": path, "boxes": [], "groups": [], "counts": []}
+    return photos
+
+
+def _corners(file: Path, what: str, annotation: dict) -> list[float]:
+    box = _field(file, what, annotation, "bbox", list)
+    is_box = len(box) == 4 and all(isinstance(value, (int, float)) and abs(value) < LARGEST for value in box)
+    if not is_box or min(box[2:]) <= 0:
+        sys.exit(f"{file}: {what} has the bbox {box}; x, y, width and height are needed, in pixels, the last two above 0")
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
+
+
+def held_out(photos: list[dict]) -> np.ndarray:
+    """A quarter of the photos with boxes, and of those without."""
+    rng = np.random.default_rng([SEED, 1])
+    boxed = np.array([photo["counts"].any() for photo in photos])
+    held = np.zeros(len(photos), bool)
+    for alike, least in ((np.flatnonzero(boxed), 1), (np.flatnonzero(~boxed), 0)):
+        held[rng.permutation(alike)[: max(least, round(len(alike) * HELD_OUT))]] = True
+    return held
 
 
 class Scenes(detector.Scenes):
@@ -77,18 +144,11 @@ class Scenes(detector.Scenes):
         self.weight = np.full(len(photos), 1 / len(photos))
         self.pixels = np.full((len(photos), data.PHOTO_SIDE, data.PHOTO_SIDE, 3), data.PAD, np.uint8)
         for canvas, photo in zip(self.pixels, photos):
-            image = opened(photo)
+            image = shop.opened(photo["path"])
             photo["width"], photo["height"] = image.size
             photo["scale"] = data.PHOTO_SIDE / max(image.size)
             size = [max(1, round(side * photo["scale"])) for side in image.size]
             canvas[: size[1], : size[0]] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-
-
-def opened(photo: dict) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(Image.open(photo["path"])).convert("RGB")
-    except OSError as error:
-        sys.exit(f"{photo['path']}: cannot be read ({error})")
 
 
 class Learner(nn.Module):
@@ -110,21 +170,27 @@ class Learner(nn.Module):
 
 
 def figures(model: metrics.Model, photos: list[dict]) -> dict[str, float]:
-    """AP@0.5 of each category that the held-out photos have, and their mean."""
-    found = [model.detect(opened(photo), 0.01) for photo in photos]
-    present = sorted(set(np.concatenate([photo["groups"] for photo in photos]).tolist()))
+    """AP@0.5 of each category that the held-out photos have, and their mean; a detection in a photo without boxes is false."""
+    found = [model.detect(shop.opened(photo["path"]), 0.01) for photo in photos]
+    present = sorted(set(np.concatenate([photo["groups"][photo["counts"] > 0] for photo in photos]).tolist()))
     each = {data.CLASSES[label]: metrics.average_precision(found, photos, label) for label in present}
     return {"mAP@0.5": float(np.mean(list(each.values())))} | each
+
+
+def described(photos: list[dict]) -> str:
+    empty = sum(not photo["counts"].any() for photo in photos)
+    crowds = sum(int((photo["counts"] == 0).sum()) for photo in photos)
+    return f"{len(photos)} photos, {empty} without boxes" + (f", crowds ignored: {crowds}" if crowds else "")
 
 
 def run(options: argparse.Namespace) -> None:
     old = metrics.Model(data.SHIPPED / f"{detector.NAME}.json")
     photos = read(options.coco, dict(options.map))
-    held = held_out(len(photos))
+    held = held_out(photos)
     apart = [photo for photo, is_held in zip(photos, held) if is_held]
-    print(f"{options.coco}: {len(photos)} photos with boxes, {len(apart)} held out", flush=True)
+    print(f"{options.coco}: {described(photos)}; held out: {described(apart)}", flush=True)
     name = f"finetune-{options.name}"
-    listing = json.dumps([[str(photo["path"]), photo["boxes"].tolist(), photo["groups"].tolist()] for photo in photos])
+    listing = json.dumps([[str(photo["path"]), *(photo[part].tolist() for part in ("boxes", "groups", "counts"))] for photo in photos])
     facts = {"photos": hashlib.sha256(listing.encode()).hexdigest(), "from": old.manifest["sha256"], "seed": SEED}
     run_files.begin(data.RUNS / name, facts | {"steps": options.steps, "batch": options.batch, "rate": options.rate})
     before = figures(old, apart)
@@ -151,7 +217,7 @@ def run(options: argparse.Namespace) -> None:
     module = DetectorExport(learner.detector, height, width)
     path = export.write(run_files.file_name(options), module, (height, width), about, old.manifest["output"], data.RUNS / name / "export")
     if not options.in_float:
-        path = integers.convert(path, options.name, path.parent, (opened(photo) for photo in trained[: run_files.CALIBRATED]))
+        path = integers.convert(path, options.name, path.parent, (shop.opened(photo["path"]) for photo in trained[: run_files.CALIBRATED]))
     run_files.deliver(path, options, before, figures(metrics.Model(path), apart), "mAP@0.5")
 
 
@@ -159,6 +225,8 @@ def mapping(text: str) -> tuple[str, str]:
     name, equals, group = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError("NAME=GROUP, such as shirt=upper")
+    if group and group not in data.CLASSES:
+        raise argparse.ArgumentTypeError(f'"{group}" in {text} is none of {", ".join(data.CLASSES)} (or empty: leave {name} out)')
     return name, group
 
 

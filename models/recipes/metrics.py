@@ -102,19 +102,31 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return shared / np.maximum(area[0][:, None] + area[1][None] - shared, 1e-9)
 
 
+def covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The share of the box that lies in each of the others: COCO's overlap with a crowd."""
+    shared = np.prod(np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None), axis=1)
+    return shared / max(float(np.prod(box[2:] - box[:2])), 1e-9)
+
+
 def matches(found: list, photos: list[dict], label: int, iou: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores and hits of one class over all photos, best first, and the number of true boxes (COCO's greedy matching)."""
+    """Scores and hits of one class over all photos, best first, and the number of true boxes (COCO's greedy matching).
+
+    A photo may have `counts`: 0 for the box of a crowd, in which a detection is neither right nor wrong.
+    """
     scores, hits, total = [], [], 0
     for detections, photo in zip(found, photos):
-        truth = photo["boxes"][photo["groups"] == label]
+        mine, counts = photo["groups"] == label, np.asarray(photo.get("counts", np.ones(len(photo["groups"])))) > 0
+        truth, crowds = photo["boxes"][mine & counts], photo["boxes"][mine & ~counts]
         total += len(truth)
         free = np.ones(len(truth), bool)
         for _, score, box in sorted((d for d in detections if d[0] == label), key=lambda d: -d[1]):
-            scores.append(score)
             iou_row = overlaps(box[None], truth)[0] * free if len(truth) else np.zeros(0)
             hit = len(truth) > 0 and iou_row.max() >= iou
             if hit:
                 free[iou_row.argmax()] = False
+            elif (covered(box, crowds) >= iou).any():
+                continue
+            scores.append(score)
             hits.append(hit)
     order = np.argsort(-np.asarray(scores), kind="stable")
     return np.asarray(scores)[order], np.asarray(hits, bool)[order], total

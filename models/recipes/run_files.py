@@ -9,19 +9,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
 
-SHIPPED_NAMES = ("garment-embedder", "garment-detector")
+OUR_NAMES = ("garment-detector", "garment-embedder", "full-front-pose", "resnet-preact-64", "attention-texture")
 CALIBRATED = 200  # photos at most, for models in integers
 
 
 def model_name(text: str) -> str:
-    """A name that a manifest may have and no shipped model has."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text) or text in SHIPPED_NAMES:
-        raise argparse.ArgumentTypeError("a-z, 0-9, '-', '_', '.', at most 63 of them, and not the name of a shipped model")
+    """A name that a manifest may have and neither a shipped nor an optional model has."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text) or text.removesuffix("-float") in OUR_NAMES:
+        raise argparse.ArgumentTypeError("a-z, 0-9, '-', '_', '.', at most 63 of them, and not the name of a model in shipped/ or optional/")
     return text
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 up")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return value
 
 
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
@@ -29,12 +46,12 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--version", default="1.0.0")
     parser.add_argument("--licence", default="proprietary", help="of the new weights, for the manifest")
     parser.add_argument("--out", type=Path, default=Path("."), help="the folder for NAME.onnx and NAME.json")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch", type=int, help="photos of a step")
-    parser.add_argument("--rate", type=float)
+    parser.add_argument("--steps", type=count)
+    parser.add_argument("--batch", type=count, help="photos of a step")
+    parser.add_argument("--rate", type=rate)
     parser.add_argument("--float", action="store_true", dest="in_float", help="keep arithmetic in float: for GPUs; three times as slow on a CPU")
     parser.add_argument("--anyway", action="store_true", help="write the file even if it is worse on the held-out photos")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=count, default=1)
 
 
 def begin(folder: Path, facts: dict) -> None:

@@ -1,7 +1,8 @@
 """A shop's own photos: which there are, what they show, and which are held out.
 
-Owns: reading folders and CSV files, the crop that the product would embed, the split. Must not know: PyTorch, networks. Invariant: the
-split depends on the names and the seed alone, and no held-out photo is trained on.
+Owns: reading folders and CSV files, opening a user's photo, the crop that the product would embed, the split. Must not know: PyTorch,
+networks. Invariants: the split depends on the names and the seed alone, and no held-out photo is trained on; a photo's pixels are those
+that the product reads (`crates/vision/src/codecs.rs`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def read(source: Path, seed: int) -> Photos:
 
     Labels of one photo are left out: nothing can be learnt of or measured by them.
     """
+    if not source.exists():
+        sys.exit(f"{source}: there is no such folder or CSV file")
     pairs = _of_folder(source) if source.is_dir() else _of_csv(source)
     counts: dict[str, int] = {}
     for _, label in pairs:
@@ -51,22 +54,42 @@ def read(source: Path, seed: int) -> Photos:
 
 
 def _of_folder(folder: Path) -> list[tuple[Path, str]]:
+    """Photos in sub-folders. What begins with a dot is no photo: macOS leaves `._NAME.jpg` beside NAME.jpg."""
     pairs = []
     for path in folder.rglob("*"):
-        inner = path.relative_to(folder).parent
-        if path.suffix.lower() in SUFFIXES and inner != Path("."):
-            pairs.append((path, inner.as_posix()))
+        inner = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if path.suffix.lower() in SUFFIXES and len(inner.parts) > 1 and not hidden:
+            pairs.append((path, inner.parent.as_posix()))
     return pairs
 
 
 def _of_csv(file: Path) -> list[tuple[Path, str]]:
-    with open(file, newline="") as lines:
-        rows = csv.DictReader(lines)
-        columns = rows.fieldnames or []
-        by = next((column for column in ("item_id", "label") if column in columns), None)
-        if "path" not in columns or by is None:
-            sys.exit(f"{file}: needs the columns path and item_id or label, has {', '.join(columns) or 'none'}")
-        return [(file.parent / row["path"], row[by]) for row in rows if row[by]]
+    try:
+        # Spreadsheets write a byte order mark.
+        with open(file, newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            return _labelled(file, rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        sys.exit(f"{file}: cannot be read as CSV in UTF-8 ({error})")
+
+
+def _labelled(file: Path, rows: csv.DictReader) -> list[tuple[Path, str]]:
+    """The rows that have a label."""
+    columns = rows.fieldnames or []
+    by = next((column for column in ("item_id", "label") if column in columns), None)
+    if "path" not in columns or by is None:
+        sys.exit(f"{file}: needs the columns path and item_id or label, has {', '.join(columns) or 'none'}")
+    pairs = []
+    for row in rows:
+        if not row["path"]:
+            sys.exit(f"{file}, line {rows.line_num}: has no path")
+        path = file.parent / row["path"]
+        if not path.is_file():
+            sys.exit(f"{file}, line {rows.line_num}: there is no photo {path}")
+        if row[by]:
+            pairs.append((path, row[by]))
+    return pairs
 
 
 def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
@@ -83,14 +106,33 @@ def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
     return held, False
 
 
+def opened(path: Path) -> Image.Image:
+    """A photo upright in RGB as the product reads it, or an end of the program that names it."""
+    try:
+        return flattened(ImageOps.exif_transpose(Image.open(path)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        sys.exit(f"{path}: cannot be read ({error}); leave it out")
+
+
+def flattened(image: Image.Image) -> Image.Image:
+    """RGB of 8 bits: alpha over white, gray of 16 bits by its value. Pillow would drop alpha and cut gray off at 255; of 16-bit colours it
+    keeps the high byte, which is at most one level less than the product reads."""
+    if image.mode.startswith("I") or image.mode == "F":
+        full = 1.0 if image.mode == "F" else 65535.0  # white
+        grey = np.clip(np.asarray(image, np.float64) / full, 0, 1) * 255
+        return Image.fromarray(np.floor(grey + 0.5).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    pixels = np.asarray(image.convert("RGBA"), np.uint32)
+    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    return Image.fromarray(((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8))
+
+
 def crops(photos: Photos, detector: metrics.Model | None) -> list[Image.Image]:
     """What the product embeds of each photo: its best garment with a margin, or the whole photo where none is found or wanted."""
     made = []
     for place, path in enumerate(photos.paths):
-        try:
-            image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        except OSError as error:
-            sys.exit(f"{path}: cannot be read ({error}); remove it or list the others in a CSV file")
+        image = opened(path)
         if detector is not None:
             found = detector.detect(image, detector.manifest["output"]["score_threshold"])
             if found:

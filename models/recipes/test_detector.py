@@ -1,5 +1,6 @@
-"""What the detector's scenes and losses promise. Needs PyTorch, no data."""
+"""What the detector's scenes, losses and exports promise. Needs PyTorch, no data."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,8 +11,13 @@ pytest.importorskip("torch", reason="scenes and losses are tested where PyTorch 
 sys.path.insert(0, str(Path(__file__).parent))
 import data  # noqa: E402
 import detector  # noqa: E402
+import embedder  # noqa: E402
+import export  # noqa: E402
+import integers  # noqa: E402
+import metrics  # noqa: E402
 import torch  # noqa: E402
 from nets import Detector, DetectorExport  # noqa: E402
+from PIL import Image  # noqa: E402
 
 SIDE = data.PHOTO_SIDE
 
@@ -59,3 +65,52 @@ def test_hints_stay_behind_in_the_export():
     exported = DetectorExport(model, 64, 64).eval()
     assert exported(torch.zeros(1, 3, 64, 64)).shape == (1, 4 + len(data.CLASSES), len(data.CLASSES) * 64)
     assert model.class_head.out_channels == len(model.class_head.weight) == len(data.CLASSES) + len(data.HINTS)
+
+
+def call(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["detector.py", *words])
+    export.command(detector.NAME, None, detector.write, None, detector._extend)
+
+
+def test_another_input_size_is_another_model_in_files_of_its_own(tmp_path, monkeypatch, capsys):
+    class Scenes:
+        def __init__(self, *_):
+            pass
+
+        def draw(self, step):
+            return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(step)), None
+
+    monkeypatch.setattr(detector, "Scenes", Scenes)
+    monkeypatch.setattr(detector, "_measure", lambda model: ({}, {}, 0.34, 0.8))
+    monkeypatch.setattr(integers, "train_photos", lambda garments: [Image.effect_noise((80, 90), 60).convert("RGB")] * 2)
+    shipped = {path: path.read_bytes() for folder in (data.SHIPPED, data.OPTIONAL) for path in folder.glob("*")}
+    again = ["export", "--from", "shipped", "--size", "96", "64"]
+    with pytest.raises(SystemExit, match="--size needs --name"):
+        call(monkeypatch, *again)
+    with pytest.raises(SystemExit, match="--out needs --name"):
+        call(monkeypatch, "export", "--out", str(tmp_path))
+    for wrong in (["--name", "garment-detector"], ["--name", "garment-detector-float"], ["--name", "mine", "--size", "96", "65"]):
+        with pytest.raises(SystemExit):
+            call(monkeypatch, *again, *wrong)
+    assert "65 is no multiple of 32" in capsys.readouterr().err
+    call(monkeypatch, *again, "--name", "street-detector", "--out", str(tmp_path / "ours"))
+    assert {path: path.read_bytes() for folder in (data.SHIPPED, data.OPTIONAL) for path in folder.glob("*")} == shipped
+    for name in ("street-detector", "street-detector-float"):
+        manifest = metrics.Model(tmp_path / "ours" / f"{name}.json").manifest  # checks the digest
+        assert (manifest["name"], manifest["input"]["height"], manifest["input"]["width"]) == (name, 96, 64)
+        assert manifest["version"] == json.loads((data.SHIPPED / "garment-detector.json").read_text())["version"]
+        assert manifest["output"]["score_threshold"] == 0.34
+
+
+@pytest.mark.parametrize(("recipe", "extend"), [(detector, detector._extend), (embedder, embedder.extend)])
+def test_what_is_exported_from_the_shipped_file_has_its_version(monkeypatch, recipe, extend):
+    given = []
+
+    def version_of(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["recipe.py", "export", *words])
+        export.command(recipe.NAME, None, lambda options: given.append(options.version), None, extend)
+        return given[-1]
+
+    assert version_of("--from", "shipped") == json.loads((data.SHIPPED / f"{recipe.NAME}.json").read_text())["version"]
+    assert version_of("--from", "shipped", "--version", "7.0.0") == version_of("--version", "7.0.0") == "7.0.0"
+    assert version_of() == "0.1.0"

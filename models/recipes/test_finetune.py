@@ -66,7 +66,8 @@ def test_photos_become_a_model_of_another_name_and_a_stopped_run_goes_on(photos,
 
 
 def coco(folder: Path) -> Path:
-    """Drawn people with boxes: the upper half of each is a shirt, the lower half trousers; and a category that is left out."""
+    """Drawn people with boxes: the upper half of each is a shirt, the lower half trousers; and a category that is left out, a crowd, and
+    a photo without boxes."""
     names = [{"id": 3, "name": "shirt"}, {"id": 5, "name": "lower"}, {"id": 9, "name": "person"}]
     images, annotations = [], []
     for number, path in enumerate(sorted(CATALOGUE.glob("*-worn.jpg"))[:5], 1):
@@ -76,6 +77,9 @@ def coco(folder: Path) -> Path:
         for category, top, tall in ((3, 0.15, 0.35), (5, 0.5, 0.4), (9, 0.0, 1.0)):
             box = [0.25 * width, top * height, 0.5 * width, tall * height]
             annotations.append({"id": len(annotations), "image_id": number, "category_id": category, "bbox": box, "iscrowd": 0})
+    Image.new("RGBA", (30, 40), (90, 20, 20, 0)).save(folder / "empty.png")
+    images.append({"id": 6, "file_name": "empty.png", "width": 30, "height": 40})
+    annotations.append({"id": 15, "image_id": 1, "category_id": 3, "bbox": [0, 0, 40, 40], "iscrowd": 1})
     (folder / "boxes.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": names}))
     return folder / "boxes.json"
 
@@ -87,13 +91,15 @@ def test_boxes_become_a_detector_of_another_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='"person" is none of'):
         finetune_detector.read(file, {"shirt": "upper"})
     photos = finetune_detector.read(file, {"shirt": "upper", "person": ""})
-    assert [photo["groups"].tolist() for photo in photos] == [[0, 1]] * 5
-    assert finetune_detector.held_out(5).sum() == 1
+    assert [photo["groups"].tolist() for photo in photos] == [[0, 1, 0], *[[0, 1]] * 4, []]
+    assert [photo["counts"].tolist() for photo in photos] == [[1, 1, 0], *[[1, 1]] * 4, []]
+    assert finetune_detector.held_out(photos).sum() == 1 and not finetune_detector.held_out(photos)[5]
+    assert finetune_detector.held_out(photos[:5] + [photos[5]] * 8)[5:].sum() == 2
     argv = ["finetune_detector.py", "--coco", str(file), "--map", "shirt=upper", "--map", "person=", "--name", "tiny-boxes"]
     monkeypatch.setattr(sys, "argv", [*argv, "--steps", "2", "--batch", "2", "--rate", "1e-6", "--out", str(tmp_path), "--anyway"])
     finetune_detector.main()
     said = capsys.readouterr().out
-    assert "5 photos with boxes, 1 held out" in said and "mAP@0.5" in said
+    assert "6 photos, 1 without boxes, crowds ignored: 1; held out: 1 photos, 0 without boxes" in said and "mAP@0.5" in said
     manifest = json.loads((tmp_path / "tiny-boxes.json").read_text())
     shipped = json.loads((data.SHIPPED / "garment-detector.json").read_text())
     assert (manifest["name"], manifest["output"]) == ("tiny-boxes", shipped["output"])
@@ -102,3 +108,68 @@ def test_boxes_become_a_detector_of_another_name(tmp_path, monkeypatch, capsys):
     after = metrics.Model(tmp_path / "tiny-boxes.json").detect(image, 0.3)
     # Two tiny steps leave the model where it was: the file is that of the network that was adopted.
     assert before and after and metrics.overlaps(before[0][2][None], after[0][2][None])[0, 0] > 0.95
+
+
+def test_scenes_show_photos_without_boxes_and_ignore_crowds(tmp_path):
+    photos = finetune_detector.read(coco(tmp_path), {"shirt": "upper", "person": ""})
+    empty = finetune_detector.Scenes(photos[5:], 64, 64, 4)
+    batch = empty.draw(0)
+    assert (batch[2] == -1).all() and not batch[3].any()
+    assert (empty.pixels[0, :400, :300] == 255).all()  # what shows nothing lies over white
+    network = finetune_detector.Detector(finetune_detector.detector.CLASSES)
+    assert torch.isfinite(finetune_detector.detector.losses(network, batch, 1.0)["loss"])
+    photos[0]["boxes"], photos[0]["groups"], photos[0]["counts"] = (photos[0][part][2:] for part in ("boxes", "groups", "counts"))
+    batch = finetune_detector.Scenes(photos[:1], 64, 64, 16).draw(0)
+    assert (batch[2] == 0).any() and not batch[3].any()
+
+
+def spoilt(folder: Path, part: str, number: int, **changed) -> Path:
+    """The COCO file with another entry; a value of None takes it away."""
+    file = coco(folder)
+    known = json.loads(file.read_text())
+    entry = known[part][number] | changed
+    known[part][number] = {name: value for name, value in entry.items() if value is not None}
+    file.write_text(json.dumps(known), encoding="utf-8-sig")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "says"),
+    [
+        ("annotations", {"image_id": 77}, "annotation 1 has the image_id 77, which the file does not list"),
+        ("annotations", {"category_id": 77}, "annotation 1 has the category_id 77, which the file does not list"),
+        ("annotations", {"image_id": None}, "annotation 1 has no image_id"),
+        ("annotations", {"bbox": None}, "annotation 1 has no bbox"),
+        ("annotations", {"bbox": None, "id": None}, "annotation number 2 has no bbox"),
+        ("annotations", {"bbox": [1, 2, float("nan"), 4]}, r"annotation 1 has the bbox \[1, 2, nan, 4\]"),
+        ("annotations", {"bbox": [1, float("inf"), 3, 4]}, r"annotation 1 has the bbox \[1, inf, 3, 4\]"),
+        ("annotations", {"bbox": [1, 2, -3, 4]}, "annotation 1 has the bbox"),
+        ("annotations", {"bbox": [1, 2, 3, 0]}, "annotation 1 has the bbox"),
+        ("annotations", {"bbox": [1, 2, 3]}, "annotation 1 has the bbox"),
+        ("images", {"file_name": "nope.jpg"}, "image 2: there is no photo .*nope.jpg"),
+        ("images", {"id": 1}, "image 1 is listed twice"),
+        ("images", {"file_name": None}, "image 2 has no file_name"),
+        ("categories", {"name": None}, "category number 2 has no name"),
+    ],
+)
+def test_a_fault_of_a_coco_file_is_one_sentence(tmp_path, part, changed, says):
+    with pytest.raises(SystemExit, match=f"boxes.json: {says}"):
+        finetune_detector.read(spoilt(tmp_path, part, 1, **changed), {"shirt": "upper", "person": ""})
+
+
+def test_a_coco_file_may_begin_with_a_mark_and_has_to_be_one(tmp_path):
+    assert len(finetune_detector.read(spoilt(tmp_path, "images", 1), {"shirt": "upper", "person": ""})) == 6
+    for text, says in (("[1]", "is no COCO file"), ('{"images": [3]}', "is no COCO file"), ("{", "cannot be read as JSON")):
+        (tmp_path / "boxes.json").write_text(text)
+        with pytest.raises(SystemExit, match=f"boxes.json: {says}"):
+            finetune_detector.read(tmp_path / "boxes.json", {})
+    with pytest.raises(SystemExit, match="nope.json: cannot be read"):
+        finetune_detector.read(tmp_path / "nope.json", {})
+
+
+def test_a_category_is_mapped_to_one_of_the_models(monkeypatch, capsys):
+    assert finetune_detector.mapping("person=") == ("person", "")
+    monkeypatch.setattr(sys, "argv", ["finetune_detector.py", "--coco", "boxes.json", "--map", "upper=accessory"])
+    with pytest.raises(SystemExit):
+        finetune_detector.main()
+    assert 'argument --map: "accessory" in upper=accessory is none of upper, lower' in capsys.readouterr().err

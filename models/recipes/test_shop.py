@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def test_folders_and_csv_files_name_the_same_labels(tmp_path):
     folder = some_photos(tmp_path / "photos", {"shirt": 4, "skirt": 5, "single": 1})
     (folder / "stray.png").write_bytes((folder / "shirt" / "0.png").read_bytes())
     (folder / "shirt" / "notes.txt").write_text("not a photo")
+    (folder / "shirt" / "._0.png").write_bytes(b"what macOS leaves beside a photo")
+    shutil.copytree(folder / "shirt", folder / ".trash" / "shirt")
     by_folder = shop.read(folder, 1)
     assert sorted(set(by_folder.labels)) == ["shirt", "skirt"]  # one photo teaches nothing
     assert len(by_folder.paths) == 9
@@ -46,6 +49,89 @@ def test_folders_and_csv_files_name_the_same_labels(tmp_path):
         shop.read(listing, 1)
     with pytest.raises(SystemExit, match="two labels with two photos each"):
         shop.read(some_photos(tmp_path / "few", {"shirt": 3}), 1)
+
+
+def test_a_listing_that_cannot_be_read_is_named_in_one_sentence(tmp_path):
+    folder = some_photos(tmp_path / "photos", {"shirt": 4, "skirt": 5})
+    listing = folder / "list.csv"
+    lines = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.png"))]
+
+    def read(rows: list[str], encoding: str = "utf-8") -> shop.Photos:
+        listing.write_text("\n".join(["path,label", *rows]), encoding=encoding)
+        return shop.read(listing, 1)
+
+    assert len(read(lines, "utf-8-sig").paths) == 9  # as spreadsheets write it
+    assert len(read([*lines, "shirt/0.png"]).paths) == 9  # without a label
+    with pytest.raises(SystemExit, match=r"list.csv, line 11: there is no photo .*shirt/nope.png"):
+        read([*lines, "shirt/nope.png,shirt"])
+    with pytest.raises(SystemExit, match="list.csv, line 2: has no path"):
+        read([",shirt", *lines])
+    with pytest.raises(SystemExit, match="list.csv: cannot be read as CSV in UTF-8"):
+        read(lines, "utf-16")
+    with pytest.raises(SystemExit, match="nope: there is no such folder or CSV file"):
+        shop.read(tmp_path / "nope", 1)
+
+
+def test_options_of_a_run_are_numbers_above_zero(capsys):
+    parser = argparse.ArgumentParser()
+    run_files.add_options(parser, "mine")
+    assert parser.parse_args(["--steps", "3", "--rate", "1e-4"]).steps == 3
+    for option, value in (("--steps", "0"), ("--batch", "-1"), ("--threads", "two"), ("--rate", "nan"), ("--rate", "0"), ("--rate", "inf")):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"{option}={value}"])
+        assert f"argument {option}: {value} is no" in capsys.readouterr().err
+
+
+def of_photo(path: Path) -> list:
+    image = shop.opened(path)
+    assert image.mode == "RGB"
+    return np.asarray(image).tolist()
+
+
+def test_photos_are_opened_as_the_product_reads_them(tmp_path):
+    path, white = tmp_path / "photo.png", [255, 255, 255]
+    colours = np.array([[[200, 40, 10, 255], [200, 40, 10, 0], [200, 40, 10, 102]]], np.uint8)
+    over_white = [[[200, 40, 10], white, [233, 169, 157]]]
+    Image.fromarray(colours).save(path)
+    assert of_photo(path) == over_white
+    Image.fromarray(np.array([[[80, 255], [80, 0], [80, 51]]], np.uint8), "LA").save(path)
+    assert of_photo(path) == [[[80] * 3, white, [220] * 3]]
+    palette = Image.new("P", (3, 1))
+    palette.putpalette([200, 40, 10, 0, 0, 255, 9, 9, 9])
+    palette.putdata([0, 1, 2])
+    palette.save(path)
+    assert of_photo(path) == [[[200, 40, 10], [0, 0, 255], [9, 9, 9]]]
+    palette.save(path, transparency=1)
+    assert of_photo(path) == [[[200, 40, 10], white, [9, 9, 9]]]
+    palette.save(path, transparency=bytes([255, 255, 0]))
+    assert of_photo(path) == [[[200, 40, 10], [0, 0, 255], white]]
+    Image.new("RGB", (1, 1), (9, 9, 9)).save(path, transparency=(9, 9, 9))
+    assert of_photo(path) == [[white]]
+    sixteen = Image.fromarray(np.array([[0, 257, 128 * 257 + 128, 128 * 257 + 129, 65535]], np.uint16))
+    assert sixteen.mode == "I;16"
+    for file in (path, path.with_suffix(".tif")):
+        sixteen.save(file)
+        assert of_photo(file) == [[[grey] * 3 for grey in (0, 1, 128, 129, 255)]]
+    Image.fromarray(np.array([[0.0, 0.5, 1.0, 7.0]], np.float32)).save(path.with_suffix(".tif"))
+    assert of_photo(path.with_suffix(".tif")) == [[[grey] * 3 for grey in (0, 128, 255, 255)]]
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown upright when turned 90 degrees clockwise
+    for photo in (Image.fromarray(colours), sixteen, palette):
+        photo.save(path)
+        plain = of_photo(path)
+        photo.save(path, exif=turned)
+        assert of_photo(path) == [[pixel] for pixel in plain[0]]
+
+
+def test_photos_are_opened_as_the_tests_of_the_product_have_them():
+    images = Path(__file__).resolve().parents[2] / "crates" / "vision" / "tests" / "images"
+    plain, upright = (np.asarray(shop.opened(images / name), int) for name in ("plain.png", "turned.png"))
+    assert (upright == np.rot90(plain, -1)).all()
+    alpha = (np.arange(37) * 255 // 36)[None, :, None]
+    assert np.abs(np.asarray(shop.opened(images / "alpha.png")) - (plain * alpha + 255.0 * (255 - alpha)) / 255).max() <= 0.5
+    grey = np.asarray(Image.fromarray(plain.astype(np.uint8)).convert("L"))
+    assert (np.asarray(shop.opened(images / "gray16.png")) == grey[..., None]).all()
+    assert (np.asarray(shop.opened(images / "palette.png")) == np.asarray(shop.opened(images / "palette_as_rgba.png"))).all()
 
 
 def test_the_split_holds_out_photos_of_few_labels_and_whole_labels_of_many(tmp_path):
@@ -116,6 +202,20 @@ def test_a_box_covers_by_overlap_and_label():
     assert failures.best_overlap(truth, found, "footwear") == 0 == failures.best_overlap(truth, [])
 
 
+def test_photos_without_boxes_and_crowds_count_as_in_coco():
+    box, beside = np.array([0.0, 0.0, 10.0, 10.0]), np.array([20.0, 0.0, 30.0, 10.0])
+    none = {"boxes": np.zeros((0, 4)), "groups": np.zeros(0, int), "counts": np.zeros(0)}
+    one = {"boxes": box[None], "groups": np.array([0])}
+    found = [[(0, 0.8, box)], [(0, 0.9, box)]]
+    assert metrics.average_precision(found, [one, none], 0) == pytest.approx(0.5)
+    # What lies in a crowd of its class is neither right nor wrong, however often; what lies beside it is wrong.
+    crowd = {"boxes": np.array([box, [15.0, 0.0, 100.0, 50.0]]), "groups": np.array([0, 0]), "counts": np.array([1, 0])}
+    scores, hits, total = metrics.matches([[(0, 0.9, beside), (0, 0.8, box), (0, 0.7, beside + 20), (0, 0.6, beside + 200)]], [crowd], 0, 0.5)
+    assert (scores.tolist(), hits.tolist(), total) == ([0.8, 0.6], [True, False], 1)
+    scores, _, total = metrics.matches([[(1, 0.9, beside)]], [crowd], 1, 0.5)
+    assert (scores.tolist(), total) == ([0.9], 0)
+
+
 def test_a_sheet_shows_the_worst_first(tmp_path):
     photo = Image.new("RGB", (60, 80), "blue")
     box = ("upper", 0.9, np.array([5.0, 5.0, 50.0, 70.0]))
@@ -127,7 +227,7 @@ def test_a_sheet_shows_the_worst_first(tmp_path):
 
 def test_a_name_is_one_that_models_may_have():
     assert run_files.model_name("shop-2.embedder_x") == "shop-2.embedder_x"
-    for wrong in ("Shop", "", "-shop", "garment-embedder", "x" * 64):
+    for wrong in ("Shop", "", "-shop", "garment-embedder", "garment-detector-float", "attention-texture", "x" * 64):
         with pytest.raises(argparse.ArgumentTypeError):
             run_files.model_name(wrong)
 
