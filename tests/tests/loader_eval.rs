@@ -235,6 +235,7 @@ fn retrieval_counts_the_item_among_the_nearest() -> Result<()> {
         "{}",
         table.stdout
     );
+    shop.wait_for_the_end(std::time::Duration::from_secs(60))?;
     let left = shop
         .database
         .psql("SELECT count(*) FROM pg_class WHERE relname LIKE 'lookbook_eval%'")?;
