@@ -395,3 +395,25 @@ fn the_socket_is_private_and_garbage_harms_nobody() -> Result<()> {
     assert_eq!(number(&mut client, "pid")?, pid, "the same process");
     Ok(())
 }
+
+#[test]
+fn a_process_that_does_not_answer_can_still_be_looked_at() -> Result<()> {
+    let cluster = Cluster::start(&[])?;
+    let database = tiny(&cluster, "stopped")?;
+    let mut client = database.connect()?;
+    embed(&mut client, &photo(1), None)?;
+    let pid = u32::try_from(number(&mut client, "pid")?.context("no worker")?)?;
+    signal("STOP", pid)?;
+    let begun = Instant::now();
+    let looked = client.query_one("SELECT pid, supervisor_pid FROM lookbook_worker", &[]);
+    let waited = begun.elapsed();
+    signal("CONT", pid)?;
+    let row = looked?;
+    ensure!(
+        row.get::<_, Option<i32>>(0).is_none() && row.get::<_, Option<i32>>(1).is_some(),
+        "{row:?}"
+    );
+    ensure!(waited < Duration::from_secs(10), "{waited:?}");
+    ensure!(number(&mut client, "pid")? == Some(i64::from(pid)));
+    Ok(())
+}

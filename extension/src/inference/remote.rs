@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// How long a worker that starts is waited for.
 const START_PATIENCE: Duration = Duration::from_secs(15);
+/// How long who looks at the worker waits for its numbers.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two attempts to connect meanwhile.
 const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 /// After a worker could not be had, the next calls run here without trying again.
@@ -46,7 +48,11 @@ pub(super) fn ask(
         Ok(stream) => stream,
         Err(reason) => return without_worker(mode, &reason),
     };
-    let mut backend = Backend { models, function };
+    let mut backend = Backend {
+        models,
+        function,
+        until: None,
+    };
     match client::ask(&stream, call, payload, &mut backend) {
         Ok(Reply::Refused(refusal)) => Err(Failure::Vision(refusal)),
         Ok(Reply::Busy { limit }) => Err(busy(limit).into()),
@@ -63,15 +69,17 @@ pub(super) fn ask(
     }
 }
 
-/// A conversation that uploads nothing.
+/// A conversation that uploads nothing; `None` where there is no answer for a while.
 pub(crate) fn ask_worker(stream: &UnixStream, call: &Call) -> Result<Option<Reply>, UserError> {
+    let until = Instant::now() + LOOK_PATIENCE;
     let mut backend = Backend {
         models: &[],
         function: pg_sys::InvalidOid,
+        until: Some(until),
     };
     match client::ask(stream, call, &[], &mut backend) {
         Ok(reply) => Ok(Some(reply)),
-        Err(AskError::Caller(error)) => Err(error),
+        Err(AskError::Caller(error)) if Instant::now() < until => Err(error),
         Err(_) => Ok(None),
     }
 }
@@ -180,6 +188,8 @@ fn wait_for_latch(socket: Option<(BorrowedFd<'_>, Interest)>, timeout: Duration)
 struct Backend<'a> {
     models: &'a [&'a Model],
     function: pg_sys::Oid,
+    /// When it gives up; `None`: as long as nobody interrupts.
+    until: Option<Instant>,
 }
 
 impl Backend<'_> {
@@ -196,7 +206,14 @@ impl Caller for Backend<'_> {
     type Error = UserError;
 
     fn wait(&mut self, socket: BorrowedFd<'_>, interest: Interest) -> Result<(), UserError> {
-        wait_for_latch(Some((socket, interest)), Duration::from_secs(3_600));
+        let longest = Duration::from_secs(3_600);
+        let left = self.until.map_or(longest, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        if left.is_zero() {
+            return Err(lost("it does not answer"));
+        }
+        wait_for_latch(Some((socket, interest)), left);
         Ok(())
     }
 
