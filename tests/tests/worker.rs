@@ -230,6 +230,29 @@ fn without_a_free_slot_the_connection_runs_models_itself() -> Result<()> {
 }
 
 #[test]
+fn a_worker_that_found_no_slot_when_the_server_started_is_not_waited_for() -> Result<()> {
+    let preloaded = "shared_preload_libraries='lookbook'";
+    let cluster = Cluster::start(&[preloaded, "max_worker_processes=0"])?;
+    let database = tiny(&cluster, "no_slot_at_all")?;
+    let mut client = database.connect()?;
+    let begun = Instant::now();
+    assert_eq!(embed(&mut client, &photo(1), None)?.len(), 3);
+    ensure!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    client.batch_execute("SET lookbook.worker = on")?;
+    let refused = refusal(embed(&mut client, &photo(2), None))?;
+    assert_eq!(refused.code, "55000", "{refused:?}");
+    ensure!(
+        refused.message.contains("max_worker_processes"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[test]
 fn off_runs_in_the_connection() -> Result<()> {
     let cluster = Cluster::start(&["lookbook.worker=off"])?;
     let database = tiny(&cluster, "off")?;
