@@ -1,7 +1,7 @@
 //! `lookbook eval retrieval`: for each query photo, is its item among the k nearest of the gallery?
 
 use anyhow::{Context, Result, bail, ensure};
-use lookbook_vision::{Detector, Embedder, Output, Photo, View, decode_side};
+use lookbook_vision::{Detector, Embedder, Photo, View, decode_side};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -22,9 +22,6 @@ use crate::{
 
 /// Ranks that accuracy is given for: those of the DeepFashion benchmark, and 1 and 5.
 const RANKS: [usize; 6] = [1, 5, 10, 20, 30, 50];
-
-/// Garments of a photo that are looked through for the one of the row's group.
-const MOST_DETECTIONS: usize = 100;
 
 pub fn run(args: &RetrievalArgs) -> Result<Ending> {
     interrupt::listen()?;
@@ -49,11 +46,9 @@ pub fn run(args: &RetrievalArgs) -> Result<Ending> {
     };
     let runtime = runtime::load(&args.runtime)?;
     let open = |options: &_| {
-        // Less likely ones, too, where the list says what is there: as a load does.
         let open = |files: &ModelFiles| {
             let mut detector = files.open_detector(&runtime, options)?;
-            let lowest = f64::from(score_threshold(&detector)).min(engines::LOWEST_SCORE);
-            detector.limit(lowest, MOST_DETECTIONS);
+            engines::look_closer(&mut detector);
             anyhow::Ok(detector)
         };
         Ok(Engine {
@@ -139,7 +134,7 @@ fn view_of<'a>(detector: Option<&mut Detector>, item: &Item, photo: &'a Photo) -
                 Some(group) => {
                     found.find(|found| group == found.group.as_str() || group == found.label)
                 }
-                None => found.find(|found| found.score >= score_threshold(detector)),
+                None => found.find(|found| found.score >= engines::score_threshold(detector)),
             };
             best.map(|found| found.bbox)
         }
@@ -148,14 +143,6 @@ fn view_of<'a>(detector: Option<&mut Detector>, item: &Item, photo: &'a Photo) -
         Some(bbox) => photo.crop(bbox.with_margin(photo)),
         None => photo.whole(),
     })
-}
-
-/// From which score a garment is one, by the manifest.
-fn score_threshold(detector: &Detector) -> f32 {
-    match detector.manifest().output() {
-        Output::Detector(output) => output.score_threshold as f32,
-        _ => 0.0,
-    }
 }
 
 struct Embedding<'a> {

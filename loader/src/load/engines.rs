@@ -18,7 +18,7 @@ const MAX_SESSIONS: usize = 8;
 const OPENVINO_GARMENTS: usize = 4;
 
 /// A garment that the source says is there may have a score as low as this.
-pub const LOWEST_SCORE: f64 = 0.05;
+const LOWEST_SCORE: f64 = 0.05;
 
 /// Models, one per worker of its stage.
 pub struct Engines {
@@ -59,31 +59,30 @@ impl Engines {
         ]
     }
 
-    /// From which score a garment is one, by the detector's manifest.
-    pub fn score_threshold(&self) -> Result<f32> {
-        let (detector, _) = self.first()?;
-        Ok(match detector.manifest().output() {
-            Output::Detector(output) => output.score_threshold as f32,
-            _ => 0.0,
-        })
-    }
-
-    /// Lets less likely garments come out of the detectors, too.
-    pub fn look_closer(&mut self) {
-        for detector in &mut self.detectors {
-            if let Output::Detector(output) = detector.manifest().output() {
-                let lowest = output.score_threshold.min(LOWEST_SCORE);
-                let most = output.max_detections;
-                detector.limit(lowest, most);
-            }
-        }
-    }
-
     /// Where each session runs.
     pub fn devices(&self) -> serde_json::Value {
         let detectors = self.detectors.iter().map(|model| model.provider().as_str());
         let embedders = self.embedders.iter().map(|model| model.provider().as_str());
         serde_json::json!({"detector": detectors.collect::<Vec<_>>(), "embedder": embedders.collect::<Vec<_>>()})
+    }
+}
+
+/// From which score a garment is one, by the detector's manifest.
+pub fn score_threshold(detector: &Detector) -> f32 {
+    match detector.manifest().output() {
+        Output::Detector(output) => output.score_threshold as f32,
+        _ => 0.0,
+    }
+}
+
+/// Lets less likely garments come out of a detector, too: where the source says what there is.
+pub fn look_closer(detector: &mut Detector) {
+    if let Output::Detector(output) = detector.manifest().output() {
+        let (lowest, most) = (
+            output.score_threshold.min(LOWEST_SCORE),
+            output.max_detections,
+        );
+        detector.limit(lowest, most);
     }
 }
 

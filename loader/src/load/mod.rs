@@ -138,7 +138,7 @@ impl Job<'_> {
             batch: self.args.batch,
             decode_side: engines.decode_side()?,
             require_full_front_pose: self.args.require_full_front_pose,
-            score_threshold: engines.score_threshold()?,
+            score_threshold: engines::score_threshold(engines.first()?.0),
         })
     }
 

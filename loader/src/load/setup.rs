@@ -56,7 +56,7 @@ impl Setup {
         let [detect_row, embed_row] = rows;
         let says_what_it_sells = args.source.column(Role::Sells).is_some();
         if says_what_it_sells {
-            engines.look_closer();
+            engines.detectors.iter_mut().for_each(engines::look_closer);
         }
         let (first_detector, first_embedder) = engines.first()?;
         if let Output::Detector(output) = first_detector.manifest().output() {
