@@ -4,24 +4,15 @@
 mod index_support;
 
 use anyhow::{Result, ensure};
-use index_support::{
-    BY_INDEX_EXACTLY, catalogue, database, expect_plan, plan_of, rows_of, truth_of,
-};
+use index_support::{BY_INDEX_EXACTLY, database, expect_plan, indexed, plan_of, rows_of, truth_of};
 use lookbook_tests::Cluster;
 use postgres::Client;
 
 const ROWS: i64 = 5_000;
 
-fn indexed(name: &str) -> Result<Client> {
-    let (_, mut client) = catalogue(Cluster::shared()?, name, ROWS)?;
-    client
-        .batch_execute("CREATE INDEX looks ON look USING lookbook (v, category); ANALYZE look")?;
-    Ok(client)
-}
-
 #[test]
 fn a_generic_plan_tests_a_category_that_may_be_left_out_in_the_index() -> Result<()> {
-    let mut client = indexed("left_out")?;
+    let mut client = indexed("left_out", ROWS)?;
     client.batch_execute(&format!(
         "SET plan_cache_mode = force_generic_plan; {BY_INDEX_EXACTLY};
          PREPARE near(int) AS SELECT id, v <-> look(7) FROM look WHERE $1 IS NULL OR category = $1 ORDER BY v <-> look(7) LIMIT 8;
@@ -103,7 +94,7 @@ fn an_argument_that_a_strict_function_makes_a_key_of_is_one_too() -> Result<()> 
 
 #[test]
 fn a_limit_of_the_distance_to_a_subquery_ends_the_scan() -> Result<()> {
-    let mut client = indexed("limit_subquery")?;
+    let mut client = indexed("limit_subquery", ROWS)?;
     client.batch_execute("SET lookbook.recall = 1")?;
     let near = |id: &str, end: &str| {
         format!(
@@ -140,7 +131,7 @@ fn a_limit_of_the_distance_to_a_subquery_ends_the_scan() -> Result<()> {
 
 #[test]
 fn a_second_key_changes_nothing_where_the_index_cannot_serve() -> Result<()> {
-    let mut client = indexed("second_key")?;
+    let mut client = indexed("second_key", ROWS)?;
     client.batch_execute("SET lookbook.recall = 1")?;
     let near = "SELECT id, v <-> look(7) FROM look ORDER BY v <-> look(7), id LIMIT 5";
     expect_plan(&mut client, near, &["Index Scan using looks"])?;

@@ -4,20 +4,12 @@ mod index_support;
 
 use anyhow::{Context, Result, ensure};
 use index_support::{
-    BY_INDEX_EXACTLY, catalogue, check_index, database, expect_exact, expect_plan, recall, rows_of,
-    truth_of,
+    BY_INDEX_EXACTLY, catalogue, check_index, database, expect_exact, expect_plan, indexed, recall,
+    rows_of, truth_of,
 };
 use lookbook_tests::Cluster;
-use postgres::Client;
 
 const ROWS: i64 = 6_000;
-
-fn indexed(name: &str) -> Result<Client> {
-    let (_, mut client) = catalogue(Cluster::shared()?, name, ROWS)?;
-    client
-        .batch_execute("CREATE INDEX looks ON look USING lookbook (v, category); ANALYZE look")?;
-    Ok(client)
-}
 
 #[test]
 fn with_recall_1_every_metric_gives_the_exact_order_to_the_last_row() -> Result<()> {
@@ -47,7 +39,7 @@ fn with_recall_1_every_metric_gives_the_exact_order_to_the_last_row() -> Result<
 
 #[test]
 fn rows_come_in_order_and_the_nearest_are_found_at_the_default_recall() -> Result<()> {
-    let mut client = indexed("default_recall")?;
+    let mut client = indexed("default_recall", ROWS)?;
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;
     assert_eq!(
         client
@@ -74,7 +66,7 @@ fn rows_come_in_order_and_the_nearest_are_found_at_the_default_recall() -> Resul
 
 #[test]
 fn rows_come_in_the_order_of_their_distances_at_every_recall() -> Result<()> {
-    let mut client = indexed("true_order")?;
+    let mut client = indexed("true_order", ROWS)?;
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;
     for setting in [0.5, 0.9, 0.98, 0.999] {
         client.batch_execute(&format!("SET lookbook.recall = {setting}"))?;
@@ -110,7 +102,7 @@ fn rows_come_in_the_order_of_their_distances_at_every_recall() -> Result<()> {
 
 #[test]
 fn a_higher_recall_setting_never_finds_less_and_1_finds_all() -> Result<()> {
-    let mut client = indexed("recall_setting")?;
+    let mut client = indexed("recall_setting", ROWS)?;
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;
     for setting in [0.9, 0.95, 0.98, 0.99, 1.0] {
         client.batch_execute(&format!("SET lookbook.recall = {setting}"))?;
@@ -141,7 +133,7 @@ fn a_higher_recall_setting_never_finds_less_and_1_finds_all() -> Result<()> {
 
 #[test]
 fn a_limit_is_filled_whatever_the_where_rejects() -> Result<()> {
-    let mut client = indexed("limit_filled")?;
+    let mut client = indexed("limit_filled", ROWS)?;
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;
     for recall in ["0.5", "0.98", "1"] {
         client.batch_execute(&format!("SET lookbook.recall = {recall}"))?;
@@ -280,7 +272,7 @@ fn equal_vectors_are_all_found() -> Result<()> {
 
 #[test]
 fn lateral_joins_search_anew_for_every_outer_row() -> Result<()> {
-    let mut client = indexed("lateral")?;
+    let mut client = indexed("lateral", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     let query = "SELECT near.id, near.distance
         FROM generate_series(1, 40) AS n CROSS JOIN LATERAL (
@@ -310,7 +302,7 @@ fn lateral_joins_search_anew_for_every_outer_row() -> Result<()> {
 
 #[test]
 fn cursors_go_forward_and_with_scroll_backward() -> Result<()> {
-    let mut client = indexed("cursors")?;
+    let mut client = indexed("cursors", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     let query = "SELECT id, v <-> look(5) FROM look ORDER BY v <-> look(5) LIMIT 100";
     let truth = truth_of(&mut client, query)?;
@@ -346,7 +338,7 @@ fn cursors_go_forward_and_with_scroll_backward() -> Result<()> {
 
 #[test]
 fn an_open_scan_survives_aborted_savepoints_and_sees_its_own_snapshot() -> Result<()> {
-    let mut client = indexed("savepoints")?;
+    let mut client = indexed("savepoints", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     let query = "SELECT id, v <-> look(5) FROM look ORDER BY v <-> look(5)";
     let truth: Vec<i64> = truth_of(&mut client, query)?
@@ -380,7 +372,7 @@ fn an_open_scan_survives_aborted_savepoints_and_sees_its_own_snapshot() -> Resul
 
 #[test]
 fn a_scan_that_ends_by_an_error_leaves_the_session_and_the_index_usable() -> Result<()> {
-    let mut client = indexed("error_in_scan")?;
+    let mut client = indexed("error_in_scan", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     for _ in 0..20 {
         let failing = "SELECT 1 / (id - id % 3) FROM look WHERE id < 3 ORDER BY v <-> look(3)";
@@ -437,7 +429,7 @@ fn pages_held_for_the_executor_are_given_back() -> Result<()> {
 
 #[test]
 fn prepared_statements_search_for_their_parameters_in_generic_plans_too() -> Result<()> {
-    let mut client = indexed("prepared")?;
+    let mut client = indexed("prepared", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     client.batch_execute(
         "SET plan_cache_mode = force_generic_plan;
@@ -491,7 +483,7 @@ fn prepared_statements_search_for_their_parameters_in_generic_plans_too() -> Res
 
 #[test]
 fn binary_parameters_of_a_driver_are_searched_for() -> Result<()> {
-    let mut client = indexed("binary_parameter")?;
+    let mut client = indexed("binary_parameter", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     let vector: Vec<f32> = (0..32).map(|d| (d as f32 * 0.37).sin()).collect();
     let query = "SELECT id, v <-> $1::real[]::embedding FROM look ORDER BY v <-> $1::real[]::embedding LIMIT 10";
@@ -514,7 +506,7 @@ fn binary_parameters_of_a_driver_are_searched_for() -> Result<()> {
 
 #[test]
 fn a_statement_timeout_ends_a_long_search() -> Result<()> {
-    let mut client = indexed("timeout")?;
+    let mut client = indexed("timeout", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     client.batch_execute("SET statement_timeout = '150ms'")?;
     let start = std::time::Instant::now();
@@ -542,7 +534,7 @@ fn a_statement_timeout_ends_a_long_search() -> Result<()> {
 
 #[test]
 fn parallel_queries_agree_with_serial_ones() -> Result<()> {
-    let mut client = indexed("parallel")?;
+    let mut client = indexed("parallel", ROWS)?;
     client.batch_execute(BY_INDEX_EXACTLY)?;
     client.batch_execute(
         "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;

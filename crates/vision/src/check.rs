@@ -69,8 +69,9 @@ pub fn check_model_with(
                     remedy: "export the model in evaluation mode",
                 });
             }
-            check_alone(&mut embedder, Opened::embed, |together, alone| {
-                distance(together, alone) <= LEAST_ALIKE * distance(alone, &vec![0.0; alone.len()])
+            check_alone(&mut embedder, &photo, Opened::embed, |together, alone| {
+                let apart = together.iter().zip(alone).map(|(a, b)| a - b);
+                length(apart) <= LEAST_ALIKE * length(alone.iter().copied())
             })?;
             report.dimensions = Some(embedder.dimensions());
             Ok(report)
@@ -78,28 +79,38 @@ pub fn check_model_with(
         Output::Detector(_) => {
             let (mut detector, report) = open::<DetectorOutput>(runtime, manifest, onnx, cancel)?;
             run(&mut detector, &photo, Opened::check_boxes)?;
-            check_alone(&mut detector, Opened::raw_boxes, |together, alone| {
-                most_agree(likeliest(together, alone), |(a, b)| {
-                    let edges = |b: &RawBox| [b.bbox.x1, b.bbox.y1, b.bbox.x2, b.bbox.y2];
-                    let far = edges(a)
-                        .iter()
-                        .zip(edges(b))
-                        .any(|(a, b)| (a - b).abs() > 1.0);
-                    !far && (a.score - b.score).abs() <= 0.02
-                })
-            })?;
+            check_alone(
+                &mut detector,
+                &photo,
+                Opened::raw_boxes,
+                |together, alone| {
+                    most_agree(likeliest(together, alone), |(a, b)| {
+                        let edges = |b: &RawBox| [b.bbox.x1, b.bbox.y1, b.bbox.x2, b.bbox.y2];
+                        let far = edges(a)
+                            .iter()
+                            .zip(edges(b))
+                            .any(|(a, b)| (a - b).abs() > 1.0);
+                        !far && (a.score - b.score).abs() <= 0.02
+                    })
+                },
+            )?;
             Ok(report)
         }
         Output::Pose(_) => {
             let (mut estimator, report) = open::<PoseOutput>(runtime, manifest, onnx, cancel)?;
             run(&mut estimator, &photo, Opened::estimate)?;
-            check_alone(&mut estimator, Opened::estimate, |together, alone| {
-                most_agree(together.0.iter().zip(&alone.0), |(a, b)| {
-                    (a.x - b.x).abs() <= 1.0
-                        && (a.y - b.y).abs() <= 1.0
-                        && (a.score - b.score).abs() <= 0.02
-                })
-            })?;
+            check_alone(
+                &mut estimator,
+                &photo,
+                Opened::estimate,
+                |together, alone| {
+                    most_agree(together.0.iter().zip(&alone.0), |(a, b)| {
+                        (a.x - b.x).abs() <= 1.0
+                            && (a.y - b.y).abs() <= 1.0
+                            && (a.score - b.score).abs() <= 0.02
+                    })
+                },
+            )?;
             Ok(report)
         }
     }
@@ -160,18 +171,16 @@ fn run<O, R>(
 /// after a load.
 fn check_alone<O, R>(
     opened: &mut Opened<O>,
+    other: &Photo,
     read: impl Fn(&mut Opened<O>, &[View<'_>]) -> Result<Vec<R>, Error>,
     is_alike: impl Fn(&R, &R) -> bool,
 ) -> Result<(), Error> {
     if opened.batch_size() == 1 {
         return Ok(());
     }
-    let (first, second) = (
-        Photo::from_pixels(picture()),
-        Photo::from_pixels(bright_picture()),
-    );
-    let together = read(opened, &[first.whole(), second.whole()])?;
-    let alone = read(opened, &[second.whole()])?;
+    let photo = Photo::from_pixels(bright_picture());
+    let together = read(opened, &[other.whole(), photo.whole()])?;
+    let alone = read(opened, &[photo.whole()])?;
     match (together.get(1), alone.first()) {
         (Some(together), Some(alone)) if !is_alike(together, alone) => {
             Err(Error::ModelUnsupported {
@@ -189,9 +198,11 @@ fn check_alone<O, R>(
 /// so by a few hundredths, one that was left in training mode by tenths.
 const LEAST_ALIKE: f32 = 0.05;
 
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    let squares = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b));
-    squares.sum::<f32>().sqrt()
+fn length(elements: impl Iterator<Item = f32>) -> f32 {
+    elements
+        .map(|element| element * element)
+        .sum::<f32>()
+        .sqrt()
 }
 
 /// The boxes that are likeliest when a photo is alone, and those in their places.

@@ -204,12 +204,7 @@ impl<'a> Maps<'a> {
         };
         let fits = |cells: usize, side: u32| {
             let (side, stride) = (side as usize, (output.stride as usize).max(1));
-            [
-                side / stride,
-                side.div_ceil(stride),
-                (side - 1) / stride + 1,
-            ]
-            .contains(&cells)
+            [side / stride, side.div_ceil(stride)].contains(&cells)
         };
         if !fits(rows, input.height) || !fits(columns, input.width) {
             return Err(format!(

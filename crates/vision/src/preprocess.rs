@@ -76,6 +76,11 @@ impl Preprocessor {
         }
     }
 
+    /// What black and white become, in the first channel of the output.
+    pub(crate) fn extremes(&self) -> [f32; 2] {
+        [self.tables[0][0], self.tables[0][255]]
+    }
+
     /// Fits, resamples and normalises one view.
     pub fn prepare(&self, view: &View<'_>) -> Tensor {
         let fit = Fit::new(&self.input, view);

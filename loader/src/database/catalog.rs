@@ -24,6 +24,11 @@ pub struct Column {
 }
 
 impl Column {
+    /// Whether a row has to be given a value for it.
+    pub fn needs_value(&self) -> bool {
+        self.is_not_null && !self.has_default && !self.is_generated
+    }
+
     /// How long a text may be; `None`: any length, or no text. The modifier of a varchar counts its header of four
     /// bytes (`VARHDRSZ`), too.
     pub fn most_characters(&self) -> Option<usize> {

@@ -8,7 +8,6 @@ use std::{
 use anyhow::Result;
 use lookbook_vision::Group;
 use postgres::{Client, fallible_iterator::FallibleIterator};
-
 use serde_json::Value;
 
 use super::Target;

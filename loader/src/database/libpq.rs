@@ -4,6 +4,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use postgres::{Config, config::Host};
@@ -61,6 +62,8 @@ fn port_of(config: &Config) -> u16 {
     config.get_ports().first().copied().unwrap_or(PORT)
 }
 
+static SAID: Once = Once::new();
+
 /// That of the password file, if others cannot read it.
 fn kept_password(config: &Config) -> Option<String> {
     let file = match variable("PGPASSFILE") {
@@ -69,10 +72,13 @@ fn kept_password(config: &Config) -> Option<String> {
     };
     let about = stat(&file).ok()?;
     if Mode::from_raw_mode(about.st_mode).intersects(Mode::RWXG | Mode::RWXO) {
-        messages::warn(format_args!(
-            "password file {} is not used: others may read it; chmod 0600 {0}",
-            file.display()
-        ));
+        // A run has several connections.
+        SAID.call_once(|| {
+            messages::warn(format_args!(
+                "password file {} is not used: others may read it; chmod 0600 {0}",
+                file.display()
+            ));
+        });
         return None;
     }
     let host = match config.get_hosts().first() {

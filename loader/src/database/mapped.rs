@@ -343,7 +343,7 @@ impl<'a> Mapping<'a> {
     fn check_others(&self, chosen: &[(Role, &Column)], wrong: &mut Vec<String>) {
         for column in self.columns {
             let is_filled = chosen.iter().any(|(_, taken)| taken.name == column.name);
-            if !is_filled && column.is_not_null && !column.has_default && !column.is_generated {
+            if !is_filled && column.needs_value() {
                 wrong.push(format!(
                     "{}.{} ({}) is NOT NULL, has no default and no role: map one to it, or give it a default",
                     self.table, column.name, column.sql_type

@@ -370,9 +370,8 @@ fn check_others(
         return Ok(());
     }
     for column in columns_of(change, table)? {
-        let is_ours = ours.iter().any(|(name, _)| *name == column.name);
-        let has_value = column.has_default || column.is_generated || column.name == EMBEDDING;
-        if !is_ours && !has_value && column.is_not_null {
+        let is_ours = ours.iter().any(|(name, _)| *name == column.name) || column.name == EMBEDDING;
+        if !is_ours && column.needs_value() {
             wrong.push(format!(
                 "{table}.{} is NOT NULL, and a load has nothing for it: give it a default",
                 column.name

@@ -54,15 +54,12 @@ pub struct Shape {
 impl Shape {
     /// What of `found`, best first, counts: the garments, and where none is of the category that is sold, the one that
     /// is most likely to be.
-    pub fn kept(&self, mut found: Vec<Detection>, sold: Option<Group>) -> Vec<Detection> {
+    pub fn kept(&self, found: Vec<Detection>, sold: Option<Group>) -> Vec<Detection> {
         let first = sold.and_then(|sold| found.iter().position(|found| found.group == sold));
-        let mut place = 0;
-        found.retain(|found| {
-            let is_kept = found.score >= self.score_threshold || Some(place) == first;
-            place += 1;
-            is_kept
-        });
-        found
+        let found = found.into_iter().enumerate();
+        let kept =
+            found.filter(|(at, found)| found.score >= self.score_threshold || Some(*at) == first);
+        kept.map(|(_, found)| found).collect()
     }
 }
 

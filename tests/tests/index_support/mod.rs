@@ -46,6 +46,14 @@ pub fn catalogue<'c>(
     Ok((database, client))
 }
 
+/// A connection to [`catalogue`] of the shared cluster, with the index `looks` on `(v, category)` and statistics.
+pub fn indexed(name: &str, rows: i64) -> Result<Client> {
+    let (_, mut client) = catalogue(Cluster::shared()?, name, rows)?;
+    client
+        .batch_execute("CREATE INDEX looks ON look USING lookbook (v, category); ANALYZE look")?;
+    Ok(client)
+}
+
 /// Sessions that must use the index, with every answer exact.
 pub const BY_INDEX_EXACTLY: &str = "SET enable_seqscan = off; SET enable_sort = off; SET enable_bitmapscan = off; SET lookbook.recall = 1";
 

@@ -10,6 +10,7 @@ use crate::geometry::BoundingBox;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{Family, Output};
 use crate::pose::Pose;
+use crate::preprocess::Preprocessor;
 
 /// Cosine of two unlike pictures above which their vectors are the same.
 const SAME: f64 = 0.999_99;
@@ -28,25 +29,16 @@ const LISTED: usize = 5;
 
 /// How far apart the values of black and white lie for models that are trained on normalised pixels; ImageNet's are 4.4
 /// apart, CLIP's 3.7, those of 0 to 1 and of -1 to 1 one and two.
-const NORMALISED: std::ops::RangeInclusive<f64> = 0.1..=20.0;
+const NORMALISED: std::ops::RangeInclusive<f32> = 0.1..=20.0;
 
 /// The range of values that a normalising manifest makes of the bytes.
 pub(super) fn input(manifest: &Manifest, findings: &mut Findings) {
-    let input = manifest.input();
-    let Some(std) = input.std.filter(|std| std.iter().any(|&std| std != 1.0)) else {
-        return;
-    };
-    let scale = input.scale.unwrap_or(1.0 / 255.0);
-    let span = 255.0 * scale / std[0];
-    if !NORMALISED.contains(&span.abs()) {
-        let mean = input.mean.unwrap_or([0.0; 3])[0];
+    let std = manifest.input().std.unwrap_or([1.0; 3]);
+    let [black, white] = Preprocessor::new(manifest).extremes();
+    if std != [1.0; 3] && !NORMALISED.contains(&(white - black).abs()) {
         findings.warn(
             "input values",
-            format!(
-                "black becomes {:.3} and white {:.3}",
-                -mean / std[0],
-                (255.0 * scale - mean) / std[0]
-            ),
+            format!("black becomes {black:.3} and white {white:.3}"),
             "value = (pixel · scale − mean) / std: mean and std of pixels from 0 to 1 go with scale 1/255, those of 0 to 255 with \
              scale 1",
         );
