@@ -104,8 +104,10 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     };
     let mut client = client.with_context(|| format!("cannot connect to {target}"))?;
     // A load outlives the limits that a role may have for its web requests.
+    // The first alone: its time counts for all that is sent with it.
+    client.batch_execute("SET statement_timeout = 0")?;
     client.batch_execute(
-        "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+        "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
          SET client_min_messages = warning; \
          SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
          WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
