@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lookbook_vision::{
-    Cancel, Error, Manifest, Runtime, check_model_with, decode, decode_side, decode_side_alone,
+    Cancel, Error, ErrorCode, Manifest, Runtime, check_model_with, decode, decode_side, decode_side_alone,
     garments,
 };
 
@@ -21,7 +21,13 @@ use crate::protocol::{Refusal, Reply, Run};
 pub(super) fn executor(shared: &Arc<Shared>, number: usize) {
     while let Some(mut batch) = shared.next_batch(number) {
         let started = Instant::now();
-        let replies = catch_unwind(AssertUnwindSafe(|| run(shared, &mut batch)));
+        let replies = catch_unwind(AssertUnwindSafe(|| {
+            let replies = run(shared, &mut batch);
+            match replies.iter().any(is_out_of_memory) && shared.make_room() {
+                true => run(shared, &mut batch),
+                false => replies,
+            }
+        }));
         let replies = replies.unwrap_or_else(|_| {
             for lease in &mut batch.leases {
                 lease.session = None;
@@ -127,6 +133,10 @@ fn kind_error() -> Refusal {
     })
 }
 
+fn is_out_of_memory(reply: &Reply) -> bool {
+    matches!(reply, Reply::Refused(refusal) if refusal.code == ErrorCode::OutOfMemory)
+}
+
 fn reply(result: Result<Reply, Refusal>) -> Reply {
     result.unwrap_or_else(Reply::Refused)
 }
@@ -143,7 +153,11 @@ fn open(shared: &Shared, lease: &mut Lease, runtime: &Runtime) -> Result<(), Err
     if lease.session.is_some() {
         return Ok(());
     }
-    let opened = lease.open(runtime);
+    let mut opened = lease.open(runtime);
+    if matches!(&opened, Err(error) if error.code() == ErrorCode::OutOfMemory) && shared.make_room()
+    {
+        opened = lease.open(runtime);
+    }
     let mut state = shared.lock();
     match &opened {
         Ok(()) => state.models.opened(lease),

@@ -244,6 +244,17 @@ impl Models {
         }
     }
 
+    /// Takes out every session that does not run, for the memory that it has. The caller drops them.
+    pub(super) fn take_idle(&mut self) -> Vec<Session> {
+        let mut idle = Vec::new();
+        self.pools.retain(|_, pool| {
+            pool.sessions -= pool.idle.len();
+            idle.append(&mut pool.idle);
+            pool.sessions > 0
+        });
+        idle
+    }
+
     /// Takes out what was not used for `idle` (zero: any time), what is too much, and models that
     /// nobody needs any more: neither a session, nor a request, nor one of `wanted`. The caller
     /// drops it.

@@ -123,6 +123,12 @@ impl Shared {
         self.work.notify_all();
     }
 
+    /// Drops every session that does not run; whether there was one.
+    pub(super) fn make_room(&self) -> bool {
+        let idle = self.lock().models.take_idle();
+        !idle.is_empty()
+    }
+
     /// The next batch for executor `number`; `None` ends it.
     pub(super) fn next_batch(&self, number: usize) -> Option<Batch> {
         let mut state = self.lock();
