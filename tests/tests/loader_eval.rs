@@ -75,6 +75,11 @@ fn detection_is_judged_by_label_or_group_as_coco_does() -> Result<()> {
     expect_number(&object, "map50", (51.0 / 101.0 + 1.0) / 2.0)?;
     // The boxes are exact, so a stricter overlap changes nothing.
     expect_number(&object, "map50_95", (51.0 / 101.0 + 1.0) / 2.0)?;
+    // Three boxes; the manifest keeps all four detections, of which two are right.
+    for (key, expected) in [("precision", 0.5), ("recall", 2.0 / 3.0), ("f1", 4.0 / 7.0)] {
+        expect_number(&object, key, expected)?;
+    }
+    expect_number(&object["recall_by_category"], "upper", 0.5)?;
     // The detector has no such label, and no box misses it.
     ensure!(!outcome.stderr.contains("no label"), "{outcome}");
 
@@ -121,6 +126,45 @@ fn detection_is_judged_by_label_or_group_as_coco_does() -> Result<()> {
         "{}",
         table.stdout
     );
+    Ok(())
+}
+
+#[test]
+fn a_shop_has_names_of_its_own_for_categories() -> Result<()> {
+    let shop = shop("eval_names")?;
+    let mut json = annotated(&shop)?;
+    for (at, name) in ["blouse", "shoe", "jeans = trousers"]
+        .into_iter()
+        .enumerate()
+    {
+        json["categories"][at]["name"] = name.into();
+    }
+    json["categories"]
+        .as_array_mut()
+        .context("a list")?
+        .push(json!({"id": 9, "name": "tee"}));
+    // The second upper of the first photo is one of the other kind.
+    json["annotations"][2]["category_id"] = 9.into();
+    let boxes = shop.put("boxes.json", json.to_string().as_bytes())?;
+    let boxes = boxes.to_str().context("a path in UTF-8")?;
+    let run = |map: &[&str]| {
+        let named = map.iter().flat_map(|name| ["--map", name]);
+        let args = ["eval", "detection", "--coco", boxes, "--json"];
+        shop.run(args.into_iter().chain(named))
+    };
+    run(&[])?.expect(0)?.expect_stderr(&["blouse, tee"])?;
+    let outcome = run(&["blouse=upper", "tee=upper", "shoe="])?.expect(0)?;
+    ensure!(!outcome.stderr.contains("no label"), "{outcome}");
+    let object: Value = serde_json::from_str(&outcome.stdout)?;
+    expect_number(&object, "map50", 51.0 / 101.0)?;
+    expect_number(&object["ap50"], "upper", 51.0 / 101.0)?;
+    ensure!(object["ap50"].get("shoe").is_none(), "left out: {object}");
+    for (map, part) in [
+        ("dress=full_body", "no category is named"),
+        ("upper", "expected NAME=LABEL"),
+    ] {
+        run(&[map])?.expect(1)?.expect_stderr(&[part])?;
+    }
     Ok(())
 }
 

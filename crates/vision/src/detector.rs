@@ -43,6 +43,11 @@ impl Detector {
         labels.filter_map(|label| Some((label.name.as_str(), label.group?)))
     }
 
+    /// The lowest score kept.
+    pub fn score_threshold(&self) -> f64 {
+        self.output.score_threshold
+    }
+
     /// Takes other limits than the manifest's, to measure the model: the lowest score kept, and the most
     /// garments of a photo.
     pub fn limit(&mut self, score_threshold: f64, max_detections: usize) {

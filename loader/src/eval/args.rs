@@ -22,7 +22,7 @@ pub enum EvalVerb {
 
 #[derive(Debug, Args)]
 pub struct DetectionArgs {
-    /// Annotated boxes: COCO's JSON; its categories are labels or groups of the detector
+    /// Annotated boxes: COCO's JSON; its categories are labels or groups of the detector, or --map says what they are
     #[arg(long, value_name = "FILE")]
     pub coco: PathBuf,
     /// The folder that file names are relative to; else that of the JSON file
@@ -31,6 +31,9 @@ pub struct DetectionArgs {
     /// Detector by its name in the database; else its default detector
     #[arg(long, value_name = "NAME")]
     pub detect_model: Option<String>,
+    /// What a category of the file is to the detector: a label or group of it; empty to leave it out
+    #[arg(long, value_name = "NAME=LABEL", value_parser = parse_name)]
+    pub map: Vec<(String, String)>,
     /// Weakest detection that counts, in place of the manifest's threshold
     #[arg(long, value_name = "S", default_value_t = 0.01, value_parser = parse_score)]
     pub score_threshold: f64,
@@ -94,6 +97,13 @@ pub enum Crop {
     Detect,
     /// The box that the list gives (DeepFashion's list_bbox_inshop.txt)
     List,
+}
+
+fn parse_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, label)) if !name.is_empty() => Ok((name.to_owned(), label.to_owned())),
+        _ => Err("expected NAME=LABEL, such as shirt=upper".to_owned()),
+    }
 }
 
 fn parse_score(text: &str) -> Result<f64, String> {

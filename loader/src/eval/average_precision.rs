@@ -74,6 +74,68 @@ pub fn average_precision(photos: &[Judged], categories: usize) -> Vec<Option<Pre
         .collect()
 }
 
+/// What came of the detections that a load would keep.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Detections that found an annotated box.
+    pub hits: usize,
+    /// Detections that found none.
+    pub misses: usize,
+    /// Annotated boxes.
+    pub annotated: usize,
+}
+
+impl Counts {
+    /// Share of the detections that are right; `None` when there is none.
+    pub fn precision(&self) -> Option<f64> {
+        ratio(self.hits, self.hits + self.misses)
+    }
+
+    /// Share of the annotated boxes that are found; `None` when there is none.
+    pub fn recall(&self) -> Option<f64> {
+        ratio(self.hits, self.annotated)
+    }
+
+    /// Harmonic mean of both.
+    pub fn f1(&self) -> Option<f64> {
+        ratio(2 * self.hits, self.hits + self.misses + self.annotated)
+    }
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            hits: sum.hits + one.hits,
+            misses: sum.misses + one.misses,
+            annotated: sum.annotated + one.annotated,
+        })
+    }
+}
+
+fn ratio(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The counts of one category: detections that score `lowest` or more, at an intersection over union of 0.5.
+pub fn counts(photos: &[Judged], category: usize, lowest: f64) -> Counts {
+    let of = |photo: &Judged| {
+        let matching = Matching::new(photo, category);
+        let outcomes = matching.outcomes(0.5);
+        // Best first: what scores less takes no box from those that count.
+        let kept = matching.scores.partition_point(|score| *score >= lowest);
+        let count = |wanted| {
+            let kept = outcomes[..kept].iter();
+            kept.filter(|outcome| **outcome == wanted).count()
+        };
+        Counts {
+            hits: count(Outcome::Hit),
+            misses: count(Outcome::Miss),
+            annotated: matching.positives(),
+        }
+    };
+    photos.iter().map(of).sum()
+}
+
 /// The mean over those that are defined; `None` when none is.
 pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (count, sum) = values.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value));
@@ -293,6 +355,47 @@ mod tests {
                 assert!((value.unwrap() - expected).abs() < 1e-12, "{}", case.name);
             }
         }
+    }
+
+    #[test]
+    fn what_scores_less_counts_neither_as_hit_nor_as_miss() {
+        let bbox = [0.0, 0.0, 5.0, 5.0];
+        let found = |score, bbox| Found {
+            category: 0,
+            bbox,
+            score,
+        };
+        let truth = |is_crowd, bbox| Truth {
+            category: 0,
+            bbox,
+            is_crowd,
+        };
+        let photo = Judged {
+            truth: vec![
+                truth(false, bbox),
+                truth(false, [20.0, 0.0, 5.0, 5.0]),
+                truth(true, [40.0, 0.0, 50.0, 50.0]),
+            ],
+            found: vec![
+                found(0.9, bbox),
+                found(0.3, [0.0, 0.0, 5.0, 4.0]),
+                found(0.2, [20.0, 0.0, 5.0, 5.0]),
+                found(0.8, [50.0, 0.0, 5.0, 5.0]),
+            ],
+        };
+        let at = |lowest| counts(std::slice::from_ref(&photo), 0, lowest);
+        let of = |hits, misses| Counts {
+            hits,
+            misses,
+            annotated: 2,
+        };
+        assert_eq!([at(0.2), at(0.3), at(0.31)], [of(2, 1), of(1, 1), of(1, 0)]);
+        assert_eq!(at(0.95).precision(), None);
+        assert_eq!(
+            (at(0.3).precision(), at(0.3).recall(), at(0.3).f1()),
+            (Some(0.5), Some(0.5), Some(0.5))
+        );
+        assert_eq!(counts(&[photo], 1, 0.0).f1(), None);
     }
 
     #[test]

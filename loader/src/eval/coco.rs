@@ -85,34 +85,22 @@ pub struct Detected {
 }
 
 impl Dataset {
-    /// Reads `file`, whose photos lie relative to `folder`.
-    pub fn read(file: &Path, folder: &Path) -> Result<Self> {
+    /// Reads `file`, whose photos lie relative to `folder`. A category named in `names` takes that name, with all of
+    /// the same, or is left out where that is empty.
+    pub fn read(file: &Path, folder: &Path, names: &[(String, String)]) -> Result<Self> {
         let wrong = || format!("cannot use {}", file.display());
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         let document: Document = serde_json::from_slice(text)
             .context("it is not COCO's JSON of annotated boxes (images, annotations, categories)")
             .with_context(wrong)?;
-        document.into_dataset(folder).with_context(wrong)
+        document.into_dataset(folder, names).with_context(wrong)
     }
 }
 
 impl Document {
-    fn into_dataset(self, folder: &Path) -> Result<Dataset> {
-        let categories: Vec<(i64, String)> = self
-            .categories
-            .into_iter()
-            .map(|category| (category.id, category.name))
-            .collect();
-        let ids = categories.iter().map(|(id, _)| *id);
-        let numbers: HashMap<i64, usize> = ids.zip(0..).collect();
-        if numbers.len() != categories.len() {
-            bail!("two of its categories have the same id");
-        }
-        let mut names = HashSet::new();
-        if let Some((_, twin)) = categories.iter().find(|(_, name)| !names.insert(name)) {
-            bail!("two of its categories have the name {twin:?}");
-        }
+    fn into_dataset(self, folder: &Path, names: &[(String, String)]) -> Result<Dataset> {
+        let (categories, numbers) = named(self.categories, names)?;
         let mut photos: Vec<AnnotatedPhoto> = self
             .images
             .into_iter()
@@ -147,6 +135,9 @@ impl Document {
             if !(bbox.iter().all(|value| value.is_finite()) && bbox[2] >= 0.0 && bbox[3] >= 0.0) {
                 bail!("annotation {at} has the box {bbox:?}; expected left, top, width, height");
             }
+            let Some(category) = category else {
+                continue;
+            };
             photos[photo].truth.push(Truth {
                 category,
                 bbox,
@@ -157,6 +148,36 @@ impl Document {
     }
 }
 
+/// Ids and names of the categories that count, and by each id of the file which of them it is, if any.
+#[expect(clippy::type_complexity, reason = "taken apart by its one caller")]
+fn named(
+    all: Vec<Category>,
+    names: &[(String, String)],
+) -> Result<(Vec<(i64, String)>, HashMap<i64, Option<usize>>)> {
+    let mut own = HashSet::new();
+    if let Some(twin) = all.iter().find(|category| !own.insert(&category.name)) {
+        bail!("two of its categories have the name {:?}", twin.name);
+    }
+    if let Some((name, _)) = names.iter().find(|(name, _)| !own.contains(name)) {
+        bail!("no category is named {name:?}, which --map gives a name");
+    }
+    let mut categories: Vec<(i64, String)> = Vec::new();
+    let mut numbers = HashMap::new();
+    for Category { id, name } in all {
+        let named = names.iter().find(|(own, _)| *own == name);
+        let name = named.map_or(name, |(_, label)| label.clone());
+        let known = categories.iter().position(|(_, known)| *known == name);
+        let number = (!name.is_empty()).then(|| known.unwrap_or(categories.len()));
+        if number == Some(categories.len()) {
+            categories.push((id, name));
+        }
+        if numbers.insert(id, number).is_some() {
+            bail!("two of its categories have the same id");
+        }
+    }
+    Ok((categories, numbers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("boxes.json");
         fs::write(&file, json)?;
-        Dataset::read(&file, Path::new("/photos"))
+        Dataset::read(&file, Path::new("/photos"), &[])
     }
 
     #[test]

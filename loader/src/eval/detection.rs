@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     args::DetectionArgs,
-    average_precision::{Found, Judged, Precision, average_precision, mean},
+    average_precision::{Counts, Found, Judged, Precision, average_precision, counts, mean},
     coco::{AnnotatedPhoto, Dataset, Detected},
     table::Numbers,
     workers::{self, Outcome},
@@ -28,7 +28,8 @@ use crate::{
 pub fn run(args: &DetectionArgs) -> Result<Ending> {
     interrupt::listen()?;
     let beside = args.coco.parent().unwrap_or(Path::new(""));
-    let mut dataset = Dataset::read(&args.coco, args.images.as_deref().unwrap_or(beside))?;
+    let folder = args.images.as_deref().unwrap_or(beside);
+    let mut dataset = Dataset::read(&args.coco, folder, &args.map)?;
     ensure!(
         !dataset.photos.is_empty(),
         "{} lists no photos",
@@ -54,22 +55,22 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     let files = ModelFiles::of_row(&mut client, &row)?;
     drop(client);
     let runtime = runtime::load(&args.runtime)?;
-    let open = |options: &_| {
-        let mut detector = files.open_detector(&runtime, options)?;
-        // How many of a category count is decided where they are judged.
-        detector.limit(args.score_threshold, usize::MAX);
-        Ok(detector)
-    };
+    let open = |options: &_| files.open_detector(&runtime, options);
     let threads = runtime::threads(&args.runtime);
     let is_on_cpu = |detector: &Detector| !detector.provider().is_gpu();
     let mut detectors = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
+    let kept_from = detectors[0].score_threshold();
+    for detector in &mut detectors {
+        // How many of a category count is decided where they are judged.
+        detector.limit(args.score_threshold, usize::MAX);
+    }
     let assignment = Assignment::new(&dataset, &detectors[0]);
     assignment.warn(&row.name);
 
     let outcomes = workers::run(&dataset.photos, &mut detectors, |detector, photos| {
         look_at(detector, photos)
     })?;
-    let mut report = Report::new(&row, &dataset, &assignment, outcomes)?;
+    let mut report = Report::new(&row, &dataset, &assignment, outcomes, kept_from)?;
     report.judge();
     // Neither of the two is lost where the other cannot be written.
     let written = args.out.as_deref().map(|file| report.write(file));
@@ -177,6 +178,9 @@ struct Report<'a> {
     detected: Vec<Detected>,
     skipped: usize,
     precision: Vec<Option<Precision>>,
+    /// The manifest's threshold, and by category what came of the detections that reach it.
+    kept_from: f64,
+    kept: Vec<Counts>,
 }
 
 impl<'a> Report<'a> {
@@ -185,6 +189,7 @@ impl<'a> Report<'a> {
         dataset: &'a Dataset,
         assignment: &Assignment,
         outcomes: Vec<Outcome<Vec<Detection>>>,
+        kept_from: f64,
     ) -> Result<Self> {
         let used = workers::used(&dataset.photos, outcomes)?;
         let mut report = Self {
@@ -194,6 +199,8 @@ impl<'a> Report<'a> {
             detected: Vec::new(),
             skipped: used.skipped,
             precision: Vec::new(),
+            kept_from,
+            kept: Vec::new(),
         };
         for (_, photo, found) in &used.photos {
             report.add(photo, assignment, found);
@@ -234,7 +241,11 @@ impl<'a> Report<'a> {
     }
 
     fn judge(&mut self) {
-        self.precision = average_precision(&self.judged, self.categories.len());
+        let count = self.categories.len();
+        self.precision = average_precision(&self.judged, count);
+        self.kept = (0..count)
+            .map(|category| counts(&self.judged, category, self.kept_from))
+            .collect();
     }
 
     fn write(&self, file: &Path) -> Result<()> {
@@ -246,56 +257,74 @@ impl<'a> Report<'a> {
         let defined = || self.precision.iter().flatten();
         let map50 = mean(defined().map(|precision| precision.at_50));
         let map50_95 = mean(defined().map(|precision| precision.at_50_95));
+        let kept: Counts = self.kept.iter().copied().sum();
         let named = || {
-            self.categories
-                .iter()
-                .map(|(_, name)| name)
-                .zip(&self.precision)
+            let names = self.categories.iter().map(|(_, name)| name.clone());
+            names.zip(self.precision.iter().zip(&self.kept))
         };
         if as_json {
             let of = |value: fn(&Precision) -> f64| -> serde_json::Map<String, serde_json::Value> {
                 named()
-                    .map(|(name, precision)| (name.clone(), json!(precision.as_ref().map(value))))
+                    .map(|(name, (precision, _))| (name, json!(precision.as_ref().map(value))))
                     .collect()
             };
+            let kept_of =
+                |value: fn(&Counts) -> Option<f64>| -> serde_json::Map<String, serde_json::Value> {
+                    named()
+                        .map(|(name, (_, kept))| (name, json!(value(kept))))
+                        .collect()
+                };
             return messages::print(json!({
                 "map50": map50,
                 "map50_95": map50_95,
                 "ap50": of(|precision| precision.at_50),
                 "ap50_95": of(|precision| precision.at_50_95),
+                "score_threshold": self.kept_from,
+                "precision": kept.precision(),
+                "recall": kept.recall(),
+                "f1": kept.f1(),
+                "precision_by_category": kept_of(Counts::precision),
+                "recall_by_category": kept_of(Counts::recall),
                 "photos": self.judged.len(),
                 "skipped": self.skipped,
                 "model": self.model.name,
                 "sha256": self.model.sha256,
             }));
         }
-        let mut table = Numbers::new(["category", "annotated", "AP@0.5", "AP@0.5:0.95"]);
+        let mut table = Numbers::new([
+            "category",
+            "annotated",
+            "AP@0.5",
+            "AP@0.5:0.95",
+            "precision",
+            "recall",
+        ]);
         let shown =
             |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        for (category, (name, precision)) in named().enumerate() {
-            let of = |judged: &Judged| {
-                let truth = judged.truth.iter();
-                truth
-                    .filter(|truth| truth.category == category && !truth.is_crowd)
-                    .count()
-            };
+        for (name, (precision, kept)) in named() {
             table.add([
-                name.clone(),
-                self.judged.iter().map(of).sum::<usize>().to_string(),
+                name,
+                kept.annotated.to_string(),
                 shown(precision.map(|precision| precision.at_50)),
                 shown(precision.map(|precision| precision.at_50_95)),
+                shown(kept.precision()),
+                shown(kept.recall()),
             ]);
         }
         table.add([
-            "mean".to_owned(),
-            String::new(),
+            "mean, all".to_owned(),
+            kept.annotated.to_string(),
             shown(map50),
             shown(map50_95),
+            shown(kept.precision()),
+            shown(kept.recall()),
         ]);
         table.print(format_args!(
-            "model {}, {} photos",
+            "model {}, {} photos; precision and recall of what scores {} or more, as a load keeps it (F1 of all: {})",
             self.model.name,
-            self.judged.len()
+            self.judged.len(),
+            self.kept_from,
+            shown(kept.f1()),
         ))
     }
 }

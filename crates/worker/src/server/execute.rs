@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lookbook_vision::{
-    Cancel, Error, ErrorCode, Manifest, Runtime, check_model_with, decode, decode_side, decode_side_alone,
-    garments,
+    Cancel, Error, ErrorCode, Manifest, Runtime, check_model_with, decode, decode_side,
+    decode_side_alone, garments,
 };
 
 use super::batch;
