@@ -1,0 +1,126 @@
+//! The new column takes the place of the old one.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use postgres::{Client, GenericClient, error::SqlState};
+
+use super::{Shadow, forget};
+use crate::database::{Role, column::record_model, quoted};
+
+/// How long one try for the lock may keep readers waiting, and all tries together.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
+const LOCK_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How a swap ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Swap {
+    Done,
+    /// Somebody wrote rows meanwhile that have no new vector yet.
+    RowsAreMissing,
+}
+
+impl Shadow {
+    /// Puts the new column in the place of the old one, in one transaction that also records the model.
+    /// Readers wait for one look at every row.
+    pub fn swap(&self, client: &mut Client, becomes_default: bool) -> Result<Swap> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match self.try_swap(client, becomes_default) {
+                Ok(swap) => return Ok(swap),
+                Err(error) if has_code(&error, &SqlState::NOT_NULL_VIOLATION) => {
+                    return Ok(Swap::RowsAreMissing);
+                }
+                Err(error)
+                    if has_code(&error, &SqlState::LOCK_NOT_AVAILABLE)
+                        && Instant::now() < deadline =>
+                {
+                    thread::sleep(Duration::from_millis(200));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What roles may do with the old column, and what is said of it, holds for the new one.
+    fn hand_over(&self, change: &mut impl GenericClient) -> Result<()> {
+        let rows = change.query(
+            "SELECT s.statement FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL ( \
+               SELECT pg_catalog.format('GRANT %s (%I) ON %s TO %s%s', r.privilege_type, $3::text, $1::text, \
+                   CASE r.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(r.grantee)) END, \
+                   CASE WHEN r.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
+                 FROM pg_catalog.aclexplode(a.attacl) AS r \
+               UNION ALL SELECT pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', $1::text, $3::text, d.said) \
+                 FROM pg_catalog.col_description(a.attrelid, a.attnum) AS d (said) WHERE d.said IS NOT NULL \
+               UNION ALL SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', $1::text, $3::text, a.attstattarget) \
+                 WHERE a.attstattarget >= 0 \
+               UNION ALL SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE %s', $1::text, $3::text, \
+                   CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END) \
+                 WHERE a.attstorage <> (SELECT n.attstorage FROM pg_catalog.pg_attribute n WHERE n.attrelid = a.attrelid AND n.attname = $3) \
+             ) AS s (statement) \
+             WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attname = $2::text::name",
+            &[&self.target.garment, &self.target.embedding(), &self.next],
+        )?;
+        for row in rows {
+            change.batch_execute(row.get(0))?;
+        }
+        Ok(())
+    }
+
+    fn try_swap(&self, client: &mut Client, becomes_default: bool) -> Result<Swap> {
+        let garment = &self.target.garment;
+        let (old, next) = (self.target.embedding(), self.next.as_str());
+        let mut change = client.transaction()?;
+        // Long, and in nobody's way.
+        change.execute(
+            &format!(
+                "UPDATE {} SET embed_model = $1 WHERE embed_model <> $1",
+                self.target.photo
+            ),
+            &[&self.model.sha256],
+        )?;
+        if let Some(column) = self.target.column(Role::EmbedModel) {
+            let update = format!(
+                "UPDATE {garment} SET {0} = $1 WHERE {0} <> $1",
+                quoted(column)
+            );
+            change.execute(&update, &[&self.model.sha256])?;
+        }
+        if becomes_default {
+            change.execute("SELECT lookbook_model_default($1)", &[&self.model.name])?;
+        }
+        let indexes = self.index_statements(&mut change)?;
+        change.batch_execute(LOCK_TIMEOUT)?;
+        change.batch_execute(&format!("LOCK TABLE {garment} IN ACCESS EXCLUSIVE MODE"))?;
+        let (quoted_old, quoted_next) = (quoted(old), quoted(next));
+        if self.is_not_null {
+            change.batch_execute(&format!(
+                "ALTER TABLE {garment} ALTER COLUMN {quoted_next} SET NOT NULL"
+            ))?;
+        } else {
+            let lacking = format!("SELECT FROM {garment} g WHERE {} LIMIT 1", self.is_stale());
+            if change.query_opt(&lacking, &[])?.is_some() {
+                return Ok(Swap::RowsAreMissing);
+            }
+        }
+        self.hand_over(&mut change)?;
+        change.batch_execute(&format!(
+            "ALTER TABLE {garment} DROP COLUMN {quoted_old};
+             ALTER TABLE {garment} RENAME COLUMN {quoted_next} TO {quoted_old}"
+        ))?;
+        self.rename_indexes(&mut change, &indexes)?;
+        forget(&mut change, &self.target, next)?;
+        record_model(&mut change, &self.target, old, &self.model)?;
+        change.commit()?;
+        Ok(Swap::Done)
+    }
+}
+
+fn has_code(error: &anyhow::Error, code: &SqlState) -> bool {
+    error
+        .downcast_ref::<postgres::Error>()
+        .is_some_and(|error| error.code() == Some(code))
+}
