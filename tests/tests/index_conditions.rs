@@ -108,7 +108,7 @@ fn a_limit_of_the_distance_to_a_subquery_ends_the_scan() -> Result<()> {
         expect_plan(
             &mut client,
             &query,
-            &["Index Cond: (v <<->> '3'::double precision)"],
+            &["Index Cond: (", "(v <<->> '3'::double precision)"],
         )?;
         let (found, truth) = (
             rows_of(&mut client, &query)?,

@@ -101,6 +101,33 @@ fn rows_come_in_the_order_of_their_distances_at_every_recall() -> Result<()> {
 }
 
 #[test]
+fn a_scan_that_is_read_to_its_end_keeps_the_order() -> Result<()> {
+    let mut client = indexed("to_the_end", ROWS)?;
+    client.batch_execute("ANALYZE look; SET enable_seqscan = off; SET enable_sort = off")?;
+    for (condition, limit) in [
+        // Few rows pass the index, few the table, or the LIMIT is beyond all; the last is hidden from the planner.
+        ("category = 3 AND id < 700", "LIMIT 400"),
+        ("id % 50 = 3", "LIMIT 300"),
+        ("true", "LIMIT 7000"),
+        ("true", ""),
+        ("category = 3 AND id < 700", "LIMIT (SELECT 400)"),
+    ] {
+        for query in 0..30 {
+            let query = format!(
+                "SELECT id, v <-> look({0}) FROM look WHERE {condition} ORDER BY v <-> look({0}) {limit}",
+                500_000 + query
+            );
+            expect_plan(&mut client, &query, &["Index Scan using looks"])?;
+            let distances = |rows: Vec<(i64, Option<f64>)>| rows.into_iter().map(|row| row.1);
+            let found = distances(rows_of(&mut client, &query)?);
+            let truth = distances(truth_of(&mut client, &query)?);
+            ensure!(found.eq(truth), "{query}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_higher_recall_setting_never_finds_less_and_1_finds_all() -> Result<()> {
     let mut client = indexed("recall_setting", ROWS)?;
     client.batch_execute("SET enable_seqscan = off; SET enable_sort = off")?;

@@ -145,7 +145,10 @@ unsafe fn null_or_equal(
         (*own).coalescecollid = pg_sys::exprCollation(value);
         (*own).args = pg_sys::lappend(null_mut(), value.cast());
         (*own).location = -1;
-        let condition = paths::implied(rinfo, operator, operand.cast(), own.cast());
+        let condition = paths::implied(
+            rinfo,
+            paths::operation(operator, operand.cast(), own.cast()),
+        );
         let comparison = (*condition).clause.cast::<pg_sys::OpExpr>();
         (*comparison).inputcollid = collation;
         (*comparison).opfuncid = limit::always_true(index)?;
@@ -216,6 +219,7 @@ unsafe fn boolean(
         let equal = pg_sys::Oid::from(BOOLEAN_EQUAL);
         let column = filter_column(index, operand, equal, pg_sys::InvalidOid)?;
         let value = pg_sys::makeBoolConst(value, false).cast();
-        Some((column, paths::implied(rinfo, equal, operand.cast(), value)))
+        let clause = paths::operation(equal, operand.cast(), value);
+        Some((column, paths::implied(rinfo, clause)))
     }
 }

@@ -73,6 +73,7 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         *total_cost = *startup_cost
             + operator * (share * CODE_COST * rows + ROW_COST * wanted)
             + share * random_page * index_pages;
+        super::whole::push_down(root, path, wanted);
         *selectivity = share * generic.indexSelectivity;
         *correlation = 0.0;
         *pages = share * index_pages;

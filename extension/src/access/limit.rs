@@ -12,7 +12,7 @@ use std::ffi::c_void;
 /// Strategy of `<<->>` in the operator families of embeddings.
 const LIMIT_STRATEGY: i16 = 2;
 /// The embedding's column, from 0.
-const FIRST_COLUMN: usize = 0;
+pub(super) const FIRST_COLUMN: usize = 0;
 
 /// `float8` comparisons (`pg_operator.dat`).
 const LESS: u32 = 672;
@@ -56,9 +56,10 @@ pub(super) unsafe fn push_down(
                 continue;
             }
             if let Some(limit) = limit_of(root, (*rinfo).clause, order)
-                && let Some(condition) = below(path, rinfo, order, limit)
+                && let Some(condition) = condition(path, limit)
             {
-                paths::add(path, rinfo, condition, FIRST_COLUMN, true);
+                let implied = paths::implied(rinfo, condition);
+                paths::add(path, rinfo, implied, FIRST_COLUMN, true);
                 is_limited = true;
             }
         }
@@ -164,18 +165,19 @@ unsafe fn operands(
     }
 }
 
-/// `embedding <<->> limit`, following from the condition `rinfo`.
-unsafe fn below(
+/// `embedding <<->> limit`, if the path is ordered.
+///
+/// # Safety
+/// `path` is complete; `limit` is of float8.
+pub(super) unsafe fn condition(
     path: *mut pg_sys::IndexPath,
-    rinfo: *mut pg_sys::RestrictInfo,
-    order: *mut pg_sys::OpExpr,
     limit: *mut pg_sys::Expr,
-) -> Option<*mut pg_sys::RestrictInfo> {
+) -> Option<*mut pg_sys::Expr> {
     // SAFETY: an index has a first column; an ordering has it on its left.
     unsafe {
         let operator = operator((*path).indexinfo)?;
-        let (_, [column, _]) = operands(order)?;
-        Some(paths::implied(rinfo, operator, column, limit))
+        let (_, [column, _]) = operands(first((*path).indexorderbys)?)?;
+        Some(paths::operation(operator, column, limit))
     }
 }
 

@@ -22,6 +22,7 @@ mod store;
 mod tiebreak;
 mod vacuum;
 mod validate;
+mod whole;
 
 use pgrx::prelude::*;
 use pgrx::{AllocatedByRust, PgBox, pg_sys};

@@ -18,28 +18,58 @@ pub(super) unsafe fn tests(path: *mut pg_sys::IndexPath, rinfo: *mut pg_sys::Res
     }
 }
 
-/// `column operator value`, which follows from `rinfo`: a copy of it with another clause, which is what
-/// `commute_restrictinfo` makes.
+/// `column operator value`.
 ///
 /// # Safety
-/// `rinfo` is a condition of the query; the operator gives a boolean and takes the operands.
-pub(super) unsafe fn implied(
-    rinfo: *mut pg_sys::RestrictInfo,
+/// The operator gives a boolean and takes the operands.
+pub(super) unsafe fn operation(
     operator: pg_sys::Oid,
     column: *mut pg_sys::Expr,
     value: *mut pg_sys::Expr,
-) -> *mut pg_sys::RestrictInfo {
+) -> *mut pg_sys::Expr {
     let none = pg_sys::InvalidOid;
     // SAFETY: the caller's promise.
     unsafe {
-        let condition =
+        let operation =
             pg_sys::make_opclause(operator, pg_sys::BOOLOID, false, column, value, none, none);
-        pg_sys::set_opfuncid(condition.cast());
+        pg_sys::set_opfuncid(operation.cast());
+        operation
+    }
+}
+
+/// `clause`, which follows from `rinfo`: a copy of it with another clause, which is what `commute_restrictinfo` makes.
+///
+/// # Safety
+/// `rinfo` is a condition of the query.
+pub(super) unsafe fn implied(
+    rinfo: *mut pg_sys::RestrictInfo,
+    clause: *mut pg_sys::Expr,
+) -> *mut pg_sys::RestrictInfo {
+    // SAFETY: the caller's promise.
+    unsafe {
         let implied: *mut pg_sys::RestrictInfo =
             pg_sys::palloc(size_of::<pg_sys::RestrictInfo>()).cast();
         *implied = *rinfo;
-        (*implied).clause = condition;
+        (*implied).clause = clause;
         implied
+    }
+}
+
+/// `clause`, which is true of every row and follows from nothing in the query.
+///
+/// # Safety
+/// `clause` is an expression of the relation that is being planned.
+pub(super) unsafe fn of_ours(clause: *mut pg_sys::Expr) -> *mut pg_sys::RestrictInfo {
+    // SAFETY: a node of zeros is a condition of no relations that nothing is known of, as `make_restrictinfo` begins.
+    unsafe {
+        let ours: *mut pg_sys::RestrictInfo =
+            pg_sys::palloc0(size_of::<pg_sys::RestrictInfo>()).cast();
+        (*ours).type_ = pg_sys::NodeTag::T_RestrictInfo;
+        (*ours).clause = clause;
+        (*ours).is_pushed_down = true;
+        (*ours).norm_selec = -1.0;
+        (*ours).outer_selec = -1.0;
+        ours
     }
 }
 

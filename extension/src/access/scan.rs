@@ -164,12 +164,15 @@ unsafe fn begin(scan: pg_sys::IndexScanDesc, store: &BufferStore) -> Search<'sta
         // SAFETY: the operators of our classes have an embedding on their right.
         unsafe { Embedding::from_polymorphic_datum(key.sk_argument, is_null, pg_sys::InvalidOid) }
     });
+    // SAFETY: the keys are of this index.
+    let limits = || keys.iter().filter_map(|key| unsafe { limit::of_key(key) });
     let options = SearchOptions {
-        recall: options::recall(),
-        // SAFETY: the keys are of this index.
-        limit: keys
-            .iter()
-            .filter_map(|key| unsafe { limit::of_key(key) })
+        // The planner expects it to be read to its end (`whole.rs`).
+        recall: match limits().any(|limit| limit == f64::INFINITY) {
+            true => 1.0,
+            false => options::recall(),
+        },
+        limit: limits()
             .min_by(f64::total_cmp)
             .filter(|_| !order_bys.is_empty()),
         // SAFETY: the keys are of this index.

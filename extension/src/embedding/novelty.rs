@@ -52,7 +52,7 @@ fn lookbook_see(
     product: Option<&str>,
     look: Option<Embedding<'_>>,
     distance: Option<f64>,
-    fold: Option<f32>,
+    fold: Option<f64>,
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> Internal {
     if !seen.initialized() {
@@ -64,7 +64,7 @@ fn lookbook_see(
     if let Some(seen) = unsafe { seen.get_mut::<Seen>() } {
         seen.is_new = match (product, look, distance) {
             (Some(product), Some(look), Some(distance)) => {
-                seen.see(product, &look, distance, fold.map(f64::from))
+                seen.see(product, &look, distance, fold)
             }
             _ => false,
         };
