@@ -1005,16 +1005,16 @@ COMMENT ON FUNCTION lookbook_catalogue() IS 'The garments that recommendations a
 
 -- Which rows of an ordered scan are the first of their product, and no near-duplicate of one before. A window
 -- aggregate, so that the scan goes no further than its reader.
-CREATE FUNCTION lookbook_see(internal, text, embedding, double precision, real) RETURNS internal
+CREATE FUNCTION lookbook_see(internal, text, embedding, double precision, double precision) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lookbook_see_wrapper';
 
 CREATE FUNCTION lookbook_seen_is_new(internal) RETURNS boolean
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lookbook_seen_is_new_wrapper';
 
-CREATE AGGREGATE lookbook_is_new(product text, look embedding, distance double precision, fold real) (
+CREATE AGGREGATE lookbook_is_new(product text, look embedding, distance double precision, fold double precision) (
   SFUNC = lookbook_see, STYPE = internal, FINALFUNC = lookbook_seen_is_new
 );
-COMMENT ON AGGREGATE lookbook_is_new(text, embedding, double precision, real) IS
+COMMENT ON AGGREGATE lookbook_is_new(text, embedding, double precision, double precision) IS
   'OVER (ORDER BY distance ROWS UNBOUNDED PRECEDING): whether the row brings a new product, not within fold of one before';
 
 CREATE FUNCTION nearest_garments(query embedding, k integer DEFAULT 5, category text DEFAULT NULL)
@@ -1041,7 +1041,7 @@ $$;
 COMMENT ON FUNCTION similar_garments(bytea, integer, text) IS
   'The k garments that look most like a picture as a whole; k NULL: all, nearest first';
 
-CREATE FUNCTION nearest_products(query embedding, k integer DEFAULT 5, category text DEFAULT NULL, fold real DEFAULT 0.2)
+CREATE FUNCTION nearest_products(query embedding, k integer DEFAULT 5, category text DEFAULT NULL, fold double precision DEFAULT 0.2)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   SELECT n.product, n.distance, n.garment_id, n.photo_id, n.category, n.label, n.box
@@ -1060,11 +1060,11 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   ORDER BY n.distance
   LIMIT coalesce(nearest_products.k, 9223372036854775807)
 $$;
-COMMENT ON FUNCTION nearest_products(embedding, integer, text, real) IS
+COMMENT ON FUNCTION nearest_products(embedding, integer, text, double precision) IS
   'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all, these too';
 
 -- nearest_products of one category and without one product, with the vectors: what the functions below share.
-CREATE FUNCTION lookbook_products_like(query embedding, category text, k integer, other_than text, fold real)
+CREATE FUNCTION lookbook_products_like(query embedding, category text, k integer, other_than text, fold double precision)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box,
                embedding embedding)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
@@ -1109,7 +1109,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
            c.garment_id, c.photo_id, c.category, c.label, c.box,
            @extschema@.lookbook_is_new(c.product::pg_catalog.text, c.embedding,
                c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look),
-               CASE WHEN similar_products.k IS NOT NULL THEN 0.2::pg_catalog.float4 END)
+               CASE WHEN similar_products.k IS NOT NULL THEN 0.2::pg_catalog.float8 END)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
     WHERE c.category OPERATOR(pg_catalog.=) (SELECT look.category FROM look) AND c.embedding IS NOT NULL
@@ -1123,7 +1123,7 @@ COMMENT ON FUNCTION similar_products(text, integer) IS
   'The k other products of its category that look most like a product, each by its best photo, near-duplicates of a nearer one left out; k NULL: all, these too';
 
 -- The candidates that are weighed against each other for diversity: ten for each place.
-CREATE FUNCTION lookbook_diversity_pool(k integer, diversity real) RETURNS integer
+CREATE FUNCTION lookbook_diversity_pool(k integer, diversity double precision) RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
   IF k IS NULL OR diversity IS NULL THEN
@@ -1138,7 +1138,7 @@ END $$;
 
 -- Maximal marginal relevance (Carbonell and Goldstein 1998): the next one is near the product and far from
 -- those already taken. For vectors of length 1 half of the squared distance is 1 - cosine similarity, theirs.
-CREATE FUNCTION similar_products(product text, k integer, diversity real, fold real DEFAULT 0.2)
+CREATE FUNCTION similar_products(product text, k integer, diversity double precision, fold double precision DEFAULT 0.2)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   WITH RECURSIVE pool AS MATERIALIZED (
@@ -1171,7 +1171,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   FROM taken AS t JOIN pool AS p ON p.place OPERATOR(pg_catalog.=) t.place
   ORDER BY t.turn
 $$;
-COMMENT ON FUNCTION similar_products(text, integer, real, real) IS
+COMMENT ON FUNCTION similar_products(text, integer, double precision, double precision) IS
   'k products like a product that differ among each other: diversity 0 (nearest) to 1; those within fold of a nearer one are left out';
 
 CREATE FUNCTION shop_the_look(image bytea, k integer DEFAULT 5)
@@ -1224,14 +1224,16 @@ DECLARE
   types CONSTANT text[] := ARRAY[NULL, NULL, NULL, 'text', 'text', 'real', 'box', '@extschema@.embedding'];
   stand_ins CONSTANT text[] := ARRAY[NULL, 'bigint', NULL, NULL, 'text', 'real', 'box', NULL];
   own_types text[] := '{}';
+  types_here text[];
+  filled text;
   source text[] := '{}';
   category_type regtype;
   target text := quote_ident($1);
   lookbook CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'lookbook');
   entry record;
   made regprocedure;
-  definition text;
-  header_length int;
+  parts text[];
+  body text;
   called name;
   stays boolean;
   is_theirs boolean := false;
@@ -1244,6 +1246,9 @@ BEGIN
   ELSIF to_regnamespace(target) = '@extschema@'::regnamespace THEN
     RAISE EXCEPTION 'schema "%" holds the functions of lookbook itself', $1
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another schema for the functions that read your table; it is made if it is missing.';
+  ELSIF (SELECT c.relpersistence FROM pg_class AS c WHERE c.oid = $2) = 't' THEN
+    RAISE EXCEPTION 'relation "%" is temporary, and functions that read it would outlive it', $2
+      USING ERRCODE = 'wrong_object_type', HINT = 'Map a table or a view that stays.';
   END IF;
   FOR i IN 1 .. cardinality(fields) LOOP
     SELECT a.atttypid, t.typcategory, t.typtype INTO entry FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
@@ -1321,21 +1326,45 @@ BEGIN
         WHERE e.enumtypid OPERATOR(pg_catalog.=) %L::pg_catalog.regtype AND e.enumlabel OPERATOR(pg_catalog.=) $1 ',
         category_type, category_type::text));
   END IF;
-  FOR entry IN SELECT p.oid, pg_get_functiondef(p.oid) AS definition FROM pg_proc AS p
-    WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
-    definition := entry.definition;
-    FOREACH called IN ARRAY made_here LOOP
-      definition := replace(definition, format('@extschema@.%s(', called), format('%s.%s(', target, called));
+  -- What filled a view's column is recorded for the table below it.
+  WITH RECURSIVE below (relation, attribute, depth) AS (
+    SELECT $2::oid, $4, 0
+    UNION ALL
+    SELECT d.refobjid, a.attname, b.depth + 1
+    FROM below AS b JOIN pg_rewrite AS r ON r.ev_class = b.relation
+    JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+    WHERE a.atttypid = '@extschema@.embedding'::regtype AND d.refobjid <> b.relation AND b.depth < 32)
+  SELECT format('%s.%I', f.relation::regclass, f.attribute) INTO filled
+  FROM @extschema@.lookbook_embedding_column AS f JOIN below AS b ON b.relation = f.relation AND b.attribute = f.attribute
+  ORDER BY b.depth, f.relation LIMIT 1;
+  IF filled IS NULL THEN
+    RAISE NOTICE 'nothing says which model filled column "%" of relation "%": pictures are embedded with the default model', $4, $2
+      USING HINT = format('If another did, say so: INSERT INTO @extschema@.lookbook_embedding_column SELECT %L, %L, name, sha256 FROM @extschema@.lookbook_model WHERE name = ''...'';', $2, $4);
+  END IF;
+  FOR entry IN SELECT p.proname, p.prosrc, p.prorows, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
+    FROM pg_proc AS p WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
+    -- Names are put in by format() alone: what they contain is read by nobody.
+    parts := ARRAY[entry.arguments, entry.result];
+    FOR i IN 1 .. 2 LOOP
+      parts[i] := regexp_replace(parts[i], '\m(garment_id|worn_with) bigint', '\1 %1$s', 'g');
+      parts[i] := regexp_replace(parts[i], '\mphoto_id bigint', 'photo_id %2$s', 'g');
+      parts[i] := regexp_replace(parts[i], '\m(product|other_than) text', '\1 %3$s', 'g');
+      -- A number without a cast is no smallint, so none is asked for.
+      types_here := CASE i WHEN 1 THEN array_replace(own_types, 'smallint', 'integer') ELSE own_types END;
+      parts[i] := format(parts[i], types_here[1], types_here[2], types_here[3]);
     END LOOP;
-    definition := replace(definition, quote_literal('@extschema@.garment.embedding'), quote_literal(format('%s.%I', $2, $4)));
+    body := replace(entry.prosrc, '%', '%%');
+    FOREACH called IN ARRAY made_here LOOP
+      body := replace(body, format('@extschema@.%s(', called), format('%%1$s.%s(', called));
+    END LOOP;
+    body := replace(body, quote_literal('@extschema@.garment.embedding'), '%2$L');
     IF category_type IS NOT NULL THEN
-      definition := regexp_replace(definition, '\mc\.category OPERATOR\(pg_catalog\.=\) (\w+\.category|\(SELECT [^)]*\))',
-        format('c.category_key OPERATOR(pg_catalog.=) %s.lookbook_category(\1)', replace(target, '\', '\\')), 'g');
+      body := regexp_replace(body, '\mc\.category OPERATOR\(pg_catalog\.=\) (\w+\.category|\(SELECT [^)]*\))',
+        'c.category_key OPERATOR(pg_catalog.=) %1$s.lookbook_category(\1)', 'g');
     END IF;
-    header_length := strpos(definition, 'AS $function$');
-    EXECUTE regexp_replace(regexp_replace(regexp_replace(left(definition, header_length - 1),
-        '\m(garment_id|worn_with) bigint', '\1 ' || own_types[1], 'g'), '\mphoto_id bigint', 'photo_id ' || own_types[2], 'g'),
-        '\m(product|other_than) text', '\1 ' || own_types[3], 'g') || substr(definition, header_length);
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I(%s) RETURNS %s LANGUAGE sql STABLE PARALLEL SAFE ROWS %s AS %L',
+      target, entry.proname, parts[1], parts[2], entry.prorows, format(body, target, coalesce(filled, format('%s.%I', $2, $4))));
   END LOOP;
   FOR made IN SELECT p.oid FROM pg_proc AS p
     WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here)
