@@ -27,6 +27,7 @@ extern "C-unwind" fn _PG_init() {
     settings::errors::keep_backtraces_from_users();
     lookbook_vision::keep_telemetry_off();
     access::register();
+    models::register();
     // After all others: it reserves the prefix, and drops settings under it that nobody has registered yet.
     settings::register();
     worker::register();

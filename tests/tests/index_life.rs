@@ -339,9 +339,14 @@ fn a_failed_or_cancelled_build_leaves_nothing_behind() -> Result<()> {
     // A row that cannot be indexed, seen late in the scan.
     client.batch_execute("INSERT INTO look VALUES (20001, 1, look(1))")?;
     let failing = "CREATE INDEX looks ON look USING lookbook (v, (1 / (20001 - id)::int))";
-    let (code, message) = index_support::error_of(&mut client, failing)?;
-    ensure!(code == "22012", "{code} {message}");
-    assert_eq!(client.query_one(files, &[])?.get::<_, i64>(0), 0);
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    for _ in 0..2 {
+        let (code, message) = index_support::error_of(&mut client, failing)?;
+        ensure!(code == "22012", "{code} {message}");
+        assert_eq!(client.query_one(files, &[])?.get::<_, i64>(0), 0);
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?.count();
+        ensure!(threads == 1, "{threads} threads after a failed build");
+    }
     // Cancelled, at several moments.
     let size_before: i64 = client
         .query_one("SELECT pg_database_size(current_database())", &[])?
@@ -529,6 +534,40 @@ fn a_session_does_not_grow_with_what_it_does() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[test]
+fn a_join_does_not_grow_with_the_scans_that_it_begins() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "memory_of_join", 2_000)?;
+    client.batch_execute(
+        "CREATE INDEX looks ON look USING lookbook (v, category); ANALYZE look;
+         CREATE TABLE wanted AS SELECT look(n) AS v, (SELECT array_agg(c) FROM generate_series(1, 2000) c) AS categories
+           FROM generate_series(1, 2500) n",
+    )?;
+    client.batch_execute(BY_INDEX_EXACTLY)?;
+    client.batch_execute("SET lookbook.recall = 0.98")?;
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    let join = |rows: i32| {
+        format!(
+            "SELECT count(*) FROM (SELECT * FROM wanted LIMIT {rows}) w, LATERAL (SELECT id FROM look
+             WHERE category = ANY (w.categories) ORDER BY v <-> w.v LIMIT 1) l"
+        )
+    };
+    expect_plan(&mut client, &join(500), &["Index Scan using looks"])?;
+    client.batch_execute(&join(500))?;
+    let before = highest_memory_kb(pid)?;
+    client.batch_execute(&join(2500))?;
+    let grown = highest_memory_kb(pid)? - before;
+    ensure!(grown < 8_000, "{grown} kB more for 2,000 scans more");
+    Ok(())
+}
+
+/// The most memory that a process ever had (`VmHWM`).
+fn highest_memory_kb(pid: i32) -> Result<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.context("VmHWM")?.parse()?)
 }
 
 #[test]

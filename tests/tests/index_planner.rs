@@ -2,8 +2,11 @@
 
 mod index_support;
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
-use index_support::{catalogue, database, expect_plan, plan_of, rows_of, truth_of};
+use index_support::{PATIENCE, catalogue, database, expect_plan, plan_of, rows_of, truth_of};
 use lookbook_tests::Cluster;
 use postgres::Client;
 use serde_json::Value;
@@ -154,9 +157,37 @@ fn a_selective_btree_condition_is_answered_by_the_btree() -> Result<()> {
             "{condition}: {plan}"
         );
     }
+    // Few dimensions without structure: deep in the scan a row costs more than many of the table.
+    client.batch_execute(
+        "CREATE TABLE even AS SELECT n AS id, n % 500 AS class,
+           (SELECT array_agg(random()) FROM generate_series(1, 8) WHERE n > 0)::embedding(8) AS v FROM generate_series(1, 100000) n;
+         CREATE INDEX evens ON even USING lookbook (v); CREATE INDEX by_class ON even (class); ANALYZE even",
+    )?;
+    let query = "SELECT id FROM even WHERE class = 7 ORDER BY v <-> '[1,1,1,1,1,1,1,1]' LIMIT 10";
+    expect_plan(&mut client, query, &["by_class"])?;
     // It leaves most rows: the order matters more.
     let query = "SELECT id FROM look WHERE id > 100 ORDER BY v <-> look(7) LIMIT 5";
     expect_plan(&mut client, query, &["Index Scan using looks"])
+}
+
+#[test]
+fn scans_are_counted() -> Result<()> {
+    let mut client = indexed("scans_counted", 3_000)?;
+    for _ in 0..3 {
+        client.query(NEAR, &[])?;
+    }
+    let joined = "SELECT l.id FROM generate_series(1, 4) n, LATERAL (SELECT id FROM look ORDER BY v <-> look(n) LIMIT 1) l";
+    expect_plan(&mut client, joined, &["Index Scan using looks"])?;
+    client.query(joined, &[])?;
+    // Said to the others at the end of a transaction, but not of each within a second.
+    let counted = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'looks'";
+    let deadline = Instant::now() + PATIENCE;
+    while client.query_one(counted, &[])?.get::<_, i64>(0) < 7 {
+        ensure!(Instant::now() < deadline, "scans are not counted");
+        sleep(Duration::from_millis(300));
+    }
+    assert_eq!(client.query_one(counted, &[])?.get::<_, i64>(0), 7);
+    Ok(())
 }
 
 #[test]

@@ -126,6 +126,7 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
     client.batch_execute(
         "CREATE TABLE shoe (id int, sku text, category text, embedding real[]);
          CREATE TABLE boot (id int, sku text, kind text, embedding embedding(3), height real, about json);
+         CREATE TEMP TABLE passing (id int, photo_id int, sku text, category text, embedding embedding(3));
          CREATE SCHEMA mine; CREATE FUNCTION mine.similar_products(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     )?;
     for (arguments, code, part) in [
@@ -170,6 +171,7 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
             "42804",
             "is of type json, whose values cannot be compared",
         ),
+        ("'reco', 'passing'", "42809", "is temporary"),
     ] {
         let statement = format!("SELECT lookbook_map_catalogue({arguments})");
         let (found, message) = error_of(&mut client, &statement)?;
@@ -187,6 +189,96 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
     ensure!(
         code == "42P01" && message.contains("garment"),
         "{code} {message}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_a_relation_is_called_is_nobodys_code() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "recommend_mapped_names")?;
+    client.batch_execute(
+        r#"CREATE SCHEMA "a'b";
+           CREATE TYPE "a'b"."$x$ product text '\1%1$s" AS ENUM ('upper', 'lower')"#,
+    )?;
+    for (at, name) in [
+        "t$function$; CREATE TABLE stolen(); SELECT $function$",
+        "product text, '\\1 %2$L %%",
+        "lookbook_catalogue() public.nearest_products(",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.batch_execute(&format!(
+            r#"CREATE TABLE "a'b"."{name}" (id bigint, photo_id bigint, sku text, "c$function$%s" "a'b"."$x$ product text '\1%1$s", embedding embedding(32));
+               INSERT INTO "a'b"."{name}" SELECT n, n, n::text, 'upper', look(n) FROM generate_series(1, 50) n;
+               SELECT lookbook_map_catalogue('m%1$s $function$ {at}', c.oid, category => 'c$function$%s') FROM pg_class c WHERE relname = $name${name}$name$"#,
+        ))?;
+        let found = client.query(
+            &format!(r#"SELECT product FROM "m%1$s $function$ {at}".similar_products('7', 3)"#),
+            &[],
+        )?;
+        ensure!(found.len() == 3, "{name}: {found:?}");
+    }
+    let stolen: bool = client
+        .query_one("SELECT to_regclass('stolen') IS NOT NULL", &[])?
+        .get(0);
+    ensure!(!stolen, "a name was executed");
+    Ok(())
+}
+
+#[test]
+fn arguments_come_as_drivers_send_them() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "recommend_mapped_arguments")?;
+    client.batch_execute(
+        "CREATE TABLE small (id smallint PRIMARY KEY, photo_id smallint, sku smallint, category text, embedding embedding(32));
+         INSERT INTO small SELECT n, n / 2, n, 'upper', look(n) FROM generate_series(1, 300) n;
+         CREATE INDEX small_sku ON small (sku);
+         ANALYZE small;
+         SELECT lookbook_map_catalogue('small_reco', 'small')",
+    )?;
+    for query in [
+        "SELECT product FROM small_reco.similar_products(7, 3)",
+        "SELECT product FROM small_reco.similar_products(7::smallint, 3, 0.3::double precision)",
+        "SELECT product FROM small_reco.nearest_products(look(7), 3, 'upper', 0.1::double precision)",
+        "SELECT product FROM small_reco.complete_the_look(8, 3)",
+    ] {
+        let found = client.query(query, &[])?;
+        ensure!(found.len() == 3, "{query}: {} rows", found.len());
+        let _: i16 = found[0].get(0);
+    }
+    expect_plan(
+        &mut client,
+        "SELECT * FROM small_reco.similar_products(7)",
+        &["small_sku"],
+    )
+}
+
+#[test]
+fn a_view_is_of_the_model_that_filled_the_table_below() -> Result<()> {
+    let (database, mut client) = database(Cluster::shared()?, "recommend_mapped_view")?;
+    client.batch_execute(
+        "CREATE TABLE base (id bigint, photo_id bigint, sku text, category text, look embedding(32));
+         CREATE VIEW several AS SELECT id, photo_id, sku, category, look AS embedding FROM base WHERE id < 9;
+         CREATE VIEW fewer AS SELECT * FROM several WHERE id < 5;
+         INSERT INTO lookbook_embedding_column VALUES ('base', 'look', 'mine', repeat('a', 64));
+         SELECT lookbook_map_catalogue('fewer_reco', 'fewer')",
+    )?;
+    let body: String = client
+        .query_one(
+            "SELECT prosrc FROM pg_proc WHERE oid = 'fewer_reco.shop_the_look'::regproc",
+            &[],
+        )?
+        .get(0);
+    ensure!(body.contains("'public.base.look'"), "{body}");
+    client.batch_execute("DELETE FROM lookbook_embedding_column")?;
+    let output = database.try_psql("SELECT lookbook_map_catalogue('fewer_reco', 'fewer')")?;
+    let notice = output.stderr;
+    ensure!(
+        notice.contains("nothing says which model filled")
+            && notice.contains(
+                "INSERT INTO public.lookbook_embedding_column SELECT 'public.fewer', 'embedding'"
+            ),
+        "{notice}"
     );
     Ok(())
 }

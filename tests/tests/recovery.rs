@@ -5,7 +5,8 @@ mod index_support;
 
 use anyhow::{Context, Result, ensure};
 use index_support::{
-    BY_INDEX_EXACTLY, catch_up, check_index, database, expect_exact, info, rows_of, wait_until,
+    BY_INDEX_EXACTLY, catch_up, check_index, database, error_of, expect_exact, info, rows_of,
+    wait_until,
 };
 use lookbook_tests::{Cluster, Database, Installation, check_output, workspace};
 use postgres::Client;
@@ -170,6 +171,13 @@ fn a_replica_checks_and_answers_while_lists_are_split_and_swept() -> Result<()> 
     let replica = cluster.replica(&["hot_standby=on"])?;
     let copy = replica.existing_database("checked");
     let mut reader = copy.connect()?;
+    client.batch_execute("CREATE UNLOGGED TABLE passing AS SELECT v FROM look; CREATE INDEX passing_v ON passing USING lookbook (v)")?;
+    catch_up(&mut client, &mut reader)?;
+    let (code, message) = error_of(&mut reader, "SELECT lookbook_index_check('passing_v')")?;
+    ensure!(
+        code == "0A000" && message.contains("is not on a standby"),
+        "{code} {message}"
+    );
     let changing = std::thread::spawn(move || -> Result<()> {
         for round in 1..=CHECKED_ROUNDS {
             grow(&mut client, 10_000 * round, 1_500)?;

@@ -482,6 +482,19 @@ fn a_model_replaced_in_the_same_transaction_is_noticed() -> Result<()> {
     client.batch_execute("ROLLBACK TO s")?;
     assert_eq!(embed(&mut client, &image, Some("m"))?, [1.0, 0.0, 0.0]);
     client.batch_execute("ROLLBACK")?;
+    // The same without a command of this session that writes: another one's commit hides the end of the subtransaction.
+    import_embedder(&mut client, "other", MAXIMUM)?;
+    client.batch_execute(
+        "BEGIN; CREATE TEMP TABLE writes (n int); SELECT lookbook_model_default('m'); SAVEPOINT s;
+         SELECT lookbook_model_default('other')",
+    )?;
+    database
+        .connect()?
+        .batch_execute("CREATE TABLE written_meanwhile (n int)")?;
+    assert_eq!(embed(&mut client, &image, None)?, [1.0, 0.0, 0.0]);
+    client.batch_execute("ROLLBACK TO s")?;
+    assert_eq!(embed(&mut client, &image, None)?, mean);
+    client.batch_execute("ROLLBACK")?;
     assert_eq!(
         embed(&mut client, &image, Some("m"))?,
         mean,

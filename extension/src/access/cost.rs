@@ -9,8 +9,9 @@ use pgrx::{pg_guard, pg_sys};
 const LIST_ROWS: f64 = 240.0;
 /// Work for the sign code of a row, in `cpu_operator_cost`: a look-up for each four dimensions.
 const CODE_COST: f64 = 0.1;
-/// Work for a row that is given out, in `cpu_operator_cost`.
-const ROW_COST: f64 = 4.0;
+/// Work for a row that is given out, in `cpu_operator_cost`: deep in a scan several codes are refined for each, from pages all over
+/// the index.
+const ROW_COST: f64 = 100.0;
 /// More than a path that a setting disables (`disable_cost`, 1e10), and finite: a sum or a difference with infinity is
 /// NaN, and NaN wins comparisons.
 const NEVER: f64 = 1e30;

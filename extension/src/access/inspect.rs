@@ -127,6 +127,18 @@ fn with_index<T>(oid: pg_sys::Oid, work: impl FnOnce(&BufferStore, &mut Index) -
         );
     }
     may_read_table(oid, &relation);
+    // SAFETY: reads the relation's row of the catalogue, and a flag in shared memory.
+    let is_absent = unsafe {
+        (*(*relation.as_ptr()).rd_rel).relpersistence == pg_sys::RELPERSISTENCE_UNLOGGED as i8
+            && pg_sys::RecoveryInProgress()
+    };
+    if is_absent {
+        refuse(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("unlogged index \"{}\" is not on a standby", relation.name()),
+            "Ask the primary.",
+        );
+    }
     // SAFETY: open and locked until `relation` is dropped.
     let store = unsafe { BufferStore::new(relation.as_ptr()) };
     let mut index = or_raise(Index::open(&store), relation.as_ptr());

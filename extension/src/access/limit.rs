@@ -52,15 +52,16 @@ pub(super) unsafe fn push_down(
             return false;
         };
         for rinfo in items::<pg_sys::RestrictInfo>((*(*path).indexinfo).indrestrictinfo) {
-            if paths::tests(path, rinfo) {
+            let Some(limit) = limit_of(root, (*rinfo).clause, order) else {
                 continue;
-            }
-            if let Some(limit) = limit_of(root, (*rinfo).clause, order)
-                && let Some(condition) = condition(path, limit)
-            {
-                let implied = paths::implied(rinfo, condition);
-                paths::add(path, rinfo, implied, FIRST_COLUMN, true);
+            };
+            if let Some(condition) = condition(path, limit) {
                 is_limited = true;
+                // A path that is made from another is estimated anew.
+                if !paths::tests(path, rinfo) {
+                    let implied = paths::implied(rinfo, condition);
+                    paths::add(path, rinfo, implied, FIRST_COLUMN, true);
+                }
             }
         }
     }

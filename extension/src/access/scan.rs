@@ -77,7 +77,10 @@ pub(super) unsafe extern "C-unwind" fn amgettuple(
         let state = state(scan);
         let search = match &mut state.search {
             Some(search) => search,
-            empty => empty.insert(begin(scan, &state.store)),
+            empty => {
+                count(scan);
+                empty.insert(begin(scan, &state.store))
+            }
         };
         let Some(found) = or_raise(search.next_row(), index) else {
             return false;
@@ -141,6 +144,32 @@ pub(super) unsafe extern "C-unwind" fn amendscan(scan: pg_sys::IndexScanDesc) {
 unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut Scan {
     // SAFETY: the caller's promise.
     unsafe { &mut *(*scan).opaque.cast::<Scan>() }
+}
+
+/// For `pg_stat_user_indexes`, and from version 18 for EXPLAIN ANALYZE.
+///
+/// # Safety
+/// `scan` was made by `ambeginscan`.
+unsafe fn count(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: the index is open; as `pgstat_count_index_scan` (`pgstat.h`) does.
+    unsafe {
+        let index = (*scan).indexRelation;
+        #[cfg(not(feature = "pg14"))]
+        if (*index).pgstat_info.is_null() && (*index).pgstat_enabled {
+            pg_sys::pgstat_assoc_relation(index);
+        }
+        if let Some(info) = (*index).pgstat_info.as_mut() {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            let scans = &mut info.t_counts.t_numscans;
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            let scans = &mut info.counts.numscans;
+            *scans += 1;
+        }
+        #[cfg(feature = "pg18")]
+        if let Some(instrument) = (*scan).instrument.as_mut() {
+            instrument.nsearches += 1;
+        }
+    }
 }
 
 /// Starts the search that the keys of the scan describe.
@@ -217,10 +246,13 @@ unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Option<F
         let words = if key.sk_flags & pg_sys::SK_SEARCHARRAY as i32 == 0 {
             vec![hash_word(&raw mut hash, collation, key.sk_argument)]
         } else {
-            columns::array_elements(key.sk_argument)
-                .into_iter()
-                .map(|value| hash_word(&raw mut hash, collation, value))
-                .collect()
+            // A scan may begin for each row of a join: nothing stays of its arrays.
+            PgMemoryContexts::new("lookbook array").switch_to(|_| {
+                columns::array_elements(key.sk_argument)
+                    .into_iter()
+                    .map(|value| hash_word(&raw mut hash, collation, value))
+                    .collect()
+            })
         };
         Some(Filter::new(column, words))
     }

@@ -26,7 +26,10 @@ pub(super) unsafe extern "C-unwind" fn ambulkdelete(
                     #[cfg(feature = "pg18")]
                     false,
                 );
-                callback.is_some_and(|is_dead| is_dead(&mut item_pointer(tid), state))
+                callback.is_some_and(|is_dead| {
+                    // An error that is raised in there unwinds our frames.
+                    pg_sys::ffi::pg_guard_ffi_boundary(|| is_dead(&mut item_pointer(tid), state))
+                })
             }),
             relation,
         );

@@ -51,7 +51,10 @@ impl Embedding<'_> {
         // read only when it is there, and the elements are counted against the size.
         let elements = unsafe {
             let payload_bytes = varsize_4b(plain.as_ptr()).saturating_sub(size_of::<Header>());
-            let dimensions = usize::from(header.as_ref().dimensions);
+            let dimensions = match payload_bytes {
+                0 => 0,
+                _ => usize::from(header.as_ref().dimensions),
+            };
             if dimensions == 0 || dimensions > payload_bytes / size_of::<f32>() {
                 corrupted(dimensions, payload_bytes);
             }

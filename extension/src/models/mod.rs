@@ -11,9 +11,9 @@ use crate::settings;
 use crate::settings::errors::{self, UserError};
 use lookbook_vision::Kind;
 use lookbook_worker::Fingerprint;
-use pgrx::{PgSqlErrorCode, pg_sys};
-use std::cell::RefCell;
-use std::ffi::{CStr, CString};
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_void};
 
 /// A model that the current role may use.
 #[derive(Clone, Debug)]
@@ -24,8 +24,8 @@ pub(crate) struct Model {
 }
 
 /// What a statement sees of the database. Two snapshots of one backend with equal fields see the
-/// same rows: whatever commits, aborts or is rolled back to a savepoint moves `xmax` or shrinks the
-/// number of transactions in progress, and whatever this transaction writes moves `curcid`.
+/// same rows: whatever commits or aborts moves `xmax` or shrinks the number of transactions in
+/// progress, whatever this transaction writes moves `curcid`, and what it rolls back to a savepoint is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sight {
     xmin: pg_sys::TransactionId,
@@ -33,6 +33,7 @@ pub(crate) struct Sight {
     in_progress: u32,
     subtransactions: i32,
     command: pg_sys::CommandId,
+    rolled_back: u64,
     role: pg_sys::Oid,
     settings: u64,
 }
@@ -48,6 +49,7 @@ impl Sight {
             in_progress: snapshot.xcnt,
             subtransactions: snapshot.subxcnt,
             command: snapshot.curcid,
+            rolled_back: ROLLED_BACK.get(),
             // SAFETY: reads a variable.
             role: unsafe { pg_sys::GetUserId() },
             settings: settings::generation(),
@@ -64,10 +66,30 @@ struct Resolved {
 }
 
 thread_local! {
+    /// Subtransactions of this session that ended so.
+    static ROLLED_BACK: Cell<u64> = const { Cell::new(0) };
     /// The last models resolved: a statement asks for one or two, once per row.
     static RESOLVED: RefCell<Vec<Resolved>> = const { RefCell::new(Vec::new()) };
 }
 const RESOLVED_KEPT: usize = 4;
+
+/// Called once, from `_PG_init`.
+pub(crate) fn register() {
+    // SAFETY: a backend has one thread while it loads a library.
+    unsafe { pg_sys::RegisterSubXactCallback(Some(count_rolled_back), std::ptr::null_mut()) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn count_rolled_back(
+    event: pg_sys::SubXactEvent::Type,
+    _own: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut c_void,
+) {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        ROLLED_BACK.set(ROLLED_BACK.get() + 1);
+    }
+}
 
 /// The model that `asked` names, or else the setting, or else the default of its kind.
 /// `function`: any function of the extension; its schema is where the tables are.
@@ -130,7 +152,7 @@ pub(crate) fn onnx(model: &Model, function: pg_sys::Oid) -> Result<Vec<u8>, User
     // SAFETY: as in `resolve`.
     let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
     let sql = statement(format!(
-        "SELECT onnx FROM {schema}.lookbook_model WHERE name = $1"
+        "SELECT onnx FROM {schema}.lookbook_model WHERE name OPERATOR(pg_catalog.=) $1"
     ));
     query::first_row(&sql, &[&model.name], |row| row.value::<Vec<u8>>(1))
         .flatten()
@@ -145,7 +167,7 @@ pub(crate) fn onnx_length(model: &Model, function: pg_sys::Oid) -> Result<u64, U
     // SAFETY: as in `resolve`.
     let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
     let sql = statement(format!(
-        "SELECT pg_catalog.octet_length(onnx) FROM {schema}.lookbook_model WHERE name = $1"
+        "SELECT pg_catalog.octet_length(onnx) FROM {schema}.lookbook_model WHERE name OPERATOR(pg_catalog.=) $1"
     ));
     query::first_row(&sql, &[&model.name], |row| row.value::<i32>(1))
         .flatten()
@@ -162,7 +184,7 @@ pub(crate) fn onnx_part(
     // SAFETY: as in `resolve`.
     let schema = schema_name(unsafe { pg_sys::get_func_namespace(function) });
     let sql = statement(format!(
-        "SELECT pg_catalog.substring(onnx, {}, {PART_BYTES}) FROM {schema}.lookbook_model WHERE name = $1",
+        "SELECT pg_catalog.substring(onnx, {}, {PART_BYTES}) FROM {schema}.lookbook_model WHERE name OPERATOR(pg_catalog.=) $1",
         offset + 1
     ));
     query::first_row(&sql, &[&model.name], |row| row.value::<Vec<u8>>(1))
@@ -176,7 +198,7 @@ fn look_up(kind: Kind, asked: Option<&str>, schema: &str) -> Result<Model, UserE
         None => default_name(kind, schema)?,
     };
     let sql = statement(format!(
-        "SELECT kind, sha256, manifest::text FROM {schema}.lookbook_model WHERE name = $1"
+        "SELECT kind, sha256, manifest::pg_catalog.text FROM {schema}.lookbook_model WHERE name OPERATOR(pg_catalog.=) $1"
     ));
     let row = query::first_row(&sql, &[&name], |row| {
         (
@@ -200,7 +222,7 @@ fn look_up(kind: Kind, asked: Option<&str>, schema: &str) -> Result<Model, UserE
 
 fn default_name(kind: Kind, schema: &str) -> Result<String, UserError> {
     let sql = statement(format!(
-        "SELECT name FROM {schema}.lookbook_default_model WHERE kind = $1 ORDER BY shipped LIMIT 1"
+        "SELECT name FROM {schema}.lookbook_default_model WHERE kind OPERATOR(pg_catalog.=) $1 ORDER BY shipped LIMIT 1"
     ));
     query::first_row(&sql, &[kind.as_str()], |row| row.value::<String>(1)).flatten().ok_or_else(|| {
         errors::error(

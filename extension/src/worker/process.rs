@@ -45,6 +45,7 @@ impl InferenceProcess {
         origin: Origin,
     ) -> io::Result<InferenceProcess> {
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
         let listener = listener.try_clone()?;
         let parent = getpid();
         // No handler of the server may run in the child.
@@ -53,7 +54,6 @@ impl InferenceProcess {
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
                 drop(blocked);
-                ours.set_nonblocking(true)?;
                 Ok(InferenceProcess {
                     pid: child,
                     control: ours,

@@ -71,19 +71,22 @@ impl Table {
         unsafe {
             let scan = (*(*heap).rd_tableam).index_build_range_scan;
             scan.map_or(0.0, |scan| {
-                scan(
-                    heap,
-                    index,
-                    info,
-                    is_whole,
-                    false,
-                    is_whole,
-                    first,
-                    count,
-                    Some(take_row),
-                    (&raw mut callback).cast(),
-                    std::ptr::null_mut(),
-                )
+                // An error that is raised in there unwinds our frames.
+                pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    scan(
+                        heap,
+                        index,
+                        info,
+                        is_whole,
+                        false,
+                        is_whole,
+                        first,
+                        count,
+                        Some(take_row),
+                        (&raw mut callback).cast(),
+                        std::ptr::null_mut(),
+                    )
+                })
             })
         }
     }
