@@ -159,7 +159,7 @@ fn a_selective_btree_condition_is_answered_by_the_btree() -> Result<()> {
     }
     // Few dimensions without structure: deep in the scan a row costs more than many of the table.
     client.batch_execute(
-        "CREATE TABLE even AS SELECT n AS id, n % 500 AS class,
+        "CREATE TABLE even AS SELECT n AS id, n % 200 AS class,
            (SELECT array_agg(random()) FROM generate_series(1, 8) WHERE n > 0)::embedding(8) AS v FROM generate_series(1, 100000) n;
          CREATE INDEX evens ON even USING lookbook (v); CREATE INDEX by_class ON even (class); ANALYZE even",
     )?;

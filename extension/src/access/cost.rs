@@ -11,7 +11,7 @@ const LIST_ROWS: f64 = 240.0;
 const CODE_COST: f64 = 0.1;
 /// Work for a row that is given out, in `cpu_operator_cost`: deep in a scan several codes are refined for each, from pages all over
 /// the index.
-const ROW_COST: f64 = 100.0;
+const ROW_COST: f64 = 200.0;
 /// More than a path that a setting disables (`disable_cost`, 1e10), and finite: a sum or a difference with infinity is
 /// NaN, and NaN wins comparisons.
 const NEVER: f64 = 1e30;

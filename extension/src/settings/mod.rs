@@ -147,7 +147,7 @@ fn register_models() {
 fn register_runtime() {
     define_text(
         c"lookbook.device",
-        c"Device that models run on: cpu, cuda, cuda:N or auto.",
+        c"Device that models run on: cpu, openvino, openvino:bf16, cuda, cuda:N or auto.",
         c"cuda that cannot start is an error; auto takes the first GPU that works, else the CPU.",
         &DEVICE,
         GucContext::Userset,
@@ -263,7 +263,7 @@ unsafe extern "C-unwind" fn check_device(
         // SAFETY: a static string, formatted in place, as GUC_check_errhint does.
         unsafe {
             pg_sys::GUC_check_errhint_string =
-                c"Use cpu, cuda, cuda:N (N is a GPU's number) or auto."
+                c"Use cpu, openvino, openvino:bf16, cuda, cuda:N (N is a GPU's number) or auto."
                     .as_ptr()
                     .cast_mut();
         }
