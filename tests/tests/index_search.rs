@@ -104,19 +104,22 @@ fn rows_come_in_the_order_of_their_distances_at_every_recall() -> Result<()> {
 fn a_scan_that_is_read_to_its_end_keeps_the_order() -> Result<()> {
     let mut client = indexed("to_the_end", ROWS)?;
     client.batch_execute("ANALYZE look; SET enable_seqscan = off; SET enable_sort = off")?;
-    for (condition, limit) in [
-        // Few rows pass the index, few the table, or the LIMIT is beyond all; the last is hidden from the planner.
-        ("category = 3 AND id < 700", "LIMIT 400"),
-        ("id % 50 = 3", "LIMIT 300"),
-        ("true", "LIMIT 7000"),
-        ("true", ""),
-        ("category = 3 AND id < 700", "LIMIT (SELECT 400)"),
+    const ALL: &str = "SELECT id, v <-> look(QUERY) FROM look";
+    const NEAREST: &str = "ORDER BY v <-> look(QUERY)";
+    for query in [
+        // Few rows pass the index, few the table; the LIMIT is beyond all, or there is none.
+        format!("{ALL} WHERE category = 3 AND id < 700 {NEAREST} LIMIT 400"),
+        format!("{ALL} WHERE id % 50 = 3 {NEAREST} LIMIT 300"),
+        format!("{ALL} {NEAREST} LIMIT 7000"),
+        format!("{ALL} {NEAREST}"),
+        // The planner does not know the LIMIT; a distance is one that it knows.
+        format!("{ALL} WHERE category = 3 AND id < 700 {NEAREST} LIMIT (SELECT 400)"),
+        format!(
+            "WITH near AS MATERIALIZED ({ALL} WHERE v <-> look(QUERY) < 4 {NEAREST}) TABLE near"
+        ),
     ] {
-        for query in 0..30 {
-            let query = format!(
-                "SELECT id, v <-> look({0}) FROM look WHERE {condition} ORDER BY v <-> look({0}) {limit}",
-                500_000 + query
-            );
+        for number in 500_000..500_030 {
+            let query = query.replace("QUERY", &number.to_string());
             expect_plan(&mut client, &query, &["Index Scan using looks"])?;
             let distances = |rows: Vec<(i64, Option<f64>)>| rows.into_iter().map(|row| row.1);
             let found = distances(rows_of(&mut client, &query)?);

@@ -65,7 +65,8 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         let page_share = opened / lists;
         *startup_cost = operator * CODE_COST * (lists + opened * LIST_ROWS)
             + sequential_page * index_pages * page_share / 2.0;
-        let share = match super::limit::push_down(root, path) {
+        let is_within_distance = super::limit::push_down(root, path);
+        let share = match is_within_distance {
             true => WITHIN_LIMIT,
             false => 1.0,
         };
@@ -74,7 +75,7 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         *total_cost = *startup_cost
             + operator * (share * CODE_COST * rows + ROW_COST * wanted)
             + share * random_page * index_pages;
-        super::whole::push_down(root, path, wanted);
+        super::whole::push_down(root, path, wanted, is_within_distance);
         *selectivity = share * generic.indexSelectivity;
         *correlation = 0.0;
         *pages = share * index_pages;

@@ -7,12 +7,15 @@
 use super::{items, limit, paths};
 use pgrx::{IntoDatum, pg_sys};
 
-/// So few rows are worth the certainty whatever the LIMIT is, which may be hidden in a subquery.
+/// So few rows are worth the certainty where no LIMIT is known, as it may be hidden in a subquery.
 const FEW_ROWS: f64 = 128.0;
+/// Estimates of rows err: a LIMIT of this share of them may be beyond all.
+const NEARLY_ALL: f64 = 0.5;
 /// A LIMIT above is a way to write none.
 const MOST_LIMITED: f64 = (1_u64 << 60) as f64;
 
-/// Tells the scan of an ordered path that it is likely to be read to its end, of `rows` rows that the index gives out.
+/// Tells the scan of an ordered path that it is likely to be read to its end, of `rows` rows that the index gives out,
+/// those within a distance if the query limits it.
 ///
 /// # Safety
 /// `path` is complete, and its list of conditions may be replaced: the planner calls from `cost_index`.
@@ -20,15 +23,19 @@ pub(super) unsafe fn push_down(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,
     rows: f64,
+    is_within_distance: bool,
 ) {
     // SAFETY: the caller's promise; `cost_index` has set the rows of the path.
     unsafe {
         let limit = (*root).limit_tuples;
         let is_limited = (0.0..MOST_LIMITED).contains(&limit);
-        let is_outermost = (*root).parent_root.is_null() && (*(*root).parse).limitCount.is_null();
-        let is_read = rows <= FEW_ROWS
-            || is_limited && limit >= (*path).path.rows
-            || is_outermost && (*root).tuple_fraction == 0.0;
+        let is_unlimited = (*(*root).parse).limitCount.is_null() && (*root).tuple_fraction == 0.0;
+        // A subquery may be read as far as the query around it wants; up to a distance, it is meant as a whole.
+        let is_a_whole = (*root).parent_root.is_null() || is_within_distance;
+        let is_read = match is_limited {
+            true => limit >= NEARLY_ALL * (*path).path.rows,
+            false => rows <= FEW_ROWS || is_unlimited && is_a_whole,
+        };
         if !is_read {
             return;
         }

@@ -67,7 +67,9 @@ fn table(code: ErrorCode) -> (PgSqlErrorCode, Option<&'static str>) {
         ),
         ErrorCode::ProviderUnavailable => (
             State::ERRCODE_SYSTEM_ERROR,
-            Some("lookbook.device chooses the device: cpu, openvino, openvino:bf16, cuda, cuda:N or auto."),
+            Some(
+                "lookbook.device chooses the device: cpu, openvino, openvino:bf16, cuda, cuda:N or auto.",
+            ),
         ),
         ErrorCode::InferenceFailed => (State::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, None),
         ErrorCode::OutOfMemory => (
