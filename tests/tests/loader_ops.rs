@@ -320,6 +320,37 @@ fn shards_load_one_catalogue_at_once_and_the_last_makes_the_index() -> Result<()
 }
 
 #[test]
+fn shards_load_into_a_table_of_the_shop_at_once() -> Result<()> {
+    let shop = tiny("shards_mapped")?;
+    shop.put_many(300)?;
+    shop.database.psql(
+        "CREATE TABLE look (id bigint GENERATED ALWAYS AS IDENTITY, file text, kind text, vector embedding(3))",
+    )?;
+    for round in 0..3 {
+        let children: Vec<_> = ["1/3", "2/3", "3/3"]
+            .iter()
+            .map(|shard| {
+                let mut load = shop.lookbook(["load", "photos", "--into", "look", "--into-map"])?;
+                load.args(["key=file,category=kind,embedding=vector", "--shard", shard]);
+                load.args(["--rejects", &format!("{}.csv", shard.replace('/', "-"))]);
+                Ok(load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+            })
+            .collect::<Result<_>>()?;
+        for child in children {
+            Outcome::from(child.wait_with_output()?)
+                .expect(0)
+                .with_context(|| format!("round {round}"))?;
+        }
+        let files = shop
+            .database
+            .psql("SELECT count(DISTINCT file) FROM look")?;
+        assert_eq!(files, "300");
+        shop.database.psql("TRUNCATE look; TRUNCATE look_photo")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_shard_never_brings_another_model_beside_the_others() -> Result<()> {
     let shop = tiny("shard_models")?;
     import_embedder(&mut shop.database.connect()?, "brightest", MAXIMUM)?;

@@ -44,7 +44,7 @@ pub fn claim_embedding_column(
     // Of two shards that begin at the same moment the second sees what the first recorded.
     change.execute(
         "SELECT pg_catalog.pg_advisory_xact_lock($1, pg_catalog.hashtext($2))",
-        &[&LOCK_CLASS, &target.garment],
+        &[&LOCK_CLASS, &format!("{} model", target.garment)],
     )?;
     if check_embedding_column(&mut change, target, model, is_shared)? {
         return Ok(());

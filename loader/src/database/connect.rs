@@ -86,12 +86,15 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
             .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
             .context("no database was named: give --database URL, or set LOOKBOOK_DATABASE")?,
     };
-    let (url, verification) = tls::Verification::of_url(&url);
+    let (url, encryption) = tls::Encryption::of_environment(&url)?;
     let mut config = Config::from_str(&url).context(
         "the database URL is not understood; it looks like postgresql://user@host:5432/name, or \
          postgresql:///name?host=/folder/of/the/socket",
     )?;
     super::libpq::complete(&mut config);
+    if let Some(mode) = encryption.mode {
+        config.ssl_mode(mode);
+    }
     config.application_name("lookbook");
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
@@ -100,7 +103,7 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     let client = if config.get_ssl_mode() == SslMode::Disable {
         config.connect(postgres::NoTls)
     } else {
-        config.connect(tls::connector(&verification)?)
+        config.connect(encryption.connector()?)
     };
     let mut client = client.with_context(|| format!("cannot connect to {target}"))?;
     // A load outlives the limits that a role may have for its web requests.

@@ -1,84 +1,262 @@
-//! Encrypted connections with libpq's meaning of `sslmode`: `prefer` and `require` encrypt,
-//! `verify-ca` and `verify-full` also check who answers (both check the host's name), against the
-//! system's certificates or those of `sslrootcert`.
+//! Encrypted connections with libpq's meaning of `sslmode` and `sslrootcert`: `prefer` and `require` encrypt, `verify-ca`
+//! and `require` with certificates also check who signed for the server, `verify-full` its name as well. Certificates are those of
+//! `sslrootcert`, else of `~/.postgresql/root.crt`, else for `verify-…` the system's.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use percent_encoding::percent_decode_str;
+use postgres::config::SslMode;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Whether to check who answers.
+/// What is wanted of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verification {
-    None,
-    SystemRoots,
-    Roots(PathBuf),
+pub struct Encryption {
+    /// `None`: as the client library does by itself.
+    pub mode: Option<SslMode>,
+    roots: Roots,
+    checks_name: bool,
 }
 
-impl Verification {
-    /// Takes `sslmode=verify-...` and `sslrootcert` out of a URL: the client library does not know
-    /// them. What is left asks for encryption.
-    pub fn of_url(url: &str) -> (String, Self) {
-        let Some((base, query)) = url.split_once('?') else {
-            return (url.to_owned(), Self::None);
+/// Who has to have signed the server's certificate.
+#[derive(Debug, PartialEq, Eq)]
+enum Roots {
+    Anybody,
+    System,
+    File(PathBuf),
+}
+
+impl Encryption {
+    /// Takes `sslmode` and `sslrootcert` out of a URL, or of `key=value` pairs: the client library does not know all of
+    /// them. What is missing comes from `variable`.
+    pub fn of(
+        text: &str,
+        variable: impl Fn(&str) -> Option<String>,
+        home: Option<&Path>,
+    ) -> Result<(String, Self)> {
+        let (rest, mode, certificates) = take_out(text)?;
+        let mode = mode.or_else(|| variable("PGSSLMODE"));
+        let kept = home.map(|home| home.join(".postgresql/root.crt"));
+        let certificates = certificates
+            .or_else(|| variable("PGSSLROOTCERT"))
+            .map(PathBuf::from)
+            .or_else(|| kept.filter(|file| file.exists()));
+        let (is_verified, checks_name) = match mode.as_deref() {
+            Some("verify-full") => (true, true),
+            Some("verify-ca") => (true, false),
+            Some("require") => (certificates.is_some(), false),
+            _ => (false, false),
         };
-        let mut verification = Self::None;
-        let mut kept = Vec::new();
-        let mut roots = None;
-        for option in query.split('&') {
-            match option.split_once('=') {
-                Some(("sslmode", "verify-ca" | "verify-full")) => {
-                    verification = Self::SystemRoots;
-                    kept.push("sslmode=require");
-                }
-                Some(("sslrootcert", file)) => roots = Some(PathBuf::from(file)),
-                _ => kept.push(option),
+        let encryption = Self {
+            mode: match mode.as_deref() {
+                None => None,
+                Some("disable") => Some(SslMode::Disable),
+                // Encrypted although it need not be.
+                Some("allow" | "prefer") => Some(SslMode::Prefer),
+                Some("require" | "verify-ca" | "verify-full") => Some(SslMode::Require),
+                Some(other) => bail!(
+                    "sslmode {other:?} is not known; it is disable, allow, prefer, require, verify-ca or verify-full"
+                ),
+            },
+            roots: match (is_verified, certificates) {
+                (false, _) => Roots::Anybody,
+                (true, Some(file)) if file != Path::new("system") => Roots::File(file),
+                (true, _) => Roots::System,
+            },
+            checks_name,
+        };
+        Ok((rest, encryption))
+    }
+
+    /// From the environment of this process.
+    pub fn of_environment(text: &str) -> Result<(String, Self)> {
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let home = env::home_dir();
+        Self::of(text, variable, home.as_deref())
+    }
+
+    /// What the client library calls to encrypt.
+    pub fn connector(&self) -> Result<MakeRustlsConnect> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .context("cannot set up TLS")?;
+        let roots = match &self.roots {
+            Roots::Anybody => {
+                let verifier = Arc::new(AnyCertificate(provider));
+                let config = builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(verifier)
+                    .with_no_client_auth();
+                return Ok(MakeRustlsConnect::new(config));
             }
+            Roots::System => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                roots
+            }
+            Roots::File(file) => roots_of(file)?,
+        };
+        if self.checks_name {
+            let config = builder.with_root_certificates(roots).with_no_client_auth();
+            return Ok(MakeRustlsConnect::new(config));
         }
-        if let (Self::SystemRoots, Some(file)) = (&verification, roots) {
-            verification = Self::Roots(file);
-        }
-        (format!("{base}?{}", kept.join("&")), verification)
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .context("no certificates to verify the server by")?;
+        let config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
+            .with_no_client_auth();
+        Ok(MakeRustlsConnect::new(config))
     }
 }
 
-/// What the client library calls to encrypt.
-pub fn connector(verification: &Verification) -> Result<MakeRustlsConnect> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .context("cannot set up TLS")?;
-    let config = match verification {
-        Verification::None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
-        Verification::SystemRoots => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            builder.with_root_certificates(roots).with_no_client_auth()
+fn roots_of(file: &Path) -> Result<RootCertStore> {
+    let name = file.display();
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(file)
+        .with_context(|| format!("cannot read sslrootcert {name}"))?;
+    for certificate in certificates {
+        let certificate = certificate.with_context(|| format!("sslrootcert {name}"))?;
+        roots
+            .add(certificate)
+            .with_context(|| format!("sslrootcert {name}"))?;
+    }
+    Ok(roots)
+}
+
+/// The text without both options, and their values.
+fn take_out(text: &str) -> Result<(String, Option<String>, Option<String>)> {
+    let (mut mode, mut certificates) = (None, None);
+    let mut is_ours = |key: &str, value: &str| {
+        match key {
+            "sslmode" => mode = Some(value.to_owned()),
+            "sslrootcert" => certificates = Some(value.to_owned()),
+            _ => return false,
         }
-        Verification::Roots(file) => {
-            let name = file.display();
-            let mut roots = RootCertStore::empty();
-            let certificates = CertificateDer::pem_file_iter(file)
-                .with_context(|| format!("cannot read sslrootcert {name}"))?;
-            for certificate in certificates {
-                let certificate = certificate.with_context(|| format!("sslrootcert {name}"))?;
-                roots
-                    .add(certificate)
-                    .with_context(|| format!("sslrootcert {name}"))?;
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
+        true
     };
-    Ok(MakeRustlsConnect::new(config))
+    let is_url = ["postgresql://", "postgres://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let rest = if is_url {
+        let (base, query) = text.split_once('?').unwrap_or((text, ""));
+        let mut kept = Vec::new();
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let value = percent_decode_str(value)
+                .decode_utf8()
+                .with_context(|| format!("{key} of the database URL is not UTF-8"))?;
+            if !is_ours(key, &value) {
+                kept.push(option);
+            }
+        }
+        match kept.is_empty() {
+            true => base.to_owned(),
+            false => format!("{base}?{}", kept.join("&")),
+        }
+    } else {
+        let mut kept = Vec::new();
+        let mut left = text.trim();
+        while !left.is_empty() {
+            let (pair, value, after) = first_pair(left);
+            let key = pair.split('=').next().unwrap_or(pair).trim();
+            if !is_ours(key, &value) {
+                kept.push(pair);
+            }
+            left = after.trim_start();
+        }
+        kept.join(" ")
+    };
+    Ok((rest, mode, certificates))
+}
+
+/// The first `key = value` of such pairs, its value without quotes, and what follows.
+fn first_pair(text: &str) -> (&str, String, &str) {
+    let begin = match text.find('=') {
+        Some(at) => at + 1 + (text[at + 1..].len() - text[at + 1..].trim_start().len()),
+        None => text.len(),
+    };
+    let is_quoted = text[begin..].starts_with('\'');
+    let (mut value, mut is_escaped) = (String::new(), false);
+    for (at, c) in text[begin..].char_indices().skip(usize::from(is_quoted)) {
+        let end = begin + at;
+        match c {
+            _ if is_escaped => {
+                value.push(c);
+                is_escaped = false;
+            }
+            '\\' => is_escaped = true,
+            '\'' if is_quoted => return (&text[..=end], value, &text[end + 1..]),
+            _ if !is_quoted && c.is_whitespace() => return (&text[..end], value, &text[end..]),
+            _ => value.push(c),
+        }
+    }
+    (text, value, "")
+}
+
+/// Any name, if somebody trusted signed for it: libpq's `verify-ca`.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified =
+            self.0
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // Names are looked at last (`rustls::client::WebPkiServerVerifier`).
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// libpq's `sslmode=require`: against eavesdropping only. Signatures are checked all the same.
@@ -126,41 +304,92 @@ impl ServerCertVerifier for AnyCertificate {
 mod tests {
     use super::*;
 
+    fn of(text: &str) -> (String, Encryption) {
+        Encryption::of(text, |_| None, None).unwrap()
+    }
+
+    fn encryption(mode: Option<SslMode>, roots: Roots, checks_name: bool) -> Encryption {
+        Encryption {
+            mode,
+            roots,
+            checks_name,
+        }
+    }
+
     #[test]
-    fn the_verifying_modes_are_taken_out_of_the_url() {
-        let of = Verification::of_url;
-        assert_eq!(
-            of("postgresql://h/d"),
-            ("postgresql://h/d".into(), Verification::None)
-        );
-        assert_eq!(
-            of("postgresql://h/d?sslmode=require&options=x"),
+    fn both_options_are_taken_out_and_mean_what_they_mean_to_libpq() {
+        let require = Some(SslMode::Require);
+        for (text, rest, expected) in [
             (
-                "postgresql://h/d?sslmode=require&options=x".into(),
-                Verification::None
-            )
-        );
-        assert_eq!(
-            of("postgresql://h/d?sslmode=verify-full"),
+                "postgresql://h/d",
+                "postgresql://h/d",
+                encryption(None, Roots::Anybody, false),
+            ),
             (
-                "postgresql://h/d?sslmode=require".into(),
-                Verification::SystemRoots
-            )
-        );
-        assert_eq!(
-            of("postgresql://h/d?sslrootcert=/ca.pem&sslmode=verify-ca"),
+                "postgresql://h/d?sslmode=require&options=x",
+                "postgresql://h/d?options=x",
+                encryption(require, Roots::Anybody, false),
+            ),
             (
-                "postgresql://h/d?sslmode=require".into(),
-                Verification::Roots("/ca.pem".into())
-            )
+                "postgresql://h/d?sslmode=verify-full",
+                "postgresql://h/d",
+                encryption(require, Roots::System, true),
+            ),
+            (
+                "postgres://h/d?sslrootcert=%2Fca%201.pem&sslmode=verify-ca",
+                "postgres://h/d",
+                encryption(require, Roots::File("/ca 1.pem".into()), false),
+            ),
+            (
+                "postgresql://h/d?sslmode=require&sslrootcert=/ca.pem",
+                "postgresql://h/d",
+                encryption(require, Roots::File("/ca.pem".into()), false),
+            ),
+            (
+                "host=h sslmode = verify-full sslrootcert='/c\\'a 1.pem' user='a b'",
+                "host=h user='a b'",
+                encryption(require, Roots::File("/c'a 1.pem".into()), true),
+            ),
+            (
+                "host=h sslrootcert=system sslmode=verify-full",
+                "host=h",
+                encryption(require, Roots::System, true),
+            ),
+            (
+                "host=h sslmode=allow sslrootcert=/ca.pem",
+                "host=h",
+                encryption(Some(SslMode::Prefer), Roots::Anybody, false),
+            ),
+        ] {
+            assert_eq!(of(text), (rest.to_owned(), expected), "{text}");
+        }
+        let error = Encryption::of("host=h sslmode=sure", |_| None, None).unwrap_err();
+        assert!(
+            error.to_string().contains("\"sure\" is not known"),
+            "{error}"
         );
     }
 
     #[test]
+    fn what_is_missing_comes_from_the_environment_and_the_home() {
+        let home = tempfile::tempdir().unwrap();
+        let variable = |name: &str| (name == "PGSSLMODE").then(|| "verify-ca".to_owned());
+        let of = |text| Encryption::of(text, variable, Some(home.path())).unwrap().1;
+        assert_eq!(of("host=h").roots, Roots::System);
+        let kept = home.path().join(".postgresql/root.crt");
+        std::fs::create_dir(home.path().join(".postgresql")).unwrap();
+        std::fs::write(&kept, "").unwrap();
+        assert_eq!(of("host=h").roots, Roots::File(kept.clone()));
+        assert_eq!(of("host=h sslmode=require").roots, Roots::File(kept));
+        assert_eq!(of("host=h sslmode=prefer").roots, Roots::Anybody);
+    }
+
+    #[test]
     fn every_verification_gives_a_connector_or_names_the_file() {
-        connector(&Verification::None).unwrap();
-        connector(&Verification::SystemRoots).unwrap();
-        let error = connector(&Verification::Roots("/nowhere.pem".into()))
+        let of = |roots| encryption(None, roots, true).connector();
+        of(Roots::Anybody).unwrap();
+        of(Roots::System).unwrap();
+        let error = of(Roots::File("/nowhere.pem".into()))
             .err()
             .expect("no file");
         assert!(

@@ -424,9 +424,9 @@ impl Opener<'_> {
         let name = name.to_ascii_lowercase();
         let has = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
         if has(&[".csv"]) {
-            manifest::csv(source, b',', self.args)
+            manifest::csv(source, None, self.args)
         } else if has(&[".tsv"]) {
-            manifest::csv(source, b'\t', self.args)
+            manifest::csv(source, Some(b'\t'), self.args)
         } else if has(&[".jsonl", ".ndjson"]) {
             manifest::jsonl(source, self.args)
         } else if has(&[".parquet"]) {

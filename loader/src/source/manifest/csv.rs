@@ -12,11 +12,20 @@ use serde_json::{Map, Value};
 
 use super::{Roles, Row};
 
-pub fn rows(file: &Path, delimiter: u8, roles: &Roles) -> Result<Rows> {
+/// In which the header's delimiter is looked for.
+const MOST_OF_HEADER: u64 = 1 << 16;
+
+/// `delimiter`: the one of the format, else what the header has.
+pub fn rows(file: &Path, delimiter: Option<u8>, roles: &Roles) -> Result<Rows> {
+    let delimiter = match delimiter {
+        Some(delimiter) => delimiter,
+        None => delimiter_of(file)?,
+    };
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .from_reader(Chunks {
             file: File::open(file).context("cannot be opened")?,
+            quotes: Quotes::new(delimiter),
             last: Vec::new(),
             end: 0,
         });
@@ -80,10 +89,23 @@ impl Rows {
     fn row(&self, record: &ByteRecord) -> Result<super::Item> {
         let mut row = Map::new();
         for (column, name) in self.names.iter().enumerate() {
-            row.insert(name.clone(), Value::from(text(record, column)?));
+            row.insert(name.clone(), Value::from(text(record, column)?.trim()));
         }
         self.roles.item(&self.found, row, None, self.has_others)
     }
+}
+
+/// A semicolon where the header has no comma, as spreadsheets write it where numbers have decimal commas.
+fn delimiter_of(file: &Path) -> Result<u8> {
+    let mut begin = Vec::new();
+    let opened = File::open(file).context("cannot be opened")?;
+    opened.take(MOST_OF_HEADER).read_to_end(&mut begin)?;
+    if begin.starts_with(b"\xff\xfe") || begin.starts_with(b"\xfe\xff") {
+        bail!("it is UTF-16: save it as UTF-8");
+    }
+    let header = begin.split(|byte| *byte == b'\n').next().unwrap_or(&begin);
+    let is_semicolon = header.contains(&b';') && !header.contains(&b',');
+    Ok(if is_semicolon { b';' } else { b',' })
 }
 
 /// A cell as PostgreSQL text can hold it.
@@ -103,6 +125,8 @@ fn explain(error: &csv::Error, line: u64) -> String {
         } => {
             format!("line {line} has {len} columns, the header has {expected_len}")
         }
+        // It names its line.
+        csv::ErrorKind::Io(error) => error.to_string(),
         _ => error.to_string(),
     }
 }
@@ -118,9 +142,86 @@ fn line_of(reader: &Reader<Chunks>, record: &ByteRecord) -> u64 {
         .saturating_sub(line_ends_inside + u64::from(has_its_end))
 }
 
+/// Whether quotes are closed. The parser takes the end of the file for the end of a quoted field, and text behind a
+/// closing quote for a part of it, so that one missing quote swallows rows.
+struct Quotes {
+    delimiter: u8,
+    state: Quote,
+    line: u64,
+    /// Where the field begins that is read.
+    began: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    /// At the beginning of a field.
+    Before,
+    /// In a field without quotes, which may have some inside.
+    None,
+    Open,
+    /// The quote that closes a field, or the first of two that stand for one.
+    Closing,
+}
+
+impl Quotes {
+    fn new(delimiter: u8) -> Quotes {
+        Quotes {
+            delimiter,
+            state: Quote::Before,
+            line: 1,
+            began: 1,
+            bytes: 0,
+        }
+    }
+
+    fn read(&mut self, chunk: &[u8]) -> io::Result<()> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+        for &byte in chunk {
+            let at = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+            self.bytes += 1;
+            if BYTE_ORDER_MARK.get(at) == Some(&byte) {
+                continue;
+            }
+            let ends = byte == self.delimiter || byte == b'\n' || byte == b'\r';
+            self.state = match self.state {
+                Quote::Before if byte == b'"' => {
+                    self.began = self.line;
+                    Quote::Open
+                }
+                Quote::Before | Quote::None if ends => Quote::Before,
+                Quote::Before | Quote::None => Quote::None,
+                Quote::Open if byte == b'"' => Quote::Closing,
+                Quote::Open => Quote::Open,
+                Quote::Closing if byte == b'"' => Quote::Open,
+                Quote::Closing if ends => Quote::Before,
+                Quote::Closing => {
+                    return Err(io::Error::other(format!(
+                        "line {}: text behind the closing quote of a field that begins on line {}; a quote inside is written twice",
+                        self.line, self.began
+                    )));
+                }
+            };
+            self.line += u64::from(byte == b'\n');
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> io::Result<()> {
+        match self.state {
+            Quote::Open => Err(io::Error::other(format!(
+                "the quote that a field begins with on line {} is never closed",
+                self.began
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A file, and what was read of it last.
 struct Chunks {
     file: File,
+    quotes: Quotes,
     last: Vec<u8>,
     /// Where that ends.
     end: u64,
@@ -138,6 +239,10 @@ impl Chunks {
 impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
+        match count {
+            0 => self.quotes.end()?,
+            _ => self.quotes.read(&buffer[..count])?,
+        }
         self.last.clear();
         self.last.extend_from_slice(&buffer[..count]);
         self.end += count as u64;
@@ -161,7 +266,7 @@ mod tests {
             map: map.iter().map(|pair| pair.parse().unwrap()).collect(),
             ..SourceArgs::default()
         };
-        let part = super::super::csv(&file, b',', &args)?;
+        let part = super::super::csv(&file, None, &args)?;
         part.items.map(|found| Ok(found?.unwrap())).collect()
     }
 
@@ -212,6 +317,22 @@ mod tests {
     }
 
     #[test]
+    fn what_spreadsheets_write_is_read() {
+        let rows = read(
+            b"\xef\xbb\xbf\"path\";sku;price\r\n\"a;\"\"b\"\".jpg\"; S-1 ;12,90\r\nc\"d.jpg;;\"1\r\n2\"\r\n",
+            &[],
+        )
+        .unwrap();
+        let paths: Vec<&str> = rows.iter().map(|row| row.entry.path.as_str()).collect();
+        assert_eq!(paths, ["a;\"b\".jpg", "c\"d.jpg"]);
+        assert_eq!(rows[0].entry.product(), "S-1");
+        assert_eq!(
+            rows[0].entry.attributes,
+            Some(serde_json::json!({"price": "12,90"}))
+        );
+    }
+
+    #[test]
     fn a_wrong_manifest_is_refused_with_the_line_to_mend() {
         for (manifest, expected) in [
             (
@@ -243,8 +364,21 @@ mod tests {
             ),
             (
                 b"path,sku\na.jpg,1\n\"b.jpg,2\nc.jpg,3\n",
-                "line 3 has 1 columns",
+                "the quote that a field begins with on line 3 is never closed",
             ),
+            (
+                b"path,sku,name\na.jpg,1,\"open\nb.jpg,2,z\n",
+                "the quote that a field begins with on line 2 is never closed",
+            ),
+            (
+                b"path,sku,name\na.jpg,1,\"open\nb.jpg,2,\"z\"\n",
+                "line 3: text behind the closing quote of a field that begins on line 2",
+            ),
+            (
+                b"\xef\xbb\xbf\"path\"x,sku\na.jpg,1\n",
+                "line 1: text behind the closing quote",
+            ),
+            (b"\xff\xfep\0a\0t\0h\0", "it is UTF-16"),
             (b"\n\npath,path\n", "line 3: two columns are named \"path\""),
             (b"path,\xff\n", "line 1: column 2 is not UTF-8"),
             (b"path,sku\na\xff.jpg,1\n", "line 2: column 1 is not UTF-8"),

@@ -26,7 +26,7 @@ use crate::args::{Role, SourceArgs};
 const IMAGE_COLUMNS: &[&str] = &["path", "image", "url"];
 const SKU_COLUMN: &str = "sku";
 
-pub fn csv(file: &Path, delimiter: u8, args: &SourceArgs) -> Result<Part> {
+pub fn csv(file: &Path, delimiter: Option<u8>, args: &SourceArgs) -> Result<Part> {
     let roles = Roles::of(args, file);
     twice(file, "line", move |file| csv::rows(file, delimiter, &roles))
 }
