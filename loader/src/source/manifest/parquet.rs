@@ -5,6 +5,7 @@ use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use parquet::{
+    basic::{LogicalType, TimeUnit, TimestampType},
     file::{reader::FileReader, serialized_reader::SerializedFileReader},
     record::{Field, reader::RowIter},
 };
@@ -30,6 +31,12 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
         .iter()
         .map(|field| field.name())
         .collect();
+    let stamp =
+        |field: &parquet::schema::types::TypePtr| match field.get_basic_info().logical_type_ref() {
+            Some(LogicalType::Timestamp(stamp)) => Some(stamp.clone()),
+            _ => None,
+        };
+    let stamps = schema.get_fields().iter().map(stamp).collect();
     let found = roles.find(&names, true)?;
     let is_role = |name: &&str| found.iter().flatten().any(|role| role == name);
     let has_others = !names.iter().all(is_role);
@@ -37,6 +44,7 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
         rows: RowIter::from_file_into(Box::new(reader)).with_batch_size(BATCH_ROWS),
         roles: roles.clone(),
         found,
+        stamps,
         has_others,
         row: 0,
         is_over: false,
@@ -48,6 +56,8 @@ pub struct Rows {
     rows: RowIter<'static>,
     roles: Roles,
     found: super::Found,
+    /// Of each column, if it holds moments.
+    stamps: Vec<Option<TimestampType>>,
     has_others: bool,
     row: u64,
     is_over: bool,
@@ -82,13 +92,13 @@ impl Rows {
         let [image, ..] = &self.found;
         let mut row = Map::new();
         let mut held = None;
-        for (name, field) in columns {
+        for ((name, field), stamp) in columns.into_iter().zip(&self.stamps) {
             let value = if Some(&name) == image.as_ref() {
                 let (bytes, path) = photo_of(field)?;
                 held = bytes;
                 path.map_or(Value::Null, Value::from)
             } else {
-                field.to_json_value()
+                value_of(field, stamp.as_ref()).with_context(|| format!("column {name}"))?
             };
             if has_zero(&value) {
                 bail!("column {name} has a zero character, which PostgreSQL cannot store");
@@ -96,6 +106,27 @@ impl Rows {
             row.insert(name, value);
         }
         self.roles.item(&self.found, row, held, self.has_others)
+    }
+}
+
+/// As JSON: numbers by their shortest digits, moments as text with their zone if they have one.
+fn value_of(field: Field, stamp: Option<&TimestampType>) -> Result<Value> {
+    let field = match (field, stamp) {
+        (Field::Float(number), _) => return Ok(number.to_string().parse::<f64>()?.into()),
+        (Field::Long(since), Some(stamp)) => match stamp.unit {
+            TimeUnit::NANOS => Field::TimestampMicros(since.div_euclid(1000)),
+            TimeUnit::MICROS => Field::TimestampMicros(since),
+            TimeUnit::MILLIS => Field::TimestampMillis(since),
+        },
+        (field, _) => field,
+    };
+    // The crate takes some moments for impossible.
+    let value = messages::contain(|| field.to_json_value());
+    match (value.map_err(|panic| anyhow!(panic))?, stamp) {
+        (Value::String(text), Some(stamp)) if !stamp.is_adjusted_to_u_t_c => {
+            Ok(text.trim_end_matches(" +00:00").into())
+        }
+        (value, _) => Ok(value),
     }
 }
 
@@ -196,6 +227,39 @@ mod tests {
             nameless.contains("row 2: the photo has no name"),
             "{nameless}"
         );
+    }
+
+    #[test]
+    fn values_are_what_their_columns_say() {
+        let stamp = |unit, is_adjusted_to_u_t_c| TimestampType {
+            is_adjusted_to_u_t_c,
+            unit,
+        };
+        let nanos = Field::Long(1_704_164_645_678_901_234);
+        for (field, stamp, expected) in [
+            (
+                nanos.clone(),
+                Some(stamp(TimeUnit::NANOS, true)),
+                json!("2024-01-02 03:04:05.678901 +00:00"),
+            ),
+            (
+                nanos.clone(),
+                Some(stamp(TimeUnit::NANOS, false)),
+                json!("2024-01-02 03:04:05.678901"),
+            ),
+            (
+                Field::TimestampMillis(1_704_164_645_678),
+                Some(stamp(TimeUnit::MILLIS, false)),
+                json!("2024-01-02 03:04:05.678"),
+            ),
+            (nanos, None, json!(1_704_164_645_678_901_234_i64)),
+            (Field::Float(0.1), None, json!(0.1)),
+            (Field::Float(f32::NAN), None, Value::Null),
+        ] {
+            assert_eq!(value_of(field, stamp.as_ref()).unwrap(), expected);
+        }
+        let never = value_of(Field::Long(i64::MAX), Some(&stamp(TimeUnit::MICROS, true)));
+        assert!(never.is_err(), "{never:?}");
     }
 
     #[test]
