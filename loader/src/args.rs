@@ -37,7 +37,7 @@ pub struct Args {
     /// Say more: the SQL of a search, every rejected photo
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     pub verbose: u8,
-    /// Errors only
+    /// Errors and the summary only
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     pub quiet: bool,
     /// A TOML file with flags: at its top for every verb, or in a section for one ([load])

@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// More bytes than [`crate::Limits::max_bytes`].
     #[error(
-        "image of {bytes} bytes exceeds the limit of {limit} bytes; shrink it or raise the limit"
+        "image of {bytes} bytes exceeds the limit of {limit} bytes; shrink it"
     )]
     ImageTooManyBytes {
         /// Size of the data in bytes.
@@ -59,7 +59,7 @@ pub enum Error {
     },
     /// More pixels than [`crate::Limits::max_pixels`].
     #[error(
-        "image of {width} x {height} pixels exceeds the limit of {limit} pixels; shrink it or raise the limit"
+        "image of {width} x {height} pixels exceeds the limit of {limit} pixels; shrink it"
     )]
     ImageTooManyPixels {
         /// Width that the header states.
