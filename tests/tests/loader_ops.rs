@@ -7,6 +7,8 @@ use std::{
     collections::BTreeMap,
     fs,
     process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -260,6 +262,34 @@ fn a_role_that_may_make_no_tables_loads_without_a_record() -> Result<()> {
         .expect(0)?
         .expect_stderr(&["this run is not recorded in lookbook_run"])?;
     shop.check_complete(2)
+}
+
+#[test]
+fn a_run_whose_record_lost_its_connection_is_recorded_all_the_same() -> Result<()> {
+    let shop = tiny("record_reconnects")?;
+    shop.put_many(600)?;
+    shop.put("broken.jpg", b"no photo")?;
+    let mut load = shop.lookbook(["load", "photos"])?;
+    let child = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // The lock of a live run ("lrun").
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1819440494
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND to_regclass('lookbook_run') IS NOT NULL";
+    let mut client = shop.database.connect()?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while client.query_one(cut, &[])?.get::<_, i64>(0) == 0 {
+        ensure!(Instant::now() < deadline, "no run is recorded");
+        sleep(Duration::from_millis(5));
+    }
+    Outcome::from(child.wait_with_output()?)
+        .expect(2)?
+        .expect_stdout(&["loaded 600 photos"])?;
+    assert_eq!(
+        shop.database.psql(
+            "SELECT status, loaded, rejected, (SELECT count(*) FROM lookbook_reject) FROM lookbook_run"
+        )?,
+        "partial|600|1|1"
+    );
+    Ok(())
 }
 
 #[test]

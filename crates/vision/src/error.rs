@@ -48,9 +48,7 @@ pub enum Error {
         reason: String,
     },
     /// More bytes than [`crate::Limits::max_bytes`].
-    #[error(
-        "image of {bytes} bytes exceeds the limit of {limit} bytes; shrink it"
-    )]
+    #[error("image of {bytes} bytes exceeds the limit of {limit} bytes; shrink it")]
     ImageTooManyBytes {
         /// Size of the data in bytes.
         bytes: u64,
@@ -58,9 +56,7 @@ pub enum Error {
         limit: u64,
     },
     /// More pixels than [`crate::Limits::max_pixels`].
-    #[error(
-        "image of {width} x {height} pixels exceeds the limit of {limit} pixels; shrink it"
-    )]
+    #[error("image of {width} x {height} pixels exceeds the limit of {limit} pixels; shrink it")]
     ImageTooManyPixels {
         /// Width that the header states.
         width: u32,

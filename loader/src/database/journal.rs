@@ -1,6 +1,6 @@
 //! The books of every run: `lookbook_run` and `lookbook_reject` in the schema that is loaded into.
 //!
-//! Written over a connection of its own, beside the batches. Invariants: a run that cannot be recorded
+//! Written over a connection of its own, beside the batches; another one where that breaks. Invariants: a run that cannot be recorded
 //! still runs; a run that ended without saying so (killed, or cut off) is marked by the next one, because
 //! a live run holds an advisory lock on its number.
 
@@ -51,6 +51,7 @@ pub struct RunEnd {
 
 /// An open record.
 pub struct Journal {
+    url: Option<String>,
     client: Client,
     runs: String,
     rejects: String,
@@ -93,6 +94,7 @@ impl Journal {
             &[&RUN_CLASS, &lock_key(id)],
         )?;
         Ok(Self {
+            url: url.map(str::to_owned),
             client,
             runs,
             rejects,
@@ -105,16 +107,39 @@ impl Journal {
         self.id
     }
 
+    /// Whether the connection is gone; the next call tries another one.
+    pub fn is_broken(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    fn execute(
+        &mut self,
+        statement: &str,
+        values: &[&(dyn postgres::types::ToSql + Sync)],
+    ) -> Result<()> {
+        if self.client.is_closed() {
+            self.client = connect_anywhere(self.url.as_deref())?;
+            // Not waited for: the server may not have noticed yet that the other one is gone.
+            self.client.execute(
+                "SELECT pg_catalog.pg_try_advisory_lock($1, $2)",
+                &[&RUN_CLASS, &lock_key(self.id)],
+            )?;
+        }
+        self.client.execute(statement, values)?;
+        Ok(())
+    }
+
     pub fn reject(&mut self, rejects: &[Reject]) -> Result<()> {
         let column = |of: fn(&Reject) -> &str| rejects.iter().map(of).collect::<Vec<&str>>();
-        self.client.execute(
+        let id = self.id;
+        self.execute(
             &format!(
                 "INSERT INTO {} (run, path, code, reason) \
                  SELECT $1, * FROM ROWS FROM (unnest($2::text[]), unnest($3::text[]), unnest($4::text[]))",
                 self.rejects
             ),
             &[
-                &self.id,
+                &id,
                 &column(|reject| &reject.path),
                 &column(|reject| &reject.code),
                 // PostgreSQL text holds no zero byte, and a reason may quote a file.
@@ -123,8 +148,7 @@ impl Journal {
                     .map(|reject| reject.reason.replace('\0', " "))
                     .collect::<Vec<String>>(),
             ],
-        )?;
-        Ok(())
+        )
     }
 
     /// So far; what a killed run leaves.
@@ -132,8 +156,9 @@ impl Journal {
         self.update(counts, "seen_at = pg_catalog.clock_timestamp()", &[])
     }
 
-    pub fn finish(mut self, counts: &RunCounts, end: &RunEnd) -> Result<()> {
+    pub fn finish(&mut self, counts: &RunCounts, end: &RunEnd) -> Result<()> {
         let rate = end.images_per_second;
+        // A run that was thought to be killed, as its lock was not there for a while, says so itself.
         let set = "status = $9, error = $10, images_per_second = $11, report = $12, \
                    seen_at = pg_catalog.clock_timestamp(), ended_at = pg_catalog.clock_timestamp()";
         let report = Json(&end.report);
@@ -156,7 +181,8 @@ impl Journal {
             of(counts.rejected),
             of(counts.pruned),
         ];
-        let mut values: Vec<&(dyn postgres::types::ToSql + Sync)> = vec![&self.id];
+        let id = self.id;
+        let mut values: Vec<&(dyn postgres::types::ToSql + Sync)> = vec![&id];
         values.extend(
             numbers
                 .iter()
@@ -168,8 +194,7 @@ impl Journal {
                rejected = $7, pruned = $8, {set} WHERE id = $1",
             self.runs
         );
-        self.client.execute(&update, &values)?;
-        Ok(())
+        self.execute(&update, &values)
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Books {
     journal: Option<Journal>,
     due: Instant,
     written: Option<u64>,
+    /// The connection broke, and that was said.
+    is_broken: bool,
 }
 
 impl Books {
@@ -26,6 +28,7 @@ impl Books {
             journal: None,
             due: Instant::now() + PERIOD,
             written: None,
+            is_broken: false,
         };
         match journal {
             Ok(journal) => books.journal = Some(journal),
@@ -40,6 +43,7 @@ impl Books {
             journal: None,
             due: Instant::now(),
             written: None,
+            is_broken: false,
         }
     }
 
@@ -62,16 +66,31 @@ impl Books {
         let counts = tally.counts();
         let rejects = tally.take_unrecorded();
         let is_news = !rejects.is_empty() || self.written != Some(counts.done());
-        let written = match rejects.is_empty() {
-            true => Ok(()),
-            false => journal.reject(&rejects),
-        };
-        let written = match is_news {
-            true => written.and_then(|()| journal.progress(&counts.into())),
-            false => written,
-        };
+        let written = again(journal, |journal| {
+            if !rejects.is_empty() {
+                journal.reject(&rejects)?;
+            }
+            match is_news {
+                true => journal.progress(&counts.into()),
+                false => Ok(()),
+            }
+        });
         self.written = Some(counts.done());
-        if let Err(error) = written {
+        let Err(error) = written else {
+            self.is_broken = false;
+            return;
+        };
+        if journal.is_broken() {
+            tally.put_back(rejects);
+            self.written = None;
+            if !self.is_broken {
+                messages::warn(format_args!(
+                    "this run is not recorded in lookbook_run for now: {}",
+                    messages::render(&error)
+                ));
+            }
+            self.is_broken = true;
+        } else {
             give_up(&error);
             self.journal = None;
         }
@@ -80,16 +99,28 @@ impl Books {
     /// The last counts, and how it ended.
     pub fn close(mut self, tally: &Tally, pruned: u64, end: &RunEnd) {
         self.write(tally);
-        let Some(journal) = self.journal else {
+        let Some(mut journal) = self.journal else {
             return;
         };
         let counts = RunCounts {
             pruned,
             ..tally.counts().into()
         };
-        if let Err(error) = journal.finish(&counts, end) {
+        let finished = again(&mut journal, |journal| journal.finish(&counts, end));
+        if let Err(error) = finished {
             give_up(&error);
         }
+    }
+}
+
+/// Once more over another connection, if it is found out just now that the one is gone.
+fn again(
+    journal: &mut Journal,
+    mut write: impl FnMut(&mut Journal) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match write(journal) {
+        Err(_) if journal.is_broken() => write(journal),
+        written => written,
     }
 }
 

@@ -141,6 +141,13 @@ impl Tally {
             .unwrap_or_default()
     }
 
+    /// Gives back what could not be recorded, for the next call.
+    pub fn put_back(&self, rejects: Vec<Reject>) {
+        if let Some(unrecorded) = &mut self.rejects().unrecorded {
+            unrecorded.splice(0..0, rejects);
+        }
+    }
+
     pub fn rejects_by_code(&self) -> BTreeMap<String, u64> {
         self.rejects().by_code.clone()
     }
