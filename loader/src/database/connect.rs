@@ -12,6 +12,10 @@ use postgres::{
 
 use super::{quoted, tls};
 
+/// What the client library waits before it asks whether the other side is there.
+const LIBRARY_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
+/// What we wait, and how long it may take to answer.
+const SILENCE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the database of `url`, or of `LOOKBOOK_DATABASE` or `DATABASE_URL`, and makes sure
@@ -98,6 +102,13 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     config.application_name("lookbook");
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    // A network that falls silent is found out in minutes, not in hours.
+    if config.get_keepalives_idle() == LIBRARY_KEEPALIVE {
+        config.keepalives_idle(SILENCE);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENCE);
     }
     let target = describe(&config);
     let client = if config.get_ssl_mode() == SslMode::Disable {
