@@ -292,6 +292,36 @@ fn rows_after_the_models_own_nms_are_what_it_found() {
 }
 
 #[test]
+fn mask_coefficients_of_a_segmentation_export_are_left_out() {
+    let names = json!({"boxes": "out"});
+    let boxes = detector_document("yolo_v8", "yolo_v8", names.clone());
+    let segments = detector_document("yolo_v8_segments", "yolo_v8", names.clone());
+    let photos = [white(320, 400), grey()];
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    check_model(&runtime(), &manifest(&segments), &onnx("yolo_v8_segments")).unwrap();
+    let found = detector(&segments, "yolo_v8_segments").detect(&views);
+    let plain_boxes = detector(&boxes, "yolo_v8").detect(&views);
+    assert_eq!(found.unwrap(), plain_boxes.unwrap());
+    let rows = detector_document("yolo_nms_segments", "yolo_nms", json!({"boxes": "output0"}));
+    check_model(&runtime(), &manifest(&rows), &onnx("yolo_nms_segments")).unwrap();
+    assert_batches(
+        &mut detector(&rows, "yolo_nms_segments"),
+        "yolo_nms_segments",
+    );
+
+    // Labels for the coefficients, too, would make scores of them.
+    let mut widened = segments.clone();
+    let labels = widened["output"]["labels"].as_array_mut().unwrap();
+    labels.extend((0..32).map(|at| json!({"name": format!("mask {at}"), "group": null})));
+    widened["output"]["activation"] = json!("sigmoid");
+    let refused = refusal(&widened, "yolo_v8_segments");
+    assert!(
+        refused.contains("4 + 35 labels + 32 mask coefficients"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn torchvision_with_a_batch_axis_takes_sizes_for_each_photo() {
     let names = json!({"boxes": "boxes", "labels": "labels", "scores": "scores"});
     let mut document = detector_document("rtdetr_sizes", "torchvision", names);
