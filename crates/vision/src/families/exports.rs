@@ -43,10 +43,12 @@ pub(super) fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks:
         0 => String::new(),
         _ => format!(" and {masks} mask coefficients, as the file's other output has masks"),
     };
-    format!(
-        "; as {family} it has {classes} classes{beside}, and output.labels has {labels}{}",
-        task(found, before + masks, labels)
-    )
+    let as_classes =
+        format!("as {family} it has {classes} classes{beside}, and output.labels has {labels}");
+    match task(found, before + masks, labels) {
+        task if task.is_empty() => format!("; {as_classes}"),
+        task => format!("{task}; if not, {as_classes}"),
+    }
 }
 
 /// The same for rows of a model with its own NMS.
@@ -78,7 +80,7 @@ fn task(found: usize, before: usize, labels: usize) -> String {
         _ => return String::new(),
     };
     let verb = if number == 1 { "is" } else { "are" };
-    format!("; but the last {number} of the {found} numbers of a box {verb} probably {words}")
+    format!("; the last {number} of the {found} numbers of a box {verb} probably {words}")
 }
 
 #[cfg(test)]
