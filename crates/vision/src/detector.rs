@@ -152,7 +152,7 @@ impl Detector {
             .collect()
     }
 
-    fn group(&self, class: usize) -> Option<Group> {
+    pub(crate) fn group(&self, class: usize) -> Option<Group> {
         self.output.labels.get(class).and_then(|label| label.group)
     }
 }

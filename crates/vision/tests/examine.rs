@@ -285,6 +285,16 @@ fn a_detector_that_finds_nothing_is_only_suspicious() {
         Verdict::Warning,
         &["the highest score is 0.900", "lower output.score_threshold"],
     );
+    assert_says(
+        &detector("yolo_v8_flat", "yolo_v8"),
+        "yolo_v8_flat",
+        "boxes",
+        Verdict::Warning,
+        &[
+            "none with an area",
+            "such as (10.00, 4.00) to (10.00, 20.00)",
+        ],
+    );
     let mut others = detector("yolo_v8", "yolo_v8");
     for label in 0..2 {
         others["output"]["labels"][label]["group"] = json!(null);

@@ -49,6 +49,24 @@ fn plain(found: &[Detection]) -> Vec<(&str, i32, [i32; 4])> {
         .collect()
 }
 
+#[test]
+fn axes_of_size_1_around_a_vector_do_not_matter() {
+    let photos = [photo(70, 50, 1), photo(40, 90, 2)];
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    let vectors = |file: &str| {
+        let output = embedder_output("embedding", 6, "none", true);
+        let document = document(file, "embedder", &onnx(file), output);
+        check_model(&runtime(), &manifest(&document), &onnx(file)).unwrap();
+        embedder(&document, file).embed(&views).unwrap()
+    };
+    let expected = vectors("embed");
+    for file in ["embed_ones_before", "embed_ones_after", "embed_ones_flat"] {
+        for (found, expected) in vectors(file).iter().zip(&expected) {
+            assert!(largest_difference(found, expected) < 1e-6, "{file}");
+        }
+    }
+}
+
 /// What the models with their own NMS find on white, in a photo ten times the size of their input.
 const AFTER_NMS: [(&str, i32, [i32; 4]); 3] = [
     ("shirt", 90, [60, 40, 140, 200]),

@@ -101,6 +101,11 @@ def embedders():
         helper.make_node("Add", ["embedding", "noise"], ["noisy"]),
     ]
     write("embed_random", nodes, [value("noisy", ["n", 6])], [weights()])
+    # The vector with axes of size 1, and without a batch axis.
+    for name, row, shape in [("before", [-1, 1, 1, 6], ["n", 1, 1, 6]), ("after", [-1, 6, 1, 1], ["n", 6, 1, 1]), ("flat", [6], [6])]:
+        nodes = pool[:2] + [helper.make_node("Reshape", ["pooled", "row"], ["embedding"])]
+        picture = value("image", [1, *PICTURE[1:]] if name == "flat" else PICTURE)
+        write(f"embed_ones_{name}", nodes, [value("embedding", shape)], [weights(), constant("row", row, np.int64)], [picture])
     # Graphs of one photo whose input takes any number, and of three photos.
     for batch in (1, 3):
         nodes = pool[:2] + [helper.make_node("Reshape", ["pooled", "row"], ["embedding"])]
@@ -294,6 +299,8 @@ def detectors():
     nodes, ones = brightness([-1, 1, 1])
     rest = [constant("scores", scores.T[None]), constant("nothing", [0.0])]
     write("yolo_v8_shares", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", (boxes / size).T[None]), *rest])
+    flat = boxes * np.array([1, 1, 0, 1], np.float32)
+    write("yolo_v8_flat", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", flat.T[None]), *rest])
     beyond = boxes + np.array([1.5 * WIDTH, HEIGHT, 0, 0], np.float32)
     write("yolo_v8_outside", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", beyond.T[None]), *rest])
 
