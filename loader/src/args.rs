@@ -274,6 +274,9 @@ pub enum ModelVerb {
     Remove {
         /// The model
         name: String,
+        /// Also when it filled a column of vectors, or is the default of its kind
+        #[arg(long)]
+        force: bool,
     },
     /// Make a model the default of its kind
     Default {

@@ -33,7 +33,10 @@ pub fn run(args: &ModelArgs) -> Result<Ending> {
             manifest,
         } => add(&mut client, name, onnx, manifest)?,
         ModelVerb::Export { name, out } => export(&mut client, name, out)?,
-        ModelVerb::Remove { name } => {
+        ModelVerb::Remove { name, force } => {
+            if !force {
+                check_unused(&mut client, name)?;
+            }
             client
                 .execute("SELECT lookbook_model_drop($1)", &[name])
                 .with_context(|| format!("cannot remove model {name:?}"))?;
@@ -98,6 +101,44 @@ fn add(client: &mut Client, name: &str, onnx: &Path, manifest: &Path) -> Result<
         .with_context(|| format!("cannot store model {name:?}"))?;
     let sha256: String = row.get(0);
     messages::note(format_args!("stored model {name:?} (sha256 {sha256})"));
+    Ok(())
+}
+
+/// Fails where something would miss the model: photos could not be compared with a column that it filled, and functions
+/// would find no default of its kind, or another one.
+fn check_unused(client: &mut Client, name: &str) -> Result<()> {
+    let columns = client.query(
+        "SELECT f.relation::text || '.' || pg_catalog.quote_ident(f.attribute) FROM lookbook_embedding_column f \
+         JOIN pg_catalog.pg_class c ON c.oid = f.relation JOIN lookbook_model m ON m.sha256 = f.model_sha256 \
+         WHERE m.name = $1 AND NOT EXISTS (SELECT FROM lookbook_model o WHERE o.sha256 = m.sha256 AND o.name <> m.name) \
+         ORDER BY 1",
+        &[&name],
+    )?;
+    let columns: Vec<String> = columns.iter().map(|row| row.get(0)).collect();
+    if !columns.is_empty() {
+        bail!(
+            "model {name:?} filled {}: without it no photo can be compared with what is there, nor loaded beside it; give \
+             the rows vectors of another model with lookbook reembed first, or remove it all the same with --force \
+             (lookbook model export {name} keeps a copy)",
+            columns.join(", ")
+        );
+    }
+    let default = client.query_opt(
+        "SELECT kind, (SELECT o.name FROM lookbook_default_model o WHERE o.kind = d.kind AND o.shipped) \
+         FROM lookbook_default_model d WHERE d.name = $1 AND NOT d.shipped",
+        &[&name],
+    )?;
+    if let Some(default) = default {
+        let (kind, shipped): (String, Option<String>) = (default.get(0), default.get(1));
+        let then = match shipped {
+            Some(shipped) => format!("{shipped:?} would be it again"),
+            None => "there would be none".to_owned(),
+        };
+        bail!(
+            "model {name:?} is the default {kind}, and {then}: make another the default with lookbook model default NAME, \
+             or remove it all the same with --force"
+        );
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
-//! `lookbook completions` and `lookbook man`: what shells and `man` know of the command line.
+//! `lookbook completions` and `lookbook man`: what shells and `man` know of the command line; and words that a shell
+//! takes as they are.
 
-use std::fs;
+use std::{borrow::Cow, fs, path::Path};
 
 use anyhow::{Context, Result};
 use clap::Command;
@@ -49,12 +50,47 @@ pub fn man(args: &ManArgs) -> Result<Ending> {
     Ok(Ending::Complete)
 }
 
+/// A file's path as one word of a command line, quoted for a POSIX shell where it needs to be.
+pub fn word(file: &Path) -> String {
+    let path = file.to_string_lossy();
+    // Else it would be a flag.
+    let path = match path.starts_with('-') {
+        true => Cow::Owned(format!("./{path}")),
+        false => path,
+    };
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !path.is_empty() && path.chars().all(is_plain) {
+        true => path.into_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
 /// A page for the command and each verb below it, named as `man` looks for them: `lookbook-model-add`.
 fn pages_of(command: &Command, name: &str, pages: &mut Vec<(String, Command)>) {
     pages.push((name.to_owned(), command.clone().name(name.to_owned())));
     for verb in command.get_subcommands() {
         if verb.get_name() != "help" && !verb.is_hide_set() {
             pages_of(verb, &format!("{name}-{}", verb.get_name()), pages);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_words_of_a_shell() {
+        for (path, expected) in [
+            ("models/a-b_1.onnx", "models/a-b_1.onnx"),
+            ("größe.onnx", "größe.onnx"),
+            ("odd name ä&'x.onnx", r"'odd name ä&'\''x.onnx'"),
+            ("$HOME/a.onnx", "'$HOME/a.onnx'"),
+            ("~/a.onnx", "'~/a.onnx'"),
+            ("-odd.onnx", "./-odd.onnx"),
+            ("-odd one.onnx", "'./-odd one.onnx'"),
+        ] {
+            assert_eq!(word(Path::new(path)), expected);
         }
     }
 }

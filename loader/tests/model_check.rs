@@ -76,6 +76,13 @@ fn a_sound_model_is_ready_to_be_added() {
         );
         assert!(text.contains("lookbook model add tiny --onnx"), "{text}");
     }
+    // What is printed can be pasted into a shell.
+    let odd = folder.path().join("odd name ä&'x.onnx");
+    fs::copy(&onnx, &odd).unwrap();
+    fs::copy(onnx.with_extension("json"), odd.with_extension("json")).unwrap();
+    let output = check(&[odd.to_str().unwrap()]);
+    let quoted = r"/odd name ä&'\''x.onnx' --manifest '";
+    assert!(text(&output).contains(quoted), "{}", text(&output));
     // A manifest of another name, and a photo.
     let manifest = folder.path().join("other.json");
     fs::rename(onnx.with_extension("json"), &manifest).unwrap();

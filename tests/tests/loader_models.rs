@@ -63,6 +63,43 @@ fn two_embedders_never_fill_one_column() -> Result<()> {
 }
 
 #[test]
+fn a_model_that_filled_a_column_is_not_removed_by_accident() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "filled")?;
+    import_embedder(&mut shop.database.connect()?, "brightest", MAXIMUM)?;
+    shop.put("a.bmp", &bmp(4, 4, RED))?;
+    let load = ["load", "photos", "--embed-model", "brightest"];
+    shop.run(load)?.expect(0)?;
+    let remove = ["model", "remove", "brightest"];
+    shop.run(remove)?.expect(1)?.expect_stderr(&[
+        "\"brightest\" filled garment.embedding",
+        "lookbook reembed",
+        "--force",
+    ])?;
+    // Another model has its bytes, so nothing is missed.
+    shop.database.psql(
+        "SELECT lookbook_model_import('same', jsonb_set(manifest, '{name}', '\"same\"'), onnx) \
+         FROM lookbook_model WHERE name = 'brightest'",
+    )?;
+    shop.run(remove)?.expect(0)?;
+    shop.put("b.bmp", &bmp(4, 4, RED))?;
+    shop.load()?.expect(1)?.expect_stderr(&[
+        "filled by model \"brightest\"",
+        "load with --embed-model same",
+    ])?;
+    shop.run(["doctor"])?
+        .expect_stdout(&["--embed-model same keeps the old one"])?;
+    shop.run(["model", "remove", "same", "--force"])?
+        .expect(0)?;
+    let gone = "\"brightest\" is not among the models that you may use here";
+    let refused = shop.load()?.expect(1)?;
+    ensure!(!refused.stderr.contains("--embed-model"), "{refused}");
+    refused.expect_stderr(&[gone, "lookbook model add", "lookbook reembed"])?;
+    shop.run(["doctor"])?
+        .expect_stdout(&[gone, "lookbook reembed", "lookbook model add"])?;
+    Ok(())
+}
+
+#[test]
 fn one_file_with_two_manifests_is_two_models() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "manifests")?;
     let mut client = shop.database.connect()?;
@@ -205,7 +242,16 @@ fn models_make_the_round_trip_through_every_verb() -> Result<()> {
     let exported: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(shop.path("exported/colours.json"))?)?;
     ensure!(exported == serde_json::from_str::<serde_json::Value>(&manifest)?);
-    let removed = shop.run(["model", "remove", "colours"])?.expect(0)?;
+    shop.run(["model", "remove", "colours"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "\"colours\" is the default embedder",
+            "\"garment-embedder\" would be it again",
+            "--force",
+        ])?;
+    let removed = shop
+        .run(["model", "remove", "colours", "--force"])?
+        .expect(0)?;
     removed.expect_stderr(&["removed model \"colours\""])?;
     let again = shop.run([
         "model",

@@ -5,7 +5,7 @@
 //! `families.rs`.
 
 use crate::error::Error;
-use crate::families::{RawBox, read_family};
+use crate::families::{Form, RawBox, read_family};
 use crate::geometry::{BoundingBox, Geometry};
 use crate::manifest_parts::{DetectorOutput, Group};
 use crate::model::mismatch;
@@ -90,14 +90,12 @@ impl Detector {
         lowest: f32,
     ) -> Result<Vec<Vec<RawBox>>, Error> {
         let input = self.manifest().input();
-        read_family(
-            &self.output,
-            (input.width, input.height),
-            outputs,
-            count,
-            lowest,
-        )
-        .map_err(|reason| mismatch(self.manifest(), reason))
+        let form = Form {
+            input: (input.width, input.height),
+            masks: self.model.masks(),
+        };
+        read_family(&self.output, form, outputs, count, lowest)
+            .map_err(|reason| mismatch(self.manifest(), reason))
     }
 
     /// Every box of each view in input pixels, whatever its score.
@@ -154,7 +152,7 @@ impl Detector {
             .collect()
     }
 
-    fn group(&self, class: usize) -> Option<Group> {
+    pub(crate) fn group(&self, class: usize) -> Option<Group> {
         self.output.labels.get(class).and_then(|label| label.group)
     }
 }

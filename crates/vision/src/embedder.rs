@@ -85,13 +85,18 @@ impl Embedder {
                 output.shape
             ))
         };
+        // A vector of one photo, without a batch axis.
+        if self.output.pool == Pool::None && count == 1 && output.shape == [dimensions] {
+            return Ok((dimensions, 1, true));
+        }
         let Some((&photos, axes)) = output.shape.split_first() else {
             return refuse();
         };
         let axes = match (self.output.pool, self.manifest().input().layout, axes) {
-            (Pool::None, _, [channels]) => (*channels, 1, true),
-            // A pooled map that kept its two spatial axes of size 1.
-            (Pool::None, _, [channels, 1, 1]) => (*channels, 1, true),
+            // Beside its own the vector may have axes of size 1, such as those of a pooled map.
+            (Pool::None, _, axes) if axes.iter().filter(|&&size| size != 1).count() <= 1 => {
+                (axes.iter().product(), 1, true)
+            }
             (Pool::Mean | Pool::Max, Layout::Nchw, [channels, rows, columns]) => {
                 (*channels, rows * columns, true)
             }

@@ -16,7 +16,7 @@ use crate::manifest::{Manifest, sha256_hex};
 use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Output, PoseOutput};
 use crate::opened::{KindOutput, Opened};
 use crate::photo::{Photo, View};
-use crate::ports::{compare, described};
+use crate::ports::{compare, described, masks};
 use crate::session::{Runtime, Session};
 use crate::sketch;
 
@@ -133,7 +133,13 @@ pub fn examine(
         return findings.0;
     }
     findings.ok("inputs", described(&ports.0));
-    findings.ok("outputs", described(&ports.1));
+    let segments = match masks(&manifest, &ports.1) {
+        0 => String::new(),
+        masks => format!(
+            "; a segmentation export: its masks, and the last {masks} numbers of each box, are left out"
+        ),
+    };
+    findings.ok("outputs", described(&ports.1) + &segments);
     let pictures = match photo {
         Some(photo) => [photo.clone(), Photo::from_pixels(sketch::dress())],
         None => [sketch::person(), sketch::dress()].map(Photo::from_pixels),

@@ -5,10 +5,12 @@
 //! the checks that a tensor has that form. Gives boxes in input pixels with the best class each;
 //! thresholds and suppression are the detector's. Errors are plain reasons that name the output.
 
+mod exports;
 mod nms;
 
 use std::borrow::Cow;
 
+use self::exports::yolo_remedy;
 use crate::geometry::BoundingBox;
 use crate::manifest_parts::{Activation, DetectorOutput, Family};
 use crate::tensors::{OutputTensor, OutputValues};
@@ -24,20 +26,28 @@ pub(crate) struct RawBox {
 /// Slack for scores that a half-precision sigmoid or softmax rounds beyond 0..1.
 const SCORE_SLACK: f32 = 0.01;
 
-/// Reads the outputs of one run; `input` is the width and height of the model's input. Boxes with a score below
-/// `lowest` may be left out.
+/// What the reading of a family needs to know beside the manifest's output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    /// Width and height of the model's input.
+    pub(crate) input: (u32, u32),
+    /// Mask coefficients that end the numbers of each box, where it has more than those: a segmentation model's.
+    pub(crate) masks: usize,
+}
+
+/// Reads the outputs of one run. Boxes with a score below `lowest` may be left out.
 pub(crate) fn read_family(
     output: &DetectorOutput,
-    input: (u32, u32),
+    form: Form,
     tensors: &[OutputTensor],
     count: usize,
     lowest: f32,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     match (output.family, tensors) {
-        (Family::YoloV8, [boxes]) => read_yolo_v8(output, boxes, count, lowest),
-        (Family::YoloV5, [boxes]) => read_yolo_v5(output, boxes, count),
-        (Family::Detr, [boxes, logits]) => read_detr(output, input, boxes, logits, count),
-        (Family::YoloNms, [boxes]) => nms::read_rows(output, boxes, count),
+        (Family::YoloV8, [boxes]) => read_yolo_v8(output, form, boxes, count, lowest),
+        (Family::YoloV5, [boxes]) => read_yolo_v5(output, form, boxes, count),
+        (Family::Detr, [boxes, logits]) => read_detr(output, form.input, boxes, logits, count),
+        (Family::YoloNms, [boxes]) => nms::read_rows(output, form, boxes, count),
         (Family::Torchvision, [boxes, labels, scores]) => {
             nms::read_torchvision(output, [boxes, labels, scores], count)
         }
@@ -48,14 +58,36 @@ pub(crate) fn read_family(
     }
 }
 
+impl Form {
+    /// How many of the `found` numbers of a box are mask coefficients, of which `before` others are at least.
+    fn masks_of(self, found: usize, before: usize) -> usize {
+        if found > before + self.masks {
+            self.masks
+        } else {
+            0
+        }
+    }
+}
+
+/// What a shape is expected to have for its mask coefficients.
+fn and_masks(masks: usize) -> String {
+    match masks {
+        0 => String::new(),
+        _ => format!(" + {masks} mask coefficients"),
+    }
+}
+
 fn read_yolo_v8(
     output: &DetectorOutput,
+    form: Form,
     tensor: &OutputTensor,
     count: usize,
     lowest: f32,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
-    let rows = 4 + output.labels.len();
+    let classes = output.labels.len();
+    let masks = form.masks_of(tensor.shape.get(1).copied().unwrap_or(0), 4);
+    let rows = 4 + classes + masks;
     let values = floats(name, tensor)?;
     let anchors = match *tensor.shape.as_slice() {
         [photos, found, anchors] if photos >= count && found == rows => anchors,
@@ -65,9 +97,9 @@ fn read_yolo_v8(
                 tensor,
                 count,
                 &format!(
-                    "[{count}, {rows}, anchors]: 4 + {} labels{}",
-                    output.labels.len(),
-                    yolo_remedy(output, tensor)
+                    "[{count}, {rows}, anchors]: 4 + {classes} labels{}{}",
+                    and_masks(masks),
+                    yolo_remedy(output, tensor, masks)
                 ),
             ));
         }
@@ -75,9 +107,9 @@ fn read_yolo_v8(
     let photos = values.chunks_exact((rows * anchors).max(1)).take(count);
     photos
         .map(|photo| {
-            let (places, scores) = photo.split_at(4 * anchors);
+            let (places, rest) = photo.split_at(4 * anchors);
             finite(name, places)?;
-            let (classes, scores) = best_of_rows(output, scores, anchors)?;
+            let (classes, scores) = best_of_rows(output, &rest[..classes * anchors], anchors)?;
             let kept = (0..anchors).filter(|&anchor| scores[anchor] >= lowest);
             kept.map(|anchor| {
                 let place = std::array::from_fn(|row| places[row * anchors + anchor]);
@@ -126,11 +158,14 @@ fn best_of_rows(
 
 fn read_yolo_v5(
     output: &DetectorOutput,
+    form: Form,
     tensor: &OutputTensor,
     count: usize,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
-    let columns = 5 + output.labels.len();
+    let classes = output.labels.len();
+    let masks = form.masks_of(tensor.shape.last().copied().unwrap_or(0), 5);
+    let columns = 5 + classes + masks;
     let values = floats(name, tensor)?;
     let anchors = match *tensor.shape.as_slice() {
         [photos, anchors, found] if photos >= count && found == columns => anchors,
@@ -140,9 +175,9 @@ fn read_yolo_v5(
                 tensor,
                 count,
                 &format!(
-                    "[{count}, anchors, {columns}]: 5 + {} labels{}",
-                    output.labels.len(),
-                    yolo_remedy(output, tensor)
+                    "[{count}, anchors, {columns}]: 5 + {classes} labels{}{}",
+                    and_masks(masks),
+                    yolo_remedy(output, tensor, masks)
                 ),
             ));
         }
@@ -155,7 +190,9 @@ fn read_yolo_v5(
                 .chunks_exact(columns)
                 .map(|anchor| {
                     let objectness = probability(name, activated(output, anchor[4]))?;
-                    let scores = anchor[5..].iter().map(|&value| activated(output, value));
+                    let scores = anchor[5..5 + classes]
+                        .iter()
+                        .map(|&value| activated(output, value));
                     let (class, score) = best(name, scores)?;
                     let bbox = centred(name, std::array::from_fn(|at| anchor[at]))?;
                     Ok(RawBox {
@@ -335,39 +372,6 @@ fn activated(output: &DetectorOutput, value: f32) -> f32 {
     match output.activation() {
         Activation::Sigmoid => sigmoid(value),
         Activation::None | Activation::Softmax => value,
-    }
-}
-
-/// What else a three-axis output of another shape may be.
-fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor) -> String {
-    let &[_, second, third] = tensor.shape.as_slice() else {
-        return String::new();
-    };
-    let is_v8 = output.family == Family::YoloV8;
-    if is_v8 && third == 4 + output.labels.len() {
-        let others = match third {
-            6 => ", or set family yolo_nms, whose boxes are six numbers each",
-            _ => "",
-        };
-        return format!(
-            "; the last two axes are exchanged: transpose the output in the export{others}"
-        );
-    }
-    if third == 6 && second != 6 {
-        return "; six numbers for each box are family yolo_nms".to_owned();
-    }
-    // Candidates outnumber classes by far.
-    let (family, classes) = if second < third {
-        ("yolo_v8", second.checked_sub(4))
-    } else {
-        ("yolo_v5", third.checked_sub(5))
-    };
-    match classes {
-        Some(classes) if classes > 0 => format!(
-            "; as {family} it has {classes} classes, and output.labels has {}",
-            output.labels.len()
-        ),
-        _ => String::new(),
     }
 }
 

@@ -107,7 +107,7 @@ pub enum Resize {
     Stretch,
     /// Keep the aspect ratio, centre, fill with `pad`.
     Letterbox,
-    /// Keep the aspect ratio, cover, cut the centre out.
+    /// Keep the aspect ratio, cover, cut the centre out; see [`Input::crop_share`].
     Crop,
 }
 
@@ -145,6 +145,9 @@ pub struct Input {
     pub resize: Resize,
     /// How to resample.
     pub filter: Filter,
+    /// Share of the covered width and height that a crop keeps, 0.5 to 1; default 1. `crop` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop_share: Option<f64>,
     /// Fill of a letterbox, 0 to 255, in the order of `colour`. Default 0.
     #[serde(
         default,

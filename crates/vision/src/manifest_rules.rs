@@ -10,13 +10,15 @@ use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::manifest_parts::{
     Activation, DetectorOutput, EmbedderOutput, Family, Input, Label, Output, OutputNames,
-    PoseOutput,
+    PoseOutput, Resize,
 };
 
 /// Dimensions of the SQL type `embedding`.
 const MAX_DIMENSIONS: usize = 16_000;
 /// Beyond this a single input of three floats a pixel passes 200 MB.
 const MAX_SIDE: u32 = 4_096;
+/// Models of published weights keep 0.75 and more.
+const LEAST_CROP_SHARE: f64 = 0.5;
 const MAX_LABELS: usize = 4_096;
 const MAX_DETECTIONS: usize = 1_000;
 const MAX_NAME: usize = 63;
@@ -84,6 +86,12 @@ fn check_input(input: &Input) -> Result<(), Error> {
     check_text("input.name", &input.name, 255)?;
     check_range("input.width", input.width, 1, MAX_SIDE)?;
     check_range("input.height", input.height, 1, MAX_SIDE)?;
+    if let Some(share) = input.crop_share {
+        if input.resize != Resize::Crop {
+            return refuse("input.crop_share", "must be absent unless resize is crop");
+        }
+        check_range("input.crop_share", share, LEAST_CROP_SHARE, 1.0)?;
+    }
     if input.dtype.takes_pixels() {
         for (key, present) in [
             ("input.scale", input.scale.is_some()),

@@ -24,6 +24,7 @@ pub(crate) struct Model {
     manifest: Manifest,
     preprocessor: Preprocessor,
     batch: Batch,
+    masks: usize,
 }
 
 impl Model {
@@ -37,14 +38,17 @@ impl Model {
         manifest.check_digest(onnx)?;
         let batch_axis = onnx::first_axis(onnx, &manifest.input().name);
         let session = Session::open(runtime, manifest.name(), onnx, batch_axis, options)?;
-        let batch = ports::compare(&manifest, &session.inputs(), &session.outputs())
+        let outputs = session.outputs();
+        let batch = ports::compare(&manifest, &session.inputs(), &outputs)
             .map_err(|faults| mismatch(&manifest, faults.join("; ")))?;
         let preprocessor = Preprocessor::new(&manifest);
+        let masks = ports::masks(&manifest, &outputs);
         Ok(Self {
             session,
             manifest,
             preprocessor,
             batch,
+            masks,
         })
     }
 
@@ -62,6 +66,11 @@ impl Model {
 
     pub(crate) fn set_cancel(&mut self, cancel: &Cancel) {
         self.session.set_cancel(cancel);
+    }
+
+    /// Mask coefficients of each box; see [`ports::masks`].
+    pub(crate) fn masks(&self) -> usize {
+        self.masks
     }
 
     /// Photos that go into one run.

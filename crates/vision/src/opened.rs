@@ -7,10 +7,10 @@ use crate::cancel::Cancel;
 use crate::device::{Provider, SessionOptions};
 use crate::error::Error;
 use crate::manifest::Manifest;
-use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Kind, Output, PoseOutput};
+use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Kind, Output, PoseOutput, Resize};
 use crate::model::Model;
 use crate::photo::View;
-use crate::preprocess::{Preprocessor, Tensor};
+use crate::preprocess::{Preprocessor, Tensor, covered};
 use crate::session::Runtime;
 use crate::tensors::OutputTensor;
 
@@ -120,10 +120,17 @@ impl<O> Opened<O> {
         self.model.preprocessor().clone()
     }
 
-    /// The longer side of the input in pixels.
+    /// The longer side in pixels that a photo has when it is fitted to the input. A crop's depends on the photo: here, one
+    /// with sides of 2 to 3.
     pub(crate) fn longest_side(&self) -> u32 {
         let input = self.manifest().input();
-        input.width.max(input.height)
+        match input.resize {
+            Resize::Stretch | Resize::Letterbox => input.width.max(input.height),
+            Resize::Crop => {
+                let (width, height) = covered(input);
+                width.max(height).saturating_mul(3) / 2
+            }
+        }
     }
 
     /// Prepares `views` and runs them, chunk by chunk; see [`Opened::run_prepared`].

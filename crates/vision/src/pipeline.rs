@@ -68,7 +68,7 @@ pub fn decode_side_alone<O>(model: &Opened<O>) -> u32 {
 ///
 /// With a detector the crops matter: a garment of a third of the photo's side should still have about
 /// two pixels for each of the 160 of the embedder's input, so at least 960. Without one only the whole
-/// photo is embedded, and twice the model's longer input side is enough for an antialiased
+/// photo is embedded, and twice the longer side that it is fitted with is enough for an antialiased
 /// reduction. Scaled decoding never goes below what is asked for.
 pub fn decode_side(detector: Option<&Detector>, embedder: &Embedder) -> u32 {
     let embed = embedder.longest_side().saturating_mul(2);

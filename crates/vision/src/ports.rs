@@ -114,6 +114,43 @@ fn gives_one_photo(manifest: &Manifest, outputs: &[Port]) -> bool {
     }
 }
 
+/// Mask coefficients that end the numbers of each box of a YOLO: as many as the file has masks to weigh by them, in an
+/// output [N, masks, rows, columns] that the manifest does not name, a quarter as high and wide as the input. 0 where
+/// there is none. Raw heads are outputs of four axes, too, but have as many channels as a box has numbers, or more.
+pub(crate) fn masks(manifest: &Manifest, outputs: &[Port]) -> usize {
+    let Output::Detector(output) = manifest.output() else {
+        return 0;
+    };
+    let boxes = outputs.iter().find(|port| port.name == output.names.boxes);
+    let numbers = boxes.and_then(|port| match (output.family, port.shape.as_slice()) {
+        (Family::YoloV8, &[_, numbers, _]) | (Family::YoloV5 | Family::YoloNms, &[.., numbers]) => {
+            Some(numbers)
+        }
+        _ => None,
+    });
+    let Some(numbers) = numbers else {
+        return 0;
+    };
+    let input = manifest.input();
+    let fits = |found: i64, side: u32| found < 0 || found == i64::from(side / MASK_STRIDE);
+    let of_masks = |port: &Port| match *port.shape.as_slice() {
+        [_, masks, rows, columns]
+            if masks > 0
+                && (numbers < 0 || masks < numbers)
+                && fits(rows, input.height)
+                && fits(columns, input.width)
+                && port.name != output.names.boxes =>
+        {
+            usize::try_from(masks).ok()
+        }
+        _ => None,
+    };
+    outputs.iter().find_map(of_masks).unwrap_or(0)
+}
+
+/// Input pixels from one pixel of a mask to the next.
+const MASK_STRIDE: u32 = 4;
+
 fn picture_of<'a>(input: &Input, ports: &'a [Port]) -> Result<&'a Port, String> {
     let named = ports.iter().find(|port| port.name == input.name);
     named.ok_or_else(|| {

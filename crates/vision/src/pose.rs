@@ -37,6 +37,9 @@ const POINTS: usize = KEYPOINT_NAMES.len();
 
 /// Score above which a point counts as seen.
 const SEEN: f32 = 0.5;
+/// What heat may be. Networks that regress it (HRNet, ViTPose) aim at 0 to 1 and miss it by tenths either way, in some
+/// photos and not in others; logits are far below 0 wherever there is no point.
+const HEAT: std::ops::RangeInclusive<f32> = -1.0..=2.0;
 /// Places in [`KEYPOINT_NAMES`], of each of which one point must be seen.
 const FULL_FRONT: [&[usize]; 4] = [&[0], &[1, 2], &[11, 12], &[15, 16]];
 
@@ -260,6 +263,7 @@ impl<'a> Maps<'a> {
     fn read(&self, photo: usize) -> Result<[RawPoint; POINTS], String> {
         let name = &self.output.names.heatmaps;
         let stride = self.output.stride as f32;
+        let is_heat = self.output.activation != Activation::Sigmoid;
         let mut points = [RawPoint {
             x: 0.0,
             y: 0.0,
@@ -274,12 +278,18 @@ impl<'a> Maps<'a> {
                         "output \"{name}\" has {value} where heat should be"
                     ));
                 }
+                if is_heat && !HEAT.contains(&value) {
+                    return Err(format!(
+                        "output \"{name}\" has heat of {value}; expected 0 to 1 (apply the sigmoid in the export, or set \
+                         output.activation to sigmoid)"
+                    ));
+                }
                 if value > heat {
                     (cell, heat) = (other, value);
                 }
             }
             let score = match self.output.activation {
-                Activation::None | Activation::Softmax => probability(name, heat)?,
+                Activation::None | Activation::Softmax => heat.clamp(0.0, 1.0),
                 Activation::Sigmoid => 1.0 / (1.0 + (-heat).exp()),
             };
             let (row, column) = ((cell / self.columns) as f32, (cell % self.columns) as f32);

@@ -197,11 +197,8 @@ impl Fit {
                 }
             }
             Resize::Crop => {
-                let ratio = (width / w).max(height / h);
-                let scaled = (
-                    (w * ratio).round().max(width),
-                    (h * ratio).round().max(height),
-                );
+                let scaled = covering((w, h), covered(input));
+                // The middle's lower half pixel, as Hugging Face's processors take it.
                 let cut = (
                     ((scaled.0 - width) / 2.0).floor(),
                     ((scaled.1 - height) / 2.0).floor(),
@@ -220,6 +217,28 @@ impl Fit {
                 }
             }
         }
+    }
+}
+
+/// Width and height in pixels that a view covers before the input is cut out of it. A side is rounded down as timm
+/// does (224 of 0.9 is 248); torchvision's and Hugging Face's 256 is 224 of 0.875.
+pub(crate) fn covered(input: &Input) -> (u32, u32) {
+    let share = input.crop_share.unwrap_or(1.0);
+    let side = |side: u32| (f64::from(side) / share + WRITTEN_SHARE).floor() as u32;
+    (side(input.width), side(input.height))
+}
+
+/// How far below a whole pixel a side may end: the share of 232 of 240 pixels is written 0.966667.
+const WRITTEN_SHARE: f64 = 0.01;
+
+/// Width and height of a view of `(w, h)` that covers a rectangle: the one side that decides is met, the other is cut
+/// off to whole pixels, as Hugging Face and torchvision do.
+fn covering((w, h): (f64, f64), (width, height): (u32, u32)) -> (f64, f64) {
+    let (width, height) = (f64::from(width), f64::from(height));
+    if width * h >= height * w {
+        (width, (h * width / w).floor().max(height))
+    } else {
+        ((w * height / h).floor().max(width), height)
     }
 }
 

@@ -252,6 +252,21 @@ fn exchanged_axes_are_not_taken_for_another_family() {
 }
 
 #[test]
+fn a_segmentation_export_is_told() {
+    let document = detector("yolo_v8_segments", "yolo_v8");
+    let all = findings(&document, "yolo_v8_segments", Some(&white(320, 400)));
+    assert_eq!(worst(&all), Verdict::Ok, "{all:#?}");
+    let said =
+        "a segmentation export: its masks, and the last 32 numbers of each box, are left out";
+    assert!(of(&all, "outputs").found.contains(said), "{all:#?}");
+    let all = findings(&detector("yolo_v8", "yolo_v8"), "yolo_v8", None);
+    assert!(
+        !of(&all, "outputs").found.contains("segmentation"),
+        "{all:#?}"
+    );
+}
+
+#[test]
 fn a_detector_that_finds_nothing_is_only_suspicious() {
     let none = detector("torchvision_none", "torchvision");
     assert_says(
@@ -269,6 +284,16 @@ fn a_detector_that_finds_nothing_is_only_suspicious() {
         "boxes",
         Verdict::Warning,
         &["the highest score is 0.900", "lower output.score_threshold"],
+    );
+    assert_says(
+        &detector("yolo_v8_flat", "yolo_v8"),
+        "yolo_v8_flat",
+        "boxes",
+        Verdict::Warning,
+        &[
+            "none with an area",
+            "such as (10.00, 4.00) to (10.00, 20.00)",
+        ],
     );
     let mut others = detector("yolo_v8", "yolo_v8");
     for label in 0..2 {

@@ -71,7 +71,9 @@ fn documents_survive_a_round_trip() {
     let full = with(full, "/input/std", json!([0.229, 0.224, 0.225]));
     let full = with(full, "/input/pad", json!([114, 114, 114]));
     let full = with(full, "/input/scale", json!(0.003_921_568_627_450_98));
-    for document in [embedder(), detector(), full, movenet(), heatmaps()] {
+    let crop = with(embedder(), "/input/resize", json!("crop"));
+    let crop = with(crop, "/input/crop_share", json!(0.875));
+    for document in [embedder(), detector(), full, crop, movenet(), heatmaps()] {
         let manifest = parse(&document).unwrap();
         let again: Value = serde_json::from_str(&manifest.to_json()).unwrap();
         assert_eq!(again, document);
@@ -239,6 +241,25 @@ fn what_is_out_of_range_is_named() {
         );
         assert!(!reason.is_empty());
     }
+}
+
+#[test]
+fn a_crop_keeps_half_to_all_of_what_it_covers() {
+    let crop = with(embedder(), "/input/resize", json!("crop"));
+    for share in [0.5, 0.875, 1.0] {
+        parse(&with(crop.clone(), "/input/crop_share", json!(share))).unwrap();
+    }
+    let refused = |document: &Value, share: f64| {
+        let document = with(document.clone(), "/input/crop_share", json!(share));
+        parse(&document).unwrap_err().to_string()
+    };
+    for share in [0.49, 1.01, 87.5] {
+        let error = refused(&crop, share);
+        assert!(error.contains("input.crop_share"), "{error}");
+        assert!(error.contains("expected 0.5 to 1"), "{error}");
+    }
+    let error = refused(&embedder(), 0.875);
+    assert!(error.contains("unless resize is crop"), "{error}");
 }
 
 #[test]

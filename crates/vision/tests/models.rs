@@ -281,6 +281,24 @@ fn boxes_come_back_through_every_fit() {
 }
 
 #[test]
+fn photos_are_decoded_large_enough_for_what_a_crop_covers() {
+    let side = |resize: &str, share: Option<f64>| {
+        let mut document = embedder_document("embed");
+        document["input"]["resize"] = resize.into();
+        if let Some(share) = share {
+            document["input"]["crop_share"] = share.into();
+        }
+        decode_side(None, &open_embedder(&document, "embed").unwrap())
+    };
+    assert_eq!(side("stretch", None), 80);
+    assert_eq!(side("letterbox", None), 80);
+    // Twice the 40 pixels of the shorter side, of a photo with sides of 2 to 3.
+    assert_eq!(side("crop", None), 120);
+    // 40 pixels are 0.8 of 50.
+    assert_eq!(side("crop", Some(0.8)), 150);
+}
+
+#[test]
 fn garments_are_crops_with_a_margin() {
     let photo = photo(321, 403, 6);
     let (mut detector, mut embedder) = (detector("yolo_v8"), embedder("embed"));

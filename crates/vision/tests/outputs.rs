@@ -49,6 +49,24 @@ fn plain(found: &[Detection]) -> Vec<(&str, i32, [i32; 4])> {
         .collect()
 }
 
+#[test]
+fn axes_of_size_1_around_a_vector_do_not_matter() {
+    let photos = [photo(70, 50, 1), photo(40, 90, 2)];
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    let vectors = |file: &str| {
+        let output = embedder_output("embedding", 6, "none", true);
+        let document = document(file, "embedder", &onnx(file), output);
+        check_model(&runtime(), &manifest(&document), &onnx(file)).unwrap();
+        embedder(&document, file).embed(&views).unwrap()
+    };
+    let expected = vectors("embed");
+    for file in ["embed_ones_before", "embed_ones_after", "embed_ones_flat"] {
+        for (found, expected) in vectors(file).iter().zip(&expected) {
+            assert!(largest_difference(found, expected) < 1e-6, "{file}");
+        }
+    }
+}
+
 /// What the models with their own NMS find on white, in a photo ten times the size of their input.
 const AFTER_NMS: [(&str, i32, [i32; 4]); 3] = [
     ("shirt", 90, [60, 40, 140, 200]),
@@ -289,6 +307,36 @@ fn rows_after_the_models_own_nms_are_what_it_found() {
     v5["output"]["family"] = json!("yolo_v5");
     let refused = refusal(&v5, "yolo_nms");
     assert!(refused.contains("family yolo_nms"), "{refused}");
+}
+
+#[test]
+fn mask_coefficients_of_a_segmentation_export_are_left_out() {
+    let names = json!({"boxes": "out"});
+    let boxes = detector_document("yolo_v8", "yolo_v8", names.clone());
+    let segments = detector_document("yolo_v8_segments", "yolo_v8", names.clone());
+    let photos = [white(320, 400), grey()];
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    check_model(&runtime(), &manifest(&segments), &onnx("yolo_v8_segments")).unwrap();
+    let found = detector(&segments, "yolo_v8_segments").detect(&views);
+    let plain_boxes = detector(&boxes, "yolo_v8").detect(&views);
+    assert_eq!(found.unwrap(), plain_boxes.unwrap());
+    let rows = detector_document("yolo_nms_segments", "yolo_nms", json!({"boxes": "output0"}));
+    check_model(&runtime(), &manifest(&rows), &onnx("yolo_nms_segments")).unwrap();
+    assert_batches(
+        &mut detector(&rows, "yolo_nms_segments"),
+        "yolo_nms_segments",
+    );
+
+    // Labels for the coefficients, too, would make scores of them.
+    let mut widened = segments.clone();
+    let labels = widened["output"]["labels"].as_array_mut().unwrap();
+    labels.extend((0..32).map(|at| json!({"name": format!("mask {at}"), "group": null})));
+    widened["output"]["activation"] = json!("sigmoid");
+    let refused = refusal(&widened, "yolo_v8_segments");
+    assert!(
+        refused.contains("4 + 35 labels + 32 mask coefficients"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -119,6 +119,35 @@ fn a_darker_photo_scores_less() {
 }
 
 #[test]
+fn heat_a_little_beyond_1_is_1_and_logits_are_refused() {
+    let file = "pose_heatmaps";
+    let mut document = pose_document(file);
+    // White is 1.3, and the hottest cell 1.17.
+    document["input"]["scale"] = json!(1.3 / 255.0);
+    let mut estimator = open(file, &document).unwrap();
+    let pose = estimator.estimate_one(&white(32, 40).whole()).unwrap();
+    assert!(close(pose.0[0].score, 1.0), "{:?}", pose.0[0]);
+    assert!(
+        close(pose.0[16].score, 1.3 * (0.9 - 16.0 / 50.0)),
+        "{:?}",
+        pose.0[16]
+    );
+    for (scale, mean, heat) in [(2.5, 0.0, "2.25"), (1.0, 3.0, "-1.8")] {
+        document["input"]["scale"] = json!(scale / 255.0);
+        document["input"]["mean"] = json!([mean, mean, mean]);
+        let mut estimator = open(file, &document).unwrap();
+        let error = estimator
+            .estimate_one(&white(32, 40).whole())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("heat of {heat}")) && error.contains("sigmoid"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn outputs_that_are_no_poses_are_refused_with_the_reason() {
     let refused = |file: &str, change: &dyn Fn(&mut Value), part: &str| {
         let mut document = pose_document(file);

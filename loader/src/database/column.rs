@@ -109,9 +109,15 @@ pub fn check_embedding_column(
             true => "into another table",
             false => "into another schema with --schema NAME",
         };
+        let keep = match name_of_filler(client, target, &name, &sha256)? {
+            Some(name) => format!("load with --embed-model {name}"),
+            None => format!(
+                "{name:?} is not among the models that you may use here: store it again with lookbook model add and load with it"
+            ),
+        };
         bail!(
             "{garment}.{column} was filled by model {name:?} (sha256 {}...), this load would use {:?} (sha256 {}...{}), \
-             and vectors of two models cannot be compared: load with --embed-model {name}, or {elsewhere}, or give all rows \
+             and vectors of two models cannot be compared: {keep}, or {elsewhere}, or give all rows \
              vectors of the other model with lookbook reembed, or empty the tables first with TRUNCATE {photo}, {garment}",
             short(&sha256),
             model.name,
@@ -134,6 +140,24 @@ pub fn check_embedding_column(
         );
     }
     Ok(false)
+}
+
+/// The name under which the model that filled a column can be used, if it can: the recorded one, or that of another
+/// model with its bytes.
+pub fn name_of_filler(
+    client: &mut impl GenericClient,
+    target: &Target,
+    name: &str,
+    sha256: &str,
+) -> Result<Option<String>> {
+    if !target.has_extension {
+        return Ok(Some(name.to_owned()));
+    }
+    let found = client.query_opt(
+        "SELECT name::text FROM lookbook_model WHERE sha256 = $2 AND kind = 'embedder' ORDER BY name <> $1, name LIMIT 1",
+        &[&name, &sha256],
+    )?;
+    Ok(found.map(|row| row.get(0)))
 }
 
 /// Whether the model of that name has the same bytes and prepares its input, or reads its output, in another way: then

@@ -21,7 +21,9 @@ mod tls;
 mod types;
 mod writer;
 
-pub use column::{check_embedding_column, claim_embedding_column, embedding_column_model};
+pub use column::{
+    check_embedding_column, claim_embedding_column, embedding_column_model, name_of_filler,
+};
 pub use connect::{connect, connect_anywhere, connect_to_server, connect_to_target};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};

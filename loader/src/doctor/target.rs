@@ -9,7 +9,7 @@ use crate::{
     args::DoctorArgs,
     database::{
         IndexBuilder, ModelRow, READ_ONLY, Target, VectorKind, WRITE, check_embedding_column,
-        embedding_column_model, is_read_only_by_default,
+        embedding_column_model, is_read_only_by_default, name_of_filler,
     },
     messages::render,
     runtime::ModelFiles,
@@ -140,11 +140,26 @@ fn tables(client: &mut Client, target: &Target, defaults: &Defaults, report: &mu
     if let (Some((name, sha256)), Some(default)) = (&recorded, default)
         && *sha256 != default.sha256
     {
-        return report.warn(
-            "tables",
-            format!("{found}, filled by model {name:?}; the default is {:?}", default.name),
-            "the two cannot be compared: lookbook reembed gives every row the new one, --embed-model keeps the old one",
+        let found = format!(
+            "{found}, filled by model {name:?}; the default is {:?}",
+            default.name
         );
+        return match name_of_filler(client, target, name, sha256) {
+            Ok(Some(name)) => report.warn(
+                "tables",
+                found,
+                format!(
+                    "the two cannot be compared: lookbook reembed gives every row the new one, --embed-model {name} keeps the old one"
+                ),
+            ),
+            Ok(None) => report.warn(
+                "tables",
+                format!("{found}, and {name:?} is not among the models that you may use here"),
+                "the two cannot be compared: lookbook reembed gives every row the new one; to keep the old one, store it \
+                 again with lookbook model add",
+            ),
+            Err(error) => report.fail("tables", render(&error), ""),
+        };
     }
     if let Err(error) = fit(client, target, defaults) {
         return report.fail("tables", render(&error), "");

@@ -35,21 +35,23 @@ struct Annotation {
     image_id: i64,
     category_id: i64,
     bbox: Option<Rectangle>,
-    #[serde(default)]
-    iscrowd: Flag,
+    iscrowd: Option<Flag>,
 }
 
 /// As COCO writes it, or as its users do.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected 0, 1, true, false or null")]
 enum Flag {
-    Number(u8),
+    Number(f64),
     Bool(bool),
 }
 
-impl Default for Flag {
-    fn default() -> Self {
-        Self::Bool(false)
+impl Flag {
+    fn is_set(&self) -> bool {
+        match *self {
+            Self::Number(number) => number != 0.0,
+            Self::Bool(is_set) => is_set,
+        }
     }
 }
 
@@ -91,7 +93,10 @@ impl Dataset {
         let wrong = || format!("cannot use {}", file.display());
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-        let document: Document = serde_json::from_slice(text)
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let document: Document = serde_path_to_error::deserialize(&mut reader)
+            .map_err(anyhow::Error::from)
+            .and_then(|document| Ok(reader.end().map(|()| document)?))
             .context("it is not COCO's JSON of annotated boxes (images, annotations, categories)")
             .with_context(wrong)?;
         document.into_dataset(folder, names).with_context(wrong)
@@ -121,6 +126,7 @@ impl Document {
                 bbox,
                 iscrowd,
             } = annotation;
+            let is_crowd = iscrowd.is_some_and(|flag| flag.is_set());
             let photo = photos.binary_search_by_key(&image_id, |photo| photo.id);
             let (Ok(photo), Some(&category)) = (photo, numbers.get(&category_id)) else {
                 bail!(
@@ -128,6 +134,10 @@ impl Document {
                 );
             };
             let Some(bbox) = bbox else {
+                // A crowd's mask alone: no box can be compared with it.
+                if is_crowd {
+                    continue;
+                }
                 bail!(
                     "annotation {at}, of image {image_id}, has no bbox; expected left, top, width, height"
                 );
@@ -141,7 +151,7 @@ impl Document {
             photos[photo].truth.push(Truth {
                 category,
                 bbox,
-                is_crowd: !matches!(iscrowd, Flag::Number(0) | Flag::Bool(false)),
+                is_crowd,
             });
         }
         Ok(Dataset { photos, categories })
@@ -216,6 +226,46 @@ mod tests {
             (1, [1.0, 2.0, 3.0, 4.5], false)
         );
         assert_eq!((second.category, second.is_crowd), (0, true));
+    }
+
+    #[test]
+    fn crowds_are_told_however_they_are_written() {
+        let with = |annotation: &str| {
+            let annotation = format!(r#"{{"image_id": 1, "category_id": 2, {annotation}}}"#);
+            read(&format!(
+                r#"{{"images": [{{"id": 1, "file_name": "a"}}], "categories": [{{"id": 2, "name": "x"}}], "annotations": [{annotation}]}}"#
+            ))
+        };
+        let bbox = r#""bbox": [0, 0, 1, 1]"#;
+        for (flag, is_crowd) in [
+            ("null", false),
+            ("0", false),
+            ("0.0", false),
+            ("false", false),
+            ("1", true),
+            ("1.0", true),
+            ("true", true),
+        ] {
+            let dataset = with(&format!(r#"{bbox}, "iscrowd": {flag}"#)).unwrap();
+            assert_eq!(dataset.photos[0].truth[0].is_crowd, is_crowd, "{flag}");
+        }
+        for no_box in [
+            r#""iscrowd": 1"#,
+            r#""iscrowd": 1, "segmentation": {"counts": [1]}"#,
+            r#""iscrowd": true, "bbox": null"#,
+        ] {
+            assert_eq!(with(no_box).unwrap().photos[0].truth, [], "{no_box}");
+        }
+        let refused = |annotation: &str| format!("{:#}", with(annotation).unwrap_err());
+        let without = refused(r#""iscrowd": 0"#);
+        assert!(without.contains("annotation 0"), "{without}");
+        let text = refused(&format!(r#"{bbox}, "iscrowd": "0""#));
+        assert!(
+            text.contains("annotations[0].iscrowd: expected 0, 1"),
+            "{text}"
+        );
+        let empty = refused(r#""bbox": []"#);
+        assert!(empty.contains("annotations[0].bbox"), "{empty}");
     }
 
     #[test]

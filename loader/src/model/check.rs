@@ -15,7 +15,7 @@ use crate::{
     args::CheckArgs,
     findings::{Report, Status},
     messages::Ending,
-    runtime,
+    runtime, shell,
 };
 
 pub fn run(args: &CheckArgs) -> Result<Ending> {
@@ -27,11 +27,14 @@ pub fn run(args: &CheckArgs) -> Result<Ending> {
     let runtime = runtime::load_from(args.onnxruntime.as_deref())?;
     let mut report = Report::default();
     for mut finding in examine(&runtime, manifest.as_deref(), &onnx, photo.as_ref()) {
-        let (onnx, json) = (onnx_file.display(), manifest_file.display());
         match (finding.check, manifest.as_deref().map(Manifest::from_json)) {
-            ("manifest", None) => finding.advice = format!("{json} is missing: {}", finding.advice),
+            ("manifest", None) => {
+                finding.advice =
+                    format!("{} is missing: {}", manifest_file.display(), finding.advice);
+            }
             ("store", Some(Ok(manifest))) if finding.verdict == Verdict::Ok => {
                 let name = manifest.name();
+                let (onnx, json) = (shell::word(&onnx_file), shell::word(&manifest_file));
                 finding.advice =
                     format!("lookbook model add {name} --onnx {onnx} --manifest {json}");
             }

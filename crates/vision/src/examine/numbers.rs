@@ -139,6 +139,19 @@ pub(super) fn boxes(
             "try a photo that shows a garment (--image PHOTO); if it still finds none, check input.scale, mean, std and \
              colour, or lower output.score_threshold",
         );
+    } else if kept.is_empty()
+        && let Some(flat) = best[..passing]
+            .iter()
+            .find(|raw| detector.group(raw.class).is_some())
+    {
+        findings.warn(
+            "boxes",
+            format!(
+                "{passing} boxes, none with an area inside of the picture, such as {}",
+                text(flat.bbox)
+            ),
+            "check output.family and the form of the boxes: the export may give other edges, or sizes of 0",
+        );
     } else if kept.is_empty() {
         let label = |raw: &RawBox| detector.output.labels[raw.class].name.as_str();
         findings.warn(

@@ -3,25 +3,34 @@
 //! Owns the meaning of those tensors, with a batch axis and without one. Rows that only fill a tensor up
 //! carry class -1 or score 0, as exporters write them.
 
-use super::{RawBox, finite, floats, probability, shape_error};
+use super::exports::rows_remedy;
+use super::{Form, RawBox, finite, floats, probability, shape_error};
 use crate::geometry::BoundingBox;
 use crate::manifest_parts::DetectorOutput;
 use crate::tensors::{OutputTensor, OutputValues};
 
 /// `[N, boxes, 6]` or, of one photo, `[boxes, 6]`: corners in input pixels, score, class. `[boxes, 7]`: number of the photo in
-/// the batch, corners, class, score.
+/// the batch, corners, class, score. After the six of a segmentation model come its mask coefficients.
 pub(super) fn read_rows(
     output: &DetectorOutput,
+    form: Form,
     tensor: &OutputTensor,
     count: usize,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let values = floats(name, tensor)?;
+    let numbers = tensor.shape.last().copied().unwrap_or(0);
+    let masks = form.masks_of(numbers, 5);
     match *tensor.shape.as_slice() {
-        [photos, boxes, 6] if photos >= count => (0..count)
-            .map(|photo| read_six(output, &values[photo * boxes * 6..(photo + 1) * boxes * 6]))
+        [photos, boxes, _] if photos >= count && numbers == 6 + masks => (0..count)
+            .map(|photo| {
+                let rows = photo * boxes * numbers..(photo + 1) * boxes * numbers;
+                read_six(output, values[rows].chunks_exact(numbers))
+            })
             .collect(),
-        [_, 6] if count == 1 => Ok(vec![read_six(output, values)?]),
+        [_, _] if count == 1 && numbers == 6 + masks => {
+            Ok(vec![read_six(output, values.chunks_exact(numbers))?])
+        }
         [_, 7] => read_seven(output, values, count),
         _ => Err(shape_error(
             name,
@@ -29,14 +38,17 @@ pub(super) fn read_rows(
             count,
             &format!(
                 "[{count}, boxes, 6] or [boxes, 6]: corners, score, class; or [boxes, 7]: photo, corners, class, \
-                 score"
+                 score{}",
+                rows_remedy(tensor)
             ),
         )),
     }
 }
 
-fn read_six(output: &DetectorOutput, values: &[f32]) -> Result<Vec<RawBox>, String> {
-    let rows = values.chunks_exact(6);
+fn read_six<'a>(
+    output: &DetectorOutput,
+    rows: impl Iterator<Item = &'a [f32]>,
+) -> Result<Vec<RawBox>, String> {
     rows.filter_map(|row| raw_box(output, &row[..4], row[4], row[5]).transpose())
         .collect()
 }

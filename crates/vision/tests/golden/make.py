@@ -9,6 +9,7 @@ changes single pixels at hard edges; one order for all shapes is the rule here.
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,12 @@ def fitted(image, spec):
         canvas = Image.new("RGB", size, tuple(pad if spec["colour"] == "rgb" else pad[::-1]))
         canvas.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
         return np.asarray(canvas)
-    ratio = max(size[0] / image.width, size[1] / image.height)
-    inner = image.resize((half_up(image.width * ratio), half_up(image.height * ratio)), how)
+    share = spec.get("crop_share", 1)
+    cover = [math.floor(side / share) for side in size]
+    if cover[0] * image.height >= cover[1] * image.width:
+        inner = image.resize((cover[0], max(cover[1], cover[0] * image.height // image.width)), how)
+    else:
+        inner = image.resize((max(cover[0], cover[1] * image.width // image.height), cover[1]), how)
     left, top = (inner.width - size[0]) // 2, (inner.height - size[1]) // 2
     return np.asarray(inner)[top : top + size[1], left : left + size[0]]
 
@@ -100,6 +105,14 @@ CASES = {
     "crop_wide_f16": case(
         [40, 5, 100, 82], width=36, height=14, resize="crop", filter="bilinear", dtype="f16",
         scale=1.0, mean=[103.94, 116.78, 123.68], colour="bgr",
+    ),
+    # 83 rows become 36 of which 32 are kept, and 131 columns 56 (56.8).
+    "crop_share": case(
+        width=32, height=32, resize="crop", crop_share=0.875, filter="bicubic", **IMAGENET
+    ),
+    # Rows as before; 28 rows become 31 (31.1).
+    "crop_share_tall": case(
+        [20, 1, 75, 82], width=24, height=28, resize="crop", crop_share=0.9, filter="bilinear"
     ),
     "view_lanczos": case(
         [10, 7, 97, 60], width=21, height=28, resize="stretch", filter="lanczos3", dtype="u8"

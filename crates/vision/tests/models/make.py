@@ -101,6 +101,11 @@ def embedders():
         helper.make_node("Add", ["embedding", "noise"], ["noisy"]),
     ]
     write("embed_random", nodes, [value("noisy", ["n", 6])], [weights()])
+    # The vector with axes of size 1, and without a batch axis.
+    for name, row, shape in [("before", [-1, 1, 1, 6], ["n", 1, 1, 6]), ("after", [-1, 6, 1, 1], ["n", 6, 1, 1]), ("flat", [6], [6])]:
+        nodes = pool[:2] + [helper.make_node("Reshape", ["pooled", "row"], ["embedding"])]
+        picture = value("image", [1, *PICTURE[1:]] if name == "flat" else PICTURE)
+        write(f"embed_ones_{name}", nodes, [value("embedding", shape)], [weights(), constant("row", row, np.int64)], [picture])
     # Graphs of one photo whose input takes any number, and of three photos.
     for batch in (1, 3):
         nodes = pool[:2] + [helper.make_node("Reshape", ["pooled", "row"], ["embedding"])]
@@ -236,6 +241,18 @@ def detectors():
     ]
     constants = [ones, constant("boxes", boxes.T[None]), constant("scores", scores.T[None]), constant("nothing", [0.0])]
     write("yolo_v8", v8, [value("out", ["n", 7, 6])], constants)
+    # Segmentation: 32 mask coefficients after the scores, far beyond any score, and 32 masks of a quarter of the input's size.
+    coefficients = np.random.default_rng(4).normal(0, 9, (1, 32, len(BOXES)))
+    masks = helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4])
+    masks = [masks, helper.make_node("Conv", ["small", "kernel"], ["output1"])]
+    masked = value("output1", ["n", 32, HEIGHT // 4, WIDTH // 4])
+    kernel = constant("kernel", np.random.default_rng(4).normal(0, 1, (32, 3, 1, 1)))
+    segments = renamed(v8, "out") + [
+        helper.make_node("Add", ["coefficients", "zero"], ["each"]),
+        helper.make_node("Concat", ["all_out", "each"], ["out"], axis=1),
+    ]
+    weighed = constants + [constant("coefficients", coefficients)]
+    write("yolo_v8_segments", segments + masks, [value("out", ["n", 39, 6]), masked], weighed + [kernel])
     # The outputs are of one photo though the input takes any number; the last two axes are exchanged.
     write("yolo_v8_one", first_photo(v8, ["out"]), [value("out", [1, 7, 6])], constants + [FIRST])
     exchanged = renamed(v8, "out") + [helper.make_node("Transpose", ["all_out"], ["out"], perm=[0, 2, 1])]
@@ -282,6 +299,8 @@ def detectors():
     nodes, ones = brightness([-1, 1, 1])
     rest = [constant("scores", scores.T[None]), constant("nothing", [0.0])]
     write("yolo_v8_shares", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", (boxes / size).T[None]), *rest])
+    flat = boxes * np.array([1, 1, 0, 1], np.float32)
+    write("yolo_v8_flat", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", flat.T[None]), *rest])
     beyond = boxes + np.array([1.5 * WIDTH, HEIGHT, 0, 0], np.float32)
     write("yolo_v8_outside", v8, [value("out", ["n", 7, 6])], [ones, constant("boxes", beyond.T[None]), *rest])
 
@@ -320,6 +339,19 @@ def after_nms(corners):
     rows = [constant("corners0", corners[None]), constant("classes0", classes[None]), constant("found", found[None])]
     padding = constant("padding", [0, 0, 0, 0, 1, 0], np.int64)
     write("yolo_nms", nodes, [value("output0", ["n", 4, 6])], constants + rows + [padding])
+
+    # The same with mask coefficients.
+    segments = renamed(nodes, "output0") + [
+        helper.make_node("Shape", ["all_output0"], ["shape"]),
+        helper.make_node("Mul", ["shape", "wider"], ["wide"]),
+        helper.make_node("Expand", ["seven", "wide"], ["coefficients"]),
+        helper.make_node("Concat", ["all_output0", "coefficients"], ["output0"], axis=2),
+        helper.make_node("AveragePool", ["image"], ["small"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Concat", ["small", "small"], ["output1"], axis=1),
+    ]
+    extra = [constant("wider", [1, 1, 1], np.int64), constant("seven", [7.5])]
+    outputs = [value("output0", ["n", 4, 12]), value("output1", ["n", 6, HEIGHT // 4, WIDTH // 4])]
+    write("yolo_nms_segments", segments, outputs, constants + rows + [padding] + extra)
 
     # [boxes, 6]: one photo.
     nodes = nodes[:-1] + [helper.make_node("Reshape", ["rows", "six"], ["output0"])]
