@@ -14,7 +14,7 @@ use postgres::Client;
 
 use crate::{
     args::{ModelArgs, ModelVerb},
-    database::{connect, fetch_onnx, model_of_name},
+    database::{connect, fetch_onnx, model_of_name, ours},
     messages::{self, Ending},
     model_cache::hex_sha256,
 };
@@ -34,14 +34,12 @@ pub fn run(args: &ModelArgs) -> Result<Ending> {
         } => add(&mut client, name, onnx, manifest)?,
         ModelVerb::Export { name, out } => export(&mut client, name, out)?,
         ModelVerb::Remove { name } => {
-            client
-                .execute("SELECT lookbook_model_drop($1)", &[name])
+            call(&mut client, "lookbook_model_drop", name)
                 .with_context(|| format!("cannot remove model {name:?}"))?;
             messages::note(format_args!("removed model {name:?}"));
         }
         ModelVerb::Default { name } => {
-            client
-                .execute("SELECT lookbook_model_default($1)", &[name])
+            call(&mut client, "lookbook_model_default", name)
                 .with_context(|| format!("cannot make model {name:?} the default"))?;
             messages::note(format_args!(
                 "model {name:?} is the default of its kind now"
@@ -51,17 +49,28 @@ pub fn run(args: &ModelArgs) -> Result<Ending> {
     Ok(Ending::Complete)
 }
 
+/// Calls a function of the extension that takes the name of a model.
+fn call(client: &mut Client, function: &str, model: &str) -> Result<()> {
+    let function = ours(client, function)?;
+    client.execute(&format!("SELECT {function}($1::text)"), &[&model])?;
+    Ok(())
+}
+
 fn list(client: &mut Client) -> Result<()> {
-    let rows = client.query(
+    let (models, defaults) = (
+        ours(client, "lookbook_model")?,
+        ours(client, "lookbook_default_model")?,
+    );
+    let query = format!(
         "SELECT m.name::text, m.kind::text, coalesce(m.manifest ->> 'version', ''), \
          pg_catalog.pg_size_pretty(pg_catalog.octet_length(m.onnx)::bigint), \
          CASE WHEN m.shipped THEN 'shipped' ELSE m.owner::text END, \
-         m.name = (SELECT d.name FROM lookbook_default_model d WHERE d.kind = m.kind \
+         m.name = (SELECT d.name FROM {defaults} d WHERE d.kind = m.kind \
                    ORDER BY d.shipped LIMIT 1), \
          pg_catalog.left(m.sha256::text, 12) \
-         FROM lookbook_model m ORDER BY m.kind, m.name",
-        &[],
-    )?;
+         FROM {models} m ORDER BY m.kind, m.name"
+    );
+    let rows = client.query(&query, &[])?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
@@ -90,9 +99,10 @@ fn add(client: &mut Client, name: &str, onnx: &Path, manifest: &Path) -> Result<
         .with_context(|| format!("cannot read {}", manifest.display()))?;
     serde_json::from_str::<serde_json::Value>(&json)
         .with_context(|| format!("{} is not JSON", manifest.display()))?;
+    let import = ours(client, "lookbook_model_import")?;
     let row = client
         .query_one(
-            "SELECT lookbook_model_import($1, $2::text::jsonb, $3)::text",
+            &format!("SELECT {import}($1::text, $2::text::jsonb, $3::bytea)::text"),
             &[&name, &json, &bytes],
         )
         .with_context(|| format!("cannot store model {name:?}"))?;

@@ -31,7 +31,7 @@ fn a_mapped_table_changes_its_model_and_keeps_its_nulls() -> Result<()> {
     let run = |args: &[&str]| shop.run(args.iter().chain(&target));
     run(&["load", "photos"])?
         .expect(0)?
-        .expect_stdout(&["index look_vectors was there"])?;
+        .expect_stdout(&["index public.look_vectors was there"])?;
     client.batch_execute(
         "CREATE TABLE before AS SELECT key, box, embedding FROM look WHERE key IS NOT NULL",
     )?;
@@ -72,9 +72,9 @@ fn a_partitioned_table_is_a_target_like_any_other() -> Result<()> {
     let run = |args: &[&str]| shop.run(args.iter().chain(&target));
     run(&["load", "photos"])?
         .expect(0)?
-        .expect_stdout(&["index look_vectors was there"])?;
+        .expect_stdout(&["index public.look_vectors was there"])?;
     client.batch_execute("CREATE TABLE before AS SELECT key, box, embedding FROM look")?;
-    let is_sound = ["index", "look_vectors, 80 rows, every page is sound"];
+    let is_sound = ["index", "public.look_vectors, 80 rows, every page is sound"];
     run(&["doctor"])?.expect(0)?.expect_stdout(&is_sound)?;
     let reembed = ["reembed", "photos", "--embed-model", "doubled"];
     run(&[&reembed[..], &["--make-default"]].concat())?

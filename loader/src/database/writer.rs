@@ -12,7 +12,9 @@ use postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Box2, Models, Role, Target, gate::Gate, known::NO_PRODUCT, quoted, types::Cell};
+use super::{
+    Box2, Models, OWN_PATH, Role, Target, gate::Gate, known::NO_PRODUCT, quoted, types::Cell,
+};
 use crate::source::{Reject, sku_of};
 
 /// Code of a photo whose rows the tables refuse: a constraint or a trigger of the shop.
@@ -219,6 +221,7 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     fn write(&self, change: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        change.batch_execute(OWN_PATH)?;
         let replaced: Vec<i64> = self
             .photos
             .iter()

@@ -43,7 +43,7 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         shelf,
     } = Opened::new(&args.database, &args.target)?;
     ensure!(
-        target.has_extension || !args.make_default,
+        target.extension.is_some() || !args.make_default,
         "--make-default chooses the model of embed_image, and this database has no lookbook extension"
     );
     target.require(&mut client)?;
@@ -324,7 +324,7 @@ impl Work<'_> {
     }
 
     fn say_default(&self, client: &mut Client) -> Result<()> {
-        if !self.target.has_extension {
+        if self.target.extension.is_none() {
             return Ok(());
         }
         let default = self

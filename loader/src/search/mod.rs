@@ -164,8 +164,10 @@ impl<'a> Search<'a> {
     fn nearest(&mut self, query: &Garment, category: Option<&str>) -> Result<Vec<Neighbour>> {
         let sql = self.target.nearest(category.is_some(), self.args.k)?;
         let second = category.map(|category| format!(", $2: '{category}'"));
+        let shown = sql.replace(&self.target.distance(), "<->");
+        let shown = shown.replace(&format!("::{}", self.target.vector_type()), "");
         messages::detail(format_args!(
-            "{sql};  -- $1: the garment's vector{}",
+            "{shown};  -- $1: the garment's vector{}",
             second.unwrap_or_default()
         ));
         let statement = self.client.prepare(&sql)?;

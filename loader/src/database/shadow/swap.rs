@@ -9,7 +9,7 @@ use anyhow::Result;
 use postgres::{Client, GenericClient, error::SqlState};
 
 use super::{Shadow, forget};
-use crate::database::{Role, column::record_model, quoted};
+use crate::database::{OWN_PATH, Role, column::record_model, connect::SAFE_PATH, ours, quoted};
 
 /// How long one try for the lock may keep readers waiting, and all tries together.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
@@ -74,6 +74,7 @@ impl Shadow {
         let garment = &self.target.garment;
         let (old, next) = (self.target.embedding(), self.next.as_str());
         let mut change = client.transaction()?;
+        change.batch_execute(OWN_PATH)?;
         // Long, and in nobody's way.
         change.execute(
             &format!(
@@ -84,13 +85,16 @@ impl Shadow {
         )?;
         if let Some(column) = self.target.column(Role::EmbedModel) {
             let update = format!(
-                "UPDATE {garment} SET {0} = $1 WHERE {0} <> $1",
+                "UPDATE {garment} SET {0} = $1 WHERE {0} OPERATOR(pg_catalog.<>) $1",
                 quoted(column)
             );
             change.execute(&update, &[&self.model.sha256])?;
         }
+        change.batch_execute(SAFE_PATH)?;
         if becomes_default {
-            change.execute("SELECT lookbook_model_default($1)", &[&self.model.name])?;
+            let make_default = ours(&mut change, "lookbook_model_default")?;
+            let make_default = format!("SELECT {make_default}($1::text)");
+            change.execute(&make_default, &[&self.model.name])?;
         }
         let indexes = self.index_statements(&mut change)?;
         change.batch_execute(LOCK_TIMEOUT)?;
