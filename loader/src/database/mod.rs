@@ -13,6 +13,7 @@ mod list;
 mod lock;
 mod mapped;
 mod models;
+mod retry;
 mod rights;
 mod shadow;
 mod tables;

@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Context, Result, bail};
 use postgres::{Client, GenericClient};
 
-use super::{Extensions, OWN_PATH, quoted, tables::unquoted};
+use super::{Extensions, OWN_PATH, quoted, retry, tables::unquoted};
 
 /// What a column of the table of garments takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -318,9 +318,19 @@ impl Target {
         }
     }
 
-    /// Deletes photos with their garments; returns how many photos were there. Within a transaction, whose search path
+    /// Deletes photos with their garments; returns how many photos were there.
+    pub fn delete(&self, client: &mut Client, ids: &[i64]) -> Result<u64, postgres::Error> {
+        retry::again(|| {
+            let mut change = client.transaction()?;
+            let deleted = self.delete_photos(&mut change, ids)?;
+            change.commit()?;
+            Ok(deleted)
+        })
+    }
+
+    /// As [`Self::delete`], within a transaction, whose search path
     /// becomes the user's own, for the triggers.
-    pub fn delete_photos(
+    pub(super) fn delete_photos(
         &self,
         change: &mut impl GenericClient,
         ids: &[i64],

@@ -283,7 +283,7 @@ impl Work<'_> {
         let photos = &self.photos;
         if !other.is_empty() {
             bail!(
-                "{} photos of {photos} are not those that were loaded, or cannot be read ({}): nothing was swapped; bring \
+                "{} photos of {photos} are not those that were loaded, or cannot be read or embedded ({}): nothing was swapped; bring \
                  the tables up to date with lookbook sync and the model that they have, then run this again",
                 other.len(),
                 some(&other)
@@ -299,9 +299,7 @@ impl Work<'_> {
         let limit = self.args.prune_limit;
         if self.args.drop_missing && !share.is_above(limit) {
             let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
-            let mut change = client.transaction()?;
-            let deleted = self.target.delete_photos(&mut change, &ids)?;
-            change.commit()?;
+            let deleted = self.target.delete(client, &ids)?;
             messages::note(format_args!("{deleted} photos that are gone were deleted"));
             return Ok(());
         }
