@@ -209,3 +209,30 @@ fn a_change_that_was_begun_is_not_forgotten_unless_it_is_told() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_photo_that_the_new_model_fails_for_is_named_alone() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_failing")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(20)?;
+    shop.put("00009a.bmp", &bmp(8, 8, [0, 0, 0]))?;
+    shop.load()?.expect(0)?;
+    // What is all black has no direction.
+    let model = onnx::scaled_embedder(3.0);
+    let mut manifest = embedder_manifest(&mut client, "directions", &model)?;
+    manifest["output"]["normalize"] = true.into();
+    import(&mut client, "directions", &manifest, &model)?;
+    let reembed = ["reembed", "photos", "--embed-model", "directions"];
+    shop.run([&reembed[..], &["--batch", "32"]].concat())?
+        .expect(1)?
+        .expect_stderr(&["1 photos of photos", "or embedded (00009a.bmp)"])?;
+    let found = shop.database.psql(
+        "SELECT DISTINCT p.path FROM garment g JOIN photo p ON p.id = g.photo_id WHERE g.embedding_next IS NULL;
+         SELECT path, code FROM lookbook_reject",
+    )?;
+    ensure!(
+        found.lines().count() == 2 && found.matches("00009a.bmp").count() == 2,
+        "{found}"
+    );
+    Ok(())
+}
