@@ -78,7 +78,7 @@ fn list(client: &mut Client) -> Result<()> {
     ]);
     for row in &rows {
         let is_default = row.get::<_, Option<bool>>(5).unwrap_or(false);
-        let text = |column: usize| row.get::<_, String>(column);
+        let text = |column: usize| messages::shown(row.get::<_, String>(column));
         let default = if is_default { "yes" } else { "" };
         table.add_row([
             text(0),
@@ -135,7 +135,7 @@ fn export(client: &mut Client, name: &str, out: &Path) -> Result<()> {
     for (extension, bytes) in [("onnx", onnx.as_slice()), ("json", manifest.as_bytes())] {
         let file = out.join(format!("{name}.{extension}"));
         fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
-        messages::print(file.display())?;
+        messages::print(messages::shown(file.display()))?;
     }
     Ok(())
 }

@@ -96,3 +96,32 @@ fn nothing_that_others_put_into_the_search_path_is_run() -> Result<()> {
     ensure!(found == "DELETE INSERT UPDATE\ndoubled", "{found}");
     Ok(())
 }
+
+#[test]
+fn what_a_terminal_would_obey_is_shown_and_programs_get_it_exactly() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "obeyed")?;
+    let name = "e\u{1b}[31mRED\u{1b}]0;pwned\u{7}\u{202e}a\nlookbook: error: x";
+    let (good, bad) = (format!("{name}.bmp"), format!("{name}.jpg"));
+    let photo = bmp(16, 16, [255, 0, 0]);
+    shop.put(&good, &photo)?;
+    shop.put(&bad, b"no photo")?;
+    let [good_path, bad_path] = [&good, &bad].map(|name| format!("photos/{name}"));
+    let shown = r"e\u{1b}[31mRED\u{1b}]0;pwned\u{7}\u{202e}a\nlookbook: error: x";
+    let (shown_good, shown_bad) = (format!("{shown}.bmp"), format!("{shown}.jpg"));
+    let is_clean = |outcome: loader_support::Outcome| {
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        let is_obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        ensure!(!said.contains(is_obeyed), "{said:?}");
+        ensure!(!said.contains("\nlookbook: error: x"), "{said:?}");
+        Ok(outcome)
+    };
+    is_clean(shop.load()?.expect(2)?)?.expect_stderr(&[&shown_bad])?;
+    let rejects = std::fs::read_to_string(shop.path("lookbook-rejects.csv"))?;
+    ensure!(rejects.contains(&format!("\"{bad}\",")), "{rejects:?}");
+    is_clean(shop.run(["detect", &good_path, &bad_path])?.expect(2)?)?
+        .expect_stdout(&[&shown_good])?
+        .expect_stderr(&[&shown_bad])?;
+    is_clean(shop.run(["search", &good_path, &good_path])?.expect(0)?)?
+        .expect_stdout(&[&shown_good])?;
+    Ok(())
+}

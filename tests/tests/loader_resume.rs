@@ -196,7 +196,9 @@ fn a_transaction_that_another_was_in_the_way_of_is_tried_again() -> Result<()> {
     again("40001", &["reembed", "photos", "--embed-model", "doubled"])?
         .expect_stdout(&["got vectors of model doubled"])?;
     // One that never ends ends the load.
-    client.batch_execute("ALTER SEQUENCE seen INCREMENT -1 MINVALUE -1000000 MAXVALUE 100 RESTART 2")?;
+    client.batch_execute(
+        "ALTER SEQUENCE seen INCREMENT -1 MINVALUE -1000000 MAXVALUE 100 RESTART 2",
+    )?;
     shop.put("last.bmp", &bmp(8, 8, [9, 9, 9]))?;
     shop.run(["load", "photos", "--embed-model", "doubled"])?
         .expect(1)?
