@@ -135,7 +135,7 @@ fn a_server_with_pgvector_only_takes_the_same_rows_with_models_from_files() -> R
     .expect(0)?
     .expect_stdout(&[
         "loaded 41 photos",
-        "CREATE INDEX CONCURRENTLY ON \"public\".\"look\" USING hnsw (\"vectors\" \"extensions\".vector_l2_ops)",
+        "CREATE INDEX CONCURRENTLY ON \"public\".\"look\" USING hnsw (\"vectors\" extensions.vector_l2_ops)",
     ])?;
     let same = managed.database.psql("SELECT count(*) FROM look");
     ensure!(same? == "82");
