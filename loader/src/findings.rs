@@ -87,7 +87,7 @@ impl Report {
     /// Prints them, as text or as one JSON object. Failures are an error, warnings a partial ending.
     pub fn finish(&self, as_json: bool) -> Result<Ending> {
         if as_json {
-            messages::print(json!({"status": self.worst(), "checks": self.0}))?;
+            messages::print_exactly(json!({"status": self.worst(), "checks": self.0}))?;
         } else {
             messages::print(self.to_text())?;
         }

@@ -1,6 +1,6 @@
 //! The one owner of what a user reads on standard error and of the exit code.
 //!
-//! Invariant: no panic message and no backtrace reaches a user; every error is one line that
+//! Invariants: what a terminal would obey in the names of files and products is shown, not sent; no panic message and no backtrace reaches a user; every error is one line that
 //! starts with `lookbook: error:` and names the thing, the reason and what to do.
 
 use std::{
@@ -65,12 +65,36 @@ pub fn is_by_log() -> bool {
     BY_LOG.load(Ordering::Relaxed)
 }
 
+/// A text without what changes more than its own place in a line: control characters, and those that turn the direction
+/// of writing, as Rust writes them.
+pub fn shown(text: impl Display) -> String {
+    shown_but(&text.to_string(), |_| false)
+}
+
+/// As [`shown`], but for line ends.
+fn shown_lines(text: impl Display) -> String {
+    shown_but(&text.to_string(), |c| c == '\n')
+}
+
+fn shown_but(text: &str, stays: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let is_obeyed =
+            c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match is_obeyed && !stays(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// Something went wrong, and the run goes on.
 pub fn warn(message: impl Display) {
     if is_by_log() {
         tracing::warn!("{message}");
     } else if VERBOSITY.load(Ordering::Relaxed) >= 0 {
-        line(format_args!("lookbook: warning: {message}"));
+        line(format_args!("lookbook: warning: {}", shown(message)));
     }
 }
 
@@ -79,7 +103,7 @@ pub fn note(message: impl Display) {
     if is_by_log() {
         tracing::info!("{message}");
     } else if VERBOSITY.load(Ordering::Relaxed) >= 0 {
-        line(format_args!("lookbook: {message}"));
+        line(format_args!("lookbook: {}", shown(message)));
     }
 }
 
@@ -92,8 +116,13 @@ pub fn detail(message: impl Display) {
     }
 }
 
-/// Writes to standard output. A reader that went away (`| head`) ends the run quietly.
+/// Writes for people to standard output.
 pub fn print(text: impl Display) -> Result<()> {
+    print_exactly(shown_lines(text))
+}
+
+/// Writes for programs to standard output. A reader that went away (`| head`) ends the run quietly.
+pub fn print_exactly(text: impl Display) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     written.map_err(|error| match error.kind() {
@@ -109,7 +138,7 @@ pub fn set_bar(bar: Option<ProgressBar>) {
 
 fn line(text: impl Display) {
     // Standard error may be closed; there is nowhere left to say so.
-    let _ = above_bar(|| writeln!(io::stderr().lock(), "{text}"));
+    let _ = above_bar(|| writeln!(io::stderr().lock(), "{}", shown_lines(text)));
 }
 
 /// Runs `print`, which writes whole lines to standard error, while the bar is out of the way.
@@ -125,7 +154,7 @@ fn error(text: impl Display) {
     if is_by_log() {
         tracing::error!("{text}");
     } else {
-        line(format_args!("lookbook: error: {text}"));
+        line(format_args!("lookbook: error: {}", shown(text)));
     }
 }
 
@@ -261,6 +290,16 @@ mod tests {
         assert_eq!(render(&error), "cannot read a.jpg: no such file");
         let error = anyhow!("no such file").context("cannot read a.jpg");
         assert_eq!(render(&error), "cannot read a.jpg: no such file");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        let name = "e\x1b[31mRED\x1b]0;pwned\x07a\u{202e}gpj.\u{2066}\u{9b}\r\n é שלום.jpg";
+        assert_eq!(
+            shown(name),
+            "e\\u{1b}[31mRED\\u{1b}]0;pwned\\u{7}a\\u{202e}gpj.\\u{2066}\\u{9b}\\r\\n é שלום.jpg"
+        );
+        assert_eq!(shown_lines("a\n\tb"), "a\n\\tb");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use postgres::Client;
 
 use crate::{
     args::{ModelArgs, ModelVerb},
-    database::{connect, fetch_onnx, model_of_name},
+    database::{connect, fetch_onnx, model_of_name, ours},
     messages::{self, Ending},
     model_cache::hex_sha256,
 };
@@ -37,14 +37,12 @@ pub fn run(args: &ModelArgs) -> Result<Ending> {
             if !force {
                 check_unused(&mut client, name)?;
             }
-            client
-                .execute("SELECT lookbook_model_drop($1)", &[name])
+            call(&mut client, "lookbook_model_drop", name)
                 .with_context(|| format!("cannot remove model {name:?}"))?;
             messages::note(format_args!("removed model {name:?}"));
         }
         ModelVerb::Default { name } => {
-            client
-                .execute("SELECT lookbook_model_default($1)", &[name])
+            call(&mut client, "lookbook_model_default", name)
                 .with_context(|| format!("cannot make model {name:?} the default"))?;
             messages::note(format_args!(
                 "model {name:?} is the default of its kind now"
@@ -54,17 +52,28 @@ pub fn run(args: &ModelArgs) -> Result<Ending> {
     Ok(Ending::Complete)
 }
 
+/// Calls a function of the extension that takes the name of a model.
+fn call(client: &mut Client, function: &str, model: &str) -> Result<()> {
+    let function = ours(client, function)?;
+    client.execute(&format!("SELECT {function}($1::text)"), &[&model])?;
+    Ok(())
+}
+
 fn list(client: &mut Client) -> Result<()> {
-    let rows = client.query(
+    let (models, defaults) = (
+        ours(client, "lookbook_model")?,
+        ours(client, "lookbook_default_model")?,
+    );
+    let query = format!(
         "SELECT m.name::text, m.kind::text, coalesce(m.manifest ->> 'version', ''), \
          pg_catalog.pg_size_pretty(pg_catalog.octet_length(m.onnx)::bigint), \
          CASE WHEN m.shipped THEN 'shipped' ELSE m.owner::text END, \
-         m.name = (SELECT d.name FROM lookbook_default_model d WHERE d.kind = m.kind \
+         m.name = (SELECT d.name FROM {defaults} d WHERE d.kind = m.kind \
                    ORDER BY d.shipped LIMIT 1), \
          pg_catalog.left(m.sha256::text, 12) \
-         FROM lookbook_model m ORDER BY m.kind, m.name",
-        &[],
-    )?;
+         FROM {models} m ORDER BY m.kind, m.name"
+    );
+    let rows = client.query(&query, &[])?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
@@ -72,7 +81,7 @@ fn list(client: &mut Client) -> Result<()> {
     ]);
     for row in &rows {
         let is_default = row.get::<_, Option<bool>>(5).unwrap_or(false);
-        let text = |column: usize| row.get::<_, String>(column);
+        let text = |column: usize| messages::shown(row.get::<_, String>(column));
         let default = if is_default { "yes" } else { "" };
         table.add_row([
             text(0),
@@ -93,9 +102,10 @@ fn add(client: &mut Client, name: &str, onnx: &Path, manifest: &Path) -> Result<
         .with_context(|| format!("cannot read {}", manifest.display()))?;
     serde_json::from_str::<serde_json::Value>(&json)
         .with_context(|| format!("{} is not JSON", manifest.display()))?;
+    let import = ours(client, "lookbook_model_import")?;
     let row = client
         .query_one(
-            "SELECT lookbook_model_import($1, $2::text::jsonb, $3)::text",
+            &format!("SELECT {import}($1::text, $2::text::jsonb, $3::bytea)::text"),
             &[&name, &json, &bytes],
         )
         .with_context(|| format!("cannot store model {name:?}"))?;
@@ -107,11 +117,20 @@ fn add(client: &mut Client, name: &str, onnx: &Path, manifest: &Path) -> Result<
 /// Fails where something would miss the model: photos could not be compared with a column that it filled, and functions
 /// would find no default of its kind, or another one.
 fn check_unused(client: &mut Client, name: &str) -> Result<()> {
+    let [models, defaults, filled] = [
+        "lookbook_model",
+        "lookbook_default_model",
+        "lookbook_embedding_column",
+    ]
+    .map(|table| ours(client, table));
+    let (models, defaults, filled) = (models?, defaults?, filled?);
     let columns = client.query(
-        "SELECT f.relation::text || '.' || pg_catalog.quote_ident(f.attribute) FROM lookbook_embedding_column f \
-         JOIN pg_catalog.pg_class c ON c.oid = f.relation JOIN lookbook_model m ON m.sha256 = f.model_sha256 \
-         WHERE m.name = $1 AND NOT EXISTS (SELECT FROM lookbook_model o WHERE o.sha256 = m.sha256 AND o.name <> m.name) \
-         ORDER BY 1",
+        &format!(
+            "SELECT f.relation::text || '.' || pg_catalog.quote_ident(f.attribute) FROM {filled} f \
+             JOIN pg_catalog.pg_class c ON c.oid = f.relation JOIN {models} m ON m.sha256 = f.model_sha256 \
+             WHERE m.name = $1 AND NOT EXISTS (SELECT FROM {models} o WHERE o.sha256 = m.sha256 AND o.name <> m.name) \
+             ORDER BY 1"
+        ),
         &[&name],
     )?;
     let columns: Vec<String> = columns.iter().map(|row| row.get(0)).collect();
@@ -124,8 +143,10 @@ fn check_unused(client: &mut Client, name: &str) -> Result<()> {
         );
     }
     let default = client.query_opt(
-        "SELECT kind, (SELECT o.name FROM lookbook_default_model o WHERE o.kind = d.kind AND o.shipped) \
-         FROM lookbook_default_model d WHERE d.name = $1 AND NOT d.shipped",
+        &format!(
+            "SELECT kind, (SELECT o.name FROM {defaults} o WHERE o.kind = d.kind AND o.shipped) \
+             FROM {defaults} d WHERE d.name = $1 AND NOT d.shipped"
+        ),
         &[&name],
     )?;
     if let Some(default) = default {
@@ -166,7 +187,7 @@ fn export(client: &mut Client, name: &str, out: &Path) -> Result<()> {
     for (extension, bytes) in [("onnx", onnx.as_slice()), ("json", manifest.as_bytes())] {
         let file = out.join(format!("{name}.{extension}"));
         fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
-        messages::print(file.display())?;
+        messages::print(messages::shown(file.display()))?;
     }
     Ok(())
 }

@@ -19,17 +19,12 @@ pub struct Opened {
 impl Opened {
     pub fn new(database: &DatabaseArgs, args: &TargetArgs) -> Result<Self> {
         let url = database.url.as_deref();
-        let (mut client, has_extension) = connect_to_target(url, args.may_lack_extension())?;
-        let shelf = Shelf::of(has_extension, &args.model_file)?;
+        let (mut client, extensions) = connect_to_target(url, args.may_lack_extension())?;
+        let shelf = Shelf::of(extensions.lookbook.is_some(), &args.model_file)?;
         let target = match &args.into {
             Some(table) => {
-                let target = Target::mapped(
-                    &mut client,
-                    &args.schema,
-                    table,
-                    &args.roles(),
-                    has_extension,
-                )?;
+                let target =
+                    Target::mapped(&mut client, &args.schema, table, &args.roles(), &extensions)?;
                 if let Some(statement) = target.missing_index(&mut client)? {
                     messages::warn(format_args!(
                         "no index finds the rows of a photo in {}: whenever one is replaced the whole table is read; {statement}",
@@ -43,7 +38,7 @@ impl Opened {
                     true => VectorKind::Vector,
                     false => VectorKind::Embedding,
                 };
-                Target::own(&args.schema, vector, has_extension)
+                Target::own(&args.schema, vector, &extensions)?
             }
         };
         Ok(Self {

@@ -24,7 +24,7 @@ pub fn completions(args: &CompletionsArgs) -> Result<Ending> {
         Shell::Zsh => generate(shells::Zsh, &mut command, NAME, &mut script),
         Shell::Fish => generate(shells::Fish, &mut command, NAME, &mut script),
     }
-    messages::print(String::from_utf8_lossy(&script).trim_end())?;
+    messages::print_exactly(String::from_utf8_lossy(&script).trim_end())?;
     Ok(Ending::Complete)
 }
 
@@ -34,7 +34,7 @@ pub fn man(args: &ManArgs) -> Result<Ending> {
     let Some(folder) = &args.out else {
         let mut text = Vec::new();
         Man::new(command).render(&mut text)?;
-        messages::print(String::from_utf8_lossy(&text).trim_end())?;
+        messages::print_exactly(String::from_utf8_lossy(&text).trim_end())?;
         return Ok(Ending::Complete);
     };
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -45,7 +45,10 @@ fn a_first_load_makes_the_index_and_increments_leave_it_alone() -> Result<()> {
     let shop = shop("index_made")?;
     shop.put("own.bmp", &bmp(8, 8, [200, 0, 0]))?;
     let first = shop.load()?.expect(0)?;
-    first.expect_stdout(&["index garment_embedding_category_label_idx made in", "MB"])?;
+    first.expect_stdout(&[
+        "index public.garment_embedding_category_label_idx made in",
+        "MB",
+    ])?;
     let made = indexes(&shop)?;
     ensure!(made.len() == 1, "{made:?}");
     ensure!(
@@ -62,7 +65,7 @@ fn a_first_load_makes_the_index_and_increments_leave_it_alone() -> Result<()> {
     increment.expect_stdout(&[
         "loaded 2 photos",
         "(1 replaced)",
-        "index garment_embedding_category_label_idx was there and has the new rows",
+        "index public.garment_embedding_category_label_idx was there and has the new rows",
     ])?;
     ensure!(
         indexes(&shop)? == made,
@@ -94,7 +97,7 @@ fn an_index_of_the_shops_own_is_kept_and_none_is_added() -> Result<()> {
     let before = indexes(&shop)?;
     shop.load()?
         .expect(0)?
-        .expect_stdout(&["index mine was there and has the new rows"])?;
+        .expect_stdout(&["index public.mine was there and has the new rows"])?;
     ensure!(indexes(&shop)? == before, "{before:?}");
     Ok(())
 }
@@ -209,7 +212,7 @@ fn progress_as_json_tells_what_became_of_the_index() -> Result<()> {
         assert_eq!(summary["index"]["action"], action, "{summary}");
         assert_eq!(
             summary["index"]["name"],
-            "garment_embedding_category_label_idx"
+            "public.garment_embedding_category_label_idx"
         );
         assert_eq!(summary["index"]["valid"], true);
     }

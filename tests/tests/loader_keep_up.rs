@@ -510,7 +510,7 @@ fn a_model_of_other_dimensions_takes_over_with_index_and_default() -> Result<()>
     ];
     shop.run(args)?
         .expect(1)?
-        .expect_stderr(&["embedding cannot change its model", "view shown"])?;
+        .expect_stderr(&["embedding cannot change its model", "view public.shown"])?;
     shop.database.psql("DROP VIEW shown")?;
     shop.run(args)?
         .expect(0)?

@@ -73,7 +73,7 @@ fn a_server_with_pgvector_only_takes_the_same_rows_with_models_from_files() -> R
         .expect(0)?
         .expect_stdout(&[
             "loaded 41 photos with 82 garments",
-            "index garment_embedding_idx made",
+            "index public.garment_embedding_idx made",
         ])?;
     ours.load()?.expect(0)?;
     let rows = "SELECT p.path, p.sku, encode(p.sha256, 'hex'), p.detect_model, p.embed_model, g.category, g.label, g.score, g.box, g.embedding::text
@@ -135,7 +135,7 @@ fn a_server_with_pgvector_only_takes_the_same_rows_with_models_from_files() -> R
     .expect(0)?
     .expect_stdout(&[
         "loaded 41 photos",
-        "CREATE INDEX CONCURRENTLY ON \"public\".\"look\" USING hnsw (\"vectors\" \"extensions\".vector_l2_ops)",
+        "CREATE INDEX CONCURRENTLY ON \"public\".\"look\" USING hnsw (\"vectors\" extensions.vector_l2_ops)",
     ])?;
     let same = managed.database.psql("SELECT count(*) FROM look");
     ensure!(same? == "82");
@@ -161,9 +161,10 @@ fn half_precision(managed: &Shop<'_>, models: &[&str]) -> Result<()> {
     let run = |args: &[&str]| -> Result<Outcome> {
         managed.run(args.iter().chain(&["--into", "half"]).chain(models))
     };
-    run(&["load", "photos"])?
-        .expect(0)?
-        .expect_stdout(&["loaded 41 photos with 82 garments", "index half_vectors"])?;
+    run(&["load", "photos"])?.expect(0)?.expect_stdout(&[
+        "loaded 41 photos with 82 garments",
+        "index public.half_vectors",
+    ])?;
     let alike = "SELECT count(*) FROM half h JOIN look l ON l.file = h.key AND l.category = h.category
                  WHERE extensions.l2_distance(h.embedding::extensions.vector, l.vectors) BETWEEN 0 AND ";
     ensure!(managed.database.psql(&format!("{alike} 1e-3"))? == "82");

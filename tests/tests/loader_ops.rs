@@ -173,7 +173,7 @@ fn what_a_load_lacks_is_said_before_the_first_photo() -> Result<()> {
         .replace("user=postgres", "user=lacking_loader");
     shop.run(["load", "photos", "--database", &url])?
         .expect(1)?
-        .expect_stderr(&["a load needs rights that this role lacks: GRANT USAGE ON SEQUENCE photo_id_seq TO lacking_loader"])?;
+        .expect_stderr(&["a load needs rights that this role lacks: GRANT USAGE ON SEQUENCE public.photo_id_seq TO lacking_loader"])?;
     shop.database.psql(
         "ALTER TABLE garment ADD COLUMN season int; UPDATE garment SET season = 1; ALTER TABLE garment ALTER season SET NOT NULL",
     )?;

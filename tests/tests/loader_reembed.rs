@@ -31,7 +31,7 @@ fn a_mapped_table_changes_its_model_and_keeps_its_nulls() -> Result<()> {
     let run = |args: &[&str]| shop.run(args.iter().chain(&target));
     run(&["load", "photos"])?
         .expect(0)?
-        .expect_stdout(&["index look_vectors was there"])?;
+        .expect_stdout(&["index public.look_vectors was there"])?;
     client.batch_execute(
         "CREATE TABLE before AS SELECT key, box, embedding FROM look WHERE key IS NOT NULL",
     )?;
@@ -72,9 +72,9 @@ fn a_partitioned_table_is_a_target_like_any_other() -> Result<()> {
     let run = |args: &[&str]| shop.run(args.iter().chain(&target));
     run(&["load", "photos"])?
         .expect(0)?
-        .expect_stdout(&["index look_vectors was there"])?;
+        .expect_stdout(&["index public.look_vectors was there"])?;
     client.batch_execute("CREATE TABLE before AS SELECT key, box, embedding FROM look")?;
-    let is_sound = ["index", "look_vectors, 80 rows, every page is sound"];
+    let is_sound = ["index", "public.look_vectors, 80 rows, every page is sound"];
     run(&["doctor"])?.expect(0)?.expect_stdout(&is_sound)?;
     let reembed = ["reembed", "photos", "--embed-model", "doubled"];
     run(&[&reembed[..], &["--make-default"]].concat())?
@@ -207,5 +207,32 @@ fn a_change_that_was_begun_is_not_forgotten_unless_it_is_told() -> Result<()> {
             .expect(1)?
             .expect_stderr(&["has a column \"embedding_next\"", "rename or drop it"])?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_photo_that_the_new_model_fails_for_is_named_alone() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_failing")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(20)?;
+    shop.put("00009a.bmp", &bmp(8, 8, [0, 0, 0]))?;
+    shop.load()?.expect(0)?;
+    // What is all black has no direction.
+    let model = onnx::scaled_embedder(3.0);
+    let mut manifest = embedder_manifest(&mut client, "directions", &model)?;
+    manifest["output"]["normalize"] = true.into();
+    import(&mut client, "directions", &manifest, &model)?;
+    let reembed = ["reembed", "photos", "--embed-model", "directions"];
+    shop.run([&reembed[..], &["--batch", "32"]].concat())?
+        .expect(1)?
+        .expect_stderr(&["1 photos of photos", "or embedded (00009a.bmp)"])?;
+    let found = shop.database.psql(
+        "SELECT DISTINCT p.path FROM garment g JOIN photo p ON p.id = g.photo_id WHERE g.embedding_next IS NULL;
+         SELECT path, code FROM lookbook_reject",
+    )?;
+    ensure!(
+        found.lines().count() == 2 && found.matches("00009a.bmp").count() == 2,
+        "{found}"
+    );
     Ok(())
 }

@@ -6,7 +6,7 @@ mod sql_support;
 use anyhow::{Context, Result, ensure};
 use loader_support::{Outcome, Shop};
 use lookbook_tests::{Cluster, signal};
-use sql_support::bmp;
+use sql_support::{bmp, embedder_manifest, import, onnx};
 
 /// Enough that a load is caught in the middle: it commits after 512 photos.
 const MANY: usize = 6_000;
@@ -162,4 +162,46 @@ fn a_role_with_timeouts_loads_all_the_same() -> Result<()> {
         .connect("postgres", "postgres")?
         .batch_execute("ALTER DATABASE timeouts RESET ALL")?;
     shop.check_complete(601)
+}
+
+#[test]
+fn a_transaction_that_another_was_in_the_way_of_is_tried_again() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "in_the_way")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(16)?;
+    shop.load()?.expect(0)?;
+    let doubled = onnx::scaled_embedder(2.0);
+    let manifest = embedder_manifest(&mut client, "doubled", &doubled)?;
+    import(&mut client, "doubled", &manifest, &doubled)?;
+    client.batch_execute(
+        "CREATE SEQUENCE seen; CREATE TABLE way (code text);
+         CREATE FUNCTION in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF nextval('seen') <= 2 THEN RAISE EXCEPTION 'in the way' USING ERRCODE = (SELECT code FROM way); END IF;
+           RETURN coalesce(NEW, OLD); END $$;
+         CREATE TRIGGER in_the_way BEFORE INSERT OR UPDATE OR DELETE ON garment FOR EACH ROW EXECUTE FUNCTION in_the_way()",
+    )?;
+    let again = |code: &str, args: &[&str]| -> Result<Outcome> {
+        shop.database.psql(&format!(
+            "ALTER SEQUENCE seen RESTART; TRUNCATE way; INSERT INTO way VALUES ('{code}')"
+        ))?;
+        shop.run(args)?.expect(0)
+    };
+    for (number, code) in ["40P01", "40001", "55P03"].into_iter().enumerate() {
+        shop.put(&format!("new{number}.bmp"), &bmp(8, 8, [9, 9, 9]))?;
+        again(code, &["load", "photos"])?.expect_stdout(&["loaded 1 photo with"])?;
+    }
+    std::fs::remove_file(shop.photos().join("new0.bmp"))?;
+    again("40P01", &["sync", "photos", "--prune"])?
+        .expect_stdout(&["1 photos that are gone from the source were deleted"])?;
+    again("40001", &["reembed", "photos", "--embed-model", "doubled"])?
+        .expect_stdout(&["got vectors of model doubled"])?;
+    // One that never ends ends the load.
+    client.batch_execute(
+        "ALTER SEQUENCE seen INCREMENT -1 MINVALUE -1000000 MAXVALUE 100 RESTART 2",
+    )?;
+    shop.put("last.bmp", &bmp(8, 8, [9, 9, 9]))?;
+    shop.run(["load", "photos", "--embed-model", "doubled"])?
+        .expect(1)?
+        .expect_stderr(&["in the way"])?;
+    Ok(())
 }

@@ -209,7 +209,7 @@ fn a_mapping_that_cannot_work_is_refused_with_the_column_its_type_and_what_would
             "",
             &[
                 "holds vectors already, and nobody recorded of which model",
-                "INSERT INTO lookbook_embedding_column",
+                "INSERT INTO public.lookbook_embedding_column",
             ],
         ),
     ];

@@ -11,7 +11,7 @@ pub struct Column {
     pub name: String,
     /// Of the type itself, without its schema: `int4`, `embedding`; of a domain, the type that it is made of.
     pub type_name: String,
-    /// As SQL names it, with its schema where it is not on the search path.
+    /// As SQL names it, with its schema where that is not `pg_catalog`.
     pub sql_type: String,
     pub typmod: i32,
     pub is_not_null: bool,

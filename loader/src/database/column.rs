@@ -18,7 +18,7 @@ pub fn embedding_column_model(
     client: &mut impl GenericClient,
     target: &Target,
 ) -> Result<Option<(String, String)>> {
-    if !target.has_extension && !exists(client, &target.record)? {
+    if target.extension.is_none() && !exists(client, &target.record)? {
         return Ok(None);
     }
     let row = client.query_opt(
@@ -150,11 +150,13 @@ pub fn name_of_filler(
     name: &str,
     sha256: &str,
 ) -> Result<Option<String>> {
-    if !target.has_extension {
+    let Some(models) = target.ours("lookbook_model") else {
         return Ok(Some(name.to_owned()));
-    }
+    };
     let found = client.query_opt(
-        "SELECT name::text FROM lookbook_model WHERE sha256 = $2 AND kind = 'embedder' ORDER BY name <> $1, name LIMIT 1",
+        &format!(
+            "SELECT name::text FROM {models} WHERE sha256 = $2 AND kind = 'embedder' ORDER BY name <> $1, name LIMIT 1"
+        ),
         &[&name, &sha256],
     )?;
     Ok(found.map(|row| row.get(0)))
@@ -168,14 +170,17 @@ fn looks_otherwise(
     name: &str,
     model: &ModelRow,
 ) -> Result<bool> {
-    if !target.has_extension || name == model.name {
+    let Some(models) = target.ours("lookbook_model") else {
+        return Ok(false);
+    };
+    if name == model.name {
         return Ok(false);
     }
-    let found = client.query_opt(
-        "SELECT FROM lookbook_model a JOIN lookbook_model b ON b.name = $2 AND b.sha256 = a.sha256 \
-         WHERE a.name = $1 AND (a.manifest -> 'input', a.manifest -> 'output') IS DISTINCT FROM (b.manifest -> 'input', b.manifest -> 'output')",
-        &[&name, &model.name],
-    )?;
+    let query = format!(
+        "SELECT FROM {models} a JOIN {models} b ON b.name = $2 AND b.sha256 = a.sha256 \
+         WHERE a.name = $1 AND (a.manifest -> 'input', a.manifest -> 'output') IS DISTINCT FROM (b.manifest -> 'input', b.manifest -> 'output')"
+    );
+    let found = client.query_opt(&query, &[&name, &model.name])?;
     Ok(found.is_some())
 }
 
@@ -215,11 +220,11 @@ fn unrecorded_model(
     if !columns.iter().any(|column| column.name == "embed_model") {
         return Ok(None);
     }
-    let name = match target.has_extension {
-        true => {
-            "coalesce((SELECT m.name::text FROM lookbook_model m WHERE m.sha256 = p.embed_model LIMIT 1), 'unknown')"
-        }
-        false => "'unknown'",
+    let name = match target.ours("lookbook_model") {
+        Some(models) => format!(
+            "coalesce((SELECT m.name::text FROM {models} m WHERE m.sha256 = p.embed_model LIMIT 1), 'unknown')"
+        ),
+        None => "'unknown'".to_owned(),
     };
     let query = format!(
         "SELECT {name}, p.embed_model FROM {} p WHERE p.embed_model <> $1 LIMIT 1",

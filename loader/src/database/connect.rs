@@ -1,16 +1,17 @@
-//! One connection with everything a verb needs on its search path.
+//! One connection, and where the extensions' things are.
 //!
-//! Invariant: a password in a URL never reaches a message.
+//! Invariants: a password in a URL never reaches a message; what somebody put into a schema of the user's search path is
+//! never taken for something else, so names outside of `pg_catalog` are written with their schemas.
 
 use std::{env, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use postgres::{
-    Client, Config,
+    Client, Config, GenericClient,
     config::{Host, SslMode},
 };
 
-use super::{quoted, tls};
+use super::tls;
 
 /// What the client library waits before it asks whether the other side is there.
 const LIBRARY_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -18,62 +19,71 @@ const LIBRARY_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 const SILENCE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to the database of `url`, or of `LOOKBOOK_DATABASE` or `DATABASE_URL`, and makes sure
-/// that the extension is there. Its schema is put at the end of the search path.
-pub fn connect(url: Option<&str>) -> Result<Client> {
-    let (mut client, target) = connect_to_server(url)?;
-    let schema = extension_schema(&mut client, &target)?;
-    see(&mut client, &schema)?;
-    Ok(client)
+/// The search path that the role has by itself, until the transaction ends: for names that the user wrote, and for
+/// statements that run triggers of the shop. Whatever else they name has its schema, and their operators take exactly
+/// the types that they are given, or the shop could give them others.
+pub const OWN_PATH: &str = "SET LOCAL search_path TO DEFAULT";
+/// What a session has otherwise.
+pub const SAFE_PATH: &str = "SET search_path = pg_catalog, pg_temp";
+
+/// The schemas of the two extensions as SQL names them.
+#[derive(Debug, Clone, Default)]
+pub struct Extensions {
+    pub lookbook: Option<String>,
+    pub vector: Option<String>,
 }
 
-/// Connects to a database whose tables are written or read; whether the extension is there. Without it
-/// pgvector has to be, and the user has to have said that it may be missing.
-pub fn connect_to_target(url: Option<&str>, may_lack_extension: bool) -> Result<(Client, bool)> {
-    if !may_lack_extension {
-        return Ok((connect(url)?, true));
+impl Extensions {
+    fn of(client: &mut impl GenericClient) -> Result<Self> {
+        let mut schema_of = |extension| -> Result<Option<String>> {
+            let found = client.query_opt(
+                "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
+                &[&extension],
+            )?;
+            Ok(found.map(|row| row.get(0)))
+        };
+        Ok(Self {
+            lookbook: schema_of("lookbook")?,
+            vector: schema_of("vector")?,
+        })
     }
+}
+
+/// Something of our extension as SQL names it.
+pub fn ours(client: &mut impl GenericClient, name: &str) -> Result<String> {
+    let schema = Extensions::of(client)?.lookbook;
+    let schema = schema.context("the database does not have the extension any more")?;
+    Ok(format!("{schema}.{name}"))
+}
+
+/// Connects to the database of `url`, or of `LOOKBOOK_DATABASE` or `DATABASE_URL`, and makes sure
+/// that the extension is there.
+pub fn connect(url: Option<&str>) -> Result<Client> {
+    Ok(connect_to_target(url, false)?.0)
+}
+
+/// Connects to a database whose tables are written or read. Without our extension pgvector has to be there, and the user
+/// has to have said that ours may be missing.
+pub fn connect_to_target(
+    url: Option<&str>,
+    may_lack_extension: bool,
+) -> Result<(Client, Extensions)> {
     let (mut client, target) = connect_to_server(url)?;
-    let found = client.query_opt(
-        "SELECT e.extname = 'lookbook', n.nspname::text FROM pg_catalog.pg_extension e \
-         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace \
-         WHERE e.extname IN ('lookbook', 'vector') ORDER BY e.extname LIMIT 1",
-        &[],
-    )?;
-    let Some(row) = found else {
+    let extensions = Extensions::of(&mut client)?;
+    if extensions.lookbook.is_some() {
+        return Ok((client, extensions));
+    }
+    if !may_lack_extension {
+        return Err(no_extension(&mut client, &target, &extensions)?);
+    }
+    if extensions.vector.is_none() {
         bail!(
             "{target} has neither lookbook nor pgvector: run CREATE EXTENSION vector in that database (or CREATE EXTENSION \
              lookbook, where the server has it)"
         );
-    };
-    let (has_extension, schema): (bool, String) = (row.get(0), row.get(1));
-    see(&mut client, &schema)?;
-    if has_extension
-        && let Some(vector) = schema_of(&mut client, "vector")?
-        && vector != schema
-    {
-        see(&mut client, &vector)?;
     }
-    Ok((client, has_extension))
-}
-
-/// Puts a schema at the end of the search path.
-fn see(client: &mut Client, schema: &str) -> Result<()> {
-    client.execute(
-        "SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', \
-         nullif(pg_catalog.current_setting('search_path'), ''), $1::text), false)",
-        &[&quoted(schema)],
-    )?;
-    Ok(())
-}
-
-fn schema_of(client: &mut Client, extension: &str) -> Result<Option<String>> {
-    let found = client.query_opt(
-        "SELECT n.nspname::text FROM pg_catalog.pg_extension e \
-         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
-        &[&extension],
-    )?;
-    Ok(found.map(|row| row.get(0)))
+    Ok((client, extensions))
 }
 
 /// Connects to a database that may know nothing of us.
@@ -120,6 +130,7 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     // A load outlives the limits that a role may have for its web requests.
     // The first alone: its time counts for all that is sent with it.
     client.batch_execute("SET statement_timeout = 0")?;
+    client.batch_execute(SAFE_PATH)?;
     client.batch_execute(
         "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
          SET client_min_messages = warning; \
@@ -129,14 +140,14 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     Ok((client, target))
 }
 
-fn extension_schema(client: &mut Client, target: &str) -> Result<String> {
-    if let Some(schema) = schema_of(client, "lookbook")? {
-        return Ok(schema);
-    }
-    let has_pgvector = schema_of(client, "vector")?.is_some();
-    let without = match has_pgvector {
-        true => "; or load without it, by pgvector: --pgvector",
-        false => "",
+fn no_extension(
+    client: &mut Client,
+    target: &str,
+    extensions: &Extensions,
+) -> Result<anyhow::Error> {
+    let without = match extensions.vector {
+        Some(_) => "; or load without it, by pgvector: --pgvector",
+        None => "",
     };
     let is_available = client
         .query_opt(
@@ -144,15 +155,15 @@ fn extension_schema(client: &mut Client, target: &str) -> Result<String> {
             &[],
         )?
         .is_some();
-    if is_available {
-        bail!(
+    Ok(match is_available {
+        true => anyhow!(
             "{target} does not have the extension yet: run CREATE EXTENSION lookbook in that database{without}"
-        );
-    }
-    Err(anyhow!(
-        "the server of {target} does not have the extension: install it there with make install \
-         PG_CONFIG=..., then run CREATE EXTENSION lookbook{without}"
-    ))
+        ),
+        false => anyhow!(
+            "the server of {target} does not have the extension: install it there with make install \
+             PG_CONFIG=..., then run CREATE EXTENSION lookbook{without}"
+        ),
+    })
 }
 
 /// Where a connection goes, without its password.

@@ -2,19 +2,19 @@
 //!
 //! Invariant: an index that is there is never touched.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use postgres::{Client, error::SqlState};
 
 use super::{
     Role, Target, VectorKind,
     catalog::{Column, columns_of, concurrently},
-    connect_anywhere, quoted,
+    connect_anywhere,
 };
 
 /// An index for nearest neighbours whose first column is that of the vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundIndex {
-    /// Quoted, with its schema where that is not on the search path.
+    /// Quoted, with its schema.
     pub name: String,
     /// False for what a failed `CREATE INDEX CONCURRENTLY` left.
     pub is_valid: bool,
@@ -59,12 +59,16 @@ impl IndexBuilder {
 
     /// Verifies every page of an index, or of all its partitions; returns its rows.
     pub fn check(&mut self, index: &FoundIndex) -> Result<i64> {
-        let check = "SELECT CASE c.relkind WHEN 'I' THEN \
-               (SELECT coalesce(sum(lookbook_index_check(part.relid)), 0)::bigint \
+        let check = self.target.ours("lookbook_index_check");
+        let check = check.context("the database has no lookbook extension")?;
+        let check = format!(
+            "SELECT CASE c.relkind WHEN 'I' THEN \
+               (SELECT coalesce(sum({check}(part.relid)), 0)::bigint \
                 FROM pg_catalog.pg_partition_tree(c.oid) part WHERE part.isleaf) \
-             ELSE lookbook_index_check(c.oid) END \
-             FROM pg_catalog.pg_class c WHERE c.oid = $1::text::pg_catalog.regclass";
-        Ok(self.client.query_one(check, &[&index.name])?.get(0))
+             ELSE {check}(c.oid) END \
+             FROM pg_catalog.pg_class c WHERE c.oid = $1::text::pg_catalog.regclass"
+        );
+        Ok(self.client.query_one(&check, &[&index.name])?.get(0))
     }
 
     /// What [`Self::create`] runs. `category` is what `lookbook search` filters by, and with `label` what
@@ -101,7 +105,7 @@ impl IndexBuilder {
         Ok(match vector {
             VectorKind::Vector | VectorKind::HalfVec => format!(
                 "CREATE INDEX {option}ON {garment} USING hnsw ({embedding} {})",
-                operator_class(&mut self.client, *vector)?
+                format_args!("{}.{}_l2_ops", self.target.vector_schema, vector.name())
             ),
             VectorKind::Embedding => {
                 let filters = [Role::Category, Role::Label].into_iter();
@@ -141,21 +145,6 @@ impl IndexBuilder {
             builder: own.get(0),
         })
     }
-}
-
-/// pgvector's operator class, with its schema where a session of the shop may not see that.
-fn operator_class(client: &mut Client, vector: VectorKind) -> Result<String> {
-    let name = format!("{}_l2_ops", vector.name());
-    let schema = client.query_opt(
-        "SELECT n.nspname::text FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod \
-         JOIN pg_catalog.pg_namespace n ON n.oid = o.opcnamespace \
-         WHERE m.amname = 'hnsw' AND o.opcname = $1::pg_catalog.text AND n.nspname <> 'public'",
-        &[&name],
-    )?;
-    Ok(match schema {
-        Some(row) => format!("{}.{name}", quoted(row.get(0))),
-        None => name,
-    })
 }
 
 /// How far the server is, as in `pg_stat_progress_create_index`.

@@ -67,6 +67,8 @@ impl Journal {
         ensure(&mut client, &runs, &rejects)
             .with_context(|| format!("cannot make the tables {runs} and {rejects}"))?;
         mark_killed(&mut client, &runs)?;
+        // What follows names its schemas, and somebody may have triggers there.
+        client.batch_execute("RESET search_path")?;
         let [detector, embedder] = start.models;
         let row = client.query_one(
             &format!(
@@ -135,7 +137,8 @@ impl Journal {
         self.execute(
             &format!(
                 "INSERT INTO {} (run, path, code, reason) \
-                 SELECT $1, * FROM ROWS FROM (unnest($2::text[]), unnest($3::text[]), unnest($4::text[]))",
+                 SELECT $1, * FROM ROWS FROM (pg_catalog.unnest($2::pg_catalog.text[]), \
+                   pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[]))",
                 self.rejects
             ),
             &[

@@ -5,12 +5,14 @@
 
 use anyhow::{Result, bail};
 use lookbook_vision::{Group, Label};
-use postgres::Client;
+use postgres::{Client, Transaction};
 
 use super::{
-    Role, RoleColumn, Target, VectorKind, WHOLE_PHOTO,
+    Extensions, OWN_PATH, Role, RoleColumn, Target, VectorKind, WHOLE_PHOTO,
     catalog::{Column, columns_of, concurrently, is_indexed, relation_kind, unique_keys},
-    quoted, record,
+    connect::SAFE_PATH,
+    quoted,
+    target::record,
 };
 
 const TEXTS: &[&str] = &["text", "varchar"];
@@ -63,7 +65,7 @@ impl Target {
         schema: &str,
         table: &str,
         map: &[RoleColumn],
-        has_extension: bool,
+        extensions: &Extensions,
     ) -> Result<Self> {
         let (name, of_schema, relname) = find(client, table)?;
         let columns = columns_of(client, &name)?;
@@ -87,6 +89,7 @@ impl Target {
             let mut kinds = VectorKind::ALL.iter().copied();
             kinds.find(|kind| kind.name() == column.type_name)
         });
+        let vector = vector.unwrap_or(VectorKind::Embedding);
         let enums = chosen
             .iter()
             .filter(|(_, column)| column.enum_labels.is_some())
@@ -107,10 +110,11 @@ impl Target {
                 .collect(),
             enums: enums.collect(),
             garment: name,
-            vector: vector.unwrap_or(VectorKind::Embedding),
-            record: record(schema, has_extension),
+            vector,
+            record: record(schema, extensions),
             is_mapped: true,
-            has_extension,
+            extension: extensions.lookbook.clone(),
+            vector_schema: vector.schema(extensions)?,
         };
         Ok(target)
     }
@@ -206,10 +210,11 @@ impl Target {
 
 /// The table's full name in SQL, its schema, and its name.
 fn find(client: &mut Client, table: &str) -> Result<(String, String, String)> {
+    let oid = oid_of(&mut client.transaction()?, table)?;
     let row = client.query_opt(
         "SELECT n.nspname::text, c.relname::text, pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass($1)",
-        &[&table],
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        &[&oid],
     )?;
     let Some(row) = row else {
         bail!(
@@ -229,6 +234,15 @@ fn find(client: &mut Client, table: &str) -> Result<(String, String, String)> {
         Some("r" | "p") => Ok((full, schema, name)),
         _ => bail!("--into {table}: it is no table, and rows are copied into tables only"),
     }
+}
+
+/// The table that the user means, who has a search path. Within a transaction.
+pub(super) fn oid_of(change: &mut Transaction<'_>, table: &str) -> Result<Option<u32>> {
+    change.batch_execute(OWN_PATH)?;
+    let oid = "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid";
+    let oid = change.query_one(oid, &[&table])?.get(0);
+    change.batch_execute(SAFE_PATH)?;
+    Ok(oid)
 }
 
 struct Mapping<'a> {

@@ -13,6 +13,7 @@ mod list;
 mod lock;
 mod mapped;
 mod models;
+mod retry;
 mod rights;
 mod shadow;
 mod tables;
@@ -24,7 +25,9 @@ mod writer;
 pub use column::{
     check_embedding_column, claim_embedding_column, embedding_column_model, name_of_filler,
 };
-pub use connect::{connect, connect_anywhere, connect_to_server, connect_to_target};
+pub use connect::{
+    Extensions, OWN_PATH, connect, connect_anywhere, connect_to_server, connect_to_target, ours,
+};
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
 pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
 pub use known::{Known, Models};
@@ -35,7 +38,6 @@ pub use models::{
 pub use rights::{READ_ONLY, WRITE, is_read_only_by_default, refuse_read_only};
 pub use shadow::{NewVector, Shadow, Stale, StaleGarment, Swap};
 pub use tables::ProductKey;
-use target::record;
 pub use target::{Role, RoleColumn, Target, VectorKind};
 pub use types::{Box2, EmbeddingRef};
 pub use writer::{GarmentRow, PhotoRow, Writer};

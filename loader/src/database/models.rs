@@ -5,6 +5,8 @@ use std::fmt;
 use anyhow::{Result, bail};
 use postgres::{Client, Row};
 
+use super::ours;
+
 /// What a model does; its text is the `kind` of `lookbook_model`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelKind {
@@ -55,8 +57,13 @@ impl From<Row> for ModelRow {
     }
 }
 
-const COLUMNS: &str =
-    "SELECT name::text, kind::text, sha256::text, manifest::text FROM lookbook_model";
+/// Rows without their bytes.
+fn rows(client: &mut Client) -> Result<String> {
+    let models = ours(client, "lookbook_model")?;
+    Ok(format!(
+        "SELECT name::text, kind::text, sha256::text, manifest::text FROM {models}"
+    ))
+}
 
 /// The model to use: the one named, else that of the setting `lookbook.detect_model` or
 /// `lookbook.embed_model`, else the default of its kind, where the user's row wins over the shipped.
@@ -86,10 +93,11 @@ pub fn choose_model_if_any(
 
 /// The model of that name, if the user may use it.
 pub fn model_of_name(client: &mut Client, name: &str) -> Result<ModelRow> {
-    if let Some(row) = client.query_opt(&format!("{COLUMNS} WHERE name = $1"), &[&name])? {
+    let rows = rows(client)?;
+    if let Some(row) = client.query_opt(&format!("{rows} WHERE name = $1"), &[&name])? {
         return Ok(row.into());
     }
-    let rows = client.query("SELECT name::text FROM lookbook_model ORDER BY 1", &[])?;
+    let rows = client.query(&format!("{rows} ORDER BY 1"), &[])?;
     let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     if names.is_empty() {
         bail!("there is no model {name:?} in this database, and no other that you may use");
@@ -102,22 +110,28 @@ pub fn model_of_name(client: &mut Client, name: &str) -> Result<ModelRow> {
 
 /// A model with these bytes, if the user may use one.
 pub fn model_by_sha256(client: &mut Client, sha256: &str) -> Result<Option<ModelRow>> {
-    let query = format!("{COLUMNS} WHERE sha256 = $1 ORDER BY shipped DESC, name LIMIT 1");
+    let query = format!(
+        "{} WHERE sha256 = $1 ORDER BY shipped DESC, name LIMIT 1",
+        rows(client)?
+    );
     Ok(client.query_opt(&query, &[&sha256])?.map(ModelRow::from))
 }
 
 /// The ONNX file of a model.
 pub fn fetch_onnx(client: &mut Client, name: &str) -> Result<Vec<u8>> {
-    let row = client.query_one("SELECT onnx FROM lookbook_model WHERE name = $1", &[&name])?;
+    let models = ours(client, "lookbook_model")?;
+    let query = format!("SELECT onnx FROM {models} WHERE name = $1");
+    let row = client.query_one(&query, &[&name])?;
     Ok(row.get(0))
 }
 
 fn any_default_name(client: &mut Client, kind: ModelKind) -> Result<Option<String>> {
-    let row = client.query_one(
+    let defaults = ours(client, "lookbook_default_model")?;
+    let query = format!(
         "SELECT coalesce(nullif(pg_catalog.current_setting($1, true), ''), \
-         (SELECT name::text FROM lookbook_default_model WHERE kind = $2 ORDER BY shipped LIMIT 1))",
-        &[&kind.setting(), &kind.to_string()],
-    )?;
+         (SELECT name::text FROM {defaults} WHERE kind = $2 ORDER BY shipped LIMIT 1))"
+    );
+    let row = client.query_one(&query, &[&kind.setting(), &kind.to_string()])?;
     Ok(row.get(0))
 }
 

@@ -116,7 +116,7 @@ impl Target {
 
     /// Where the extension keeps the record of models, only the table's owner writes it: whether this role may.
     pub fn may_record_model(&self, client: &mut Client) -> Result<bool> {
-        if !self.has_extension || !self.is_mapped {
+        if self.extension.is_none() || !self.is_mapped {
             return Ok(true);
         }
         let row = client.query_one(

@@ -10,6 +10,7 @@ use super::{
     Role, Target, VectorKind,
     catalog::{columns_of, exists, references_of, unique_keys},
     lock::LOCK_CLASS,
+    mapped::oid_of,
     quoted,
 };
 
@@ -215,10 +216,10 @@ impl Target {
                  CREATE INDEX ON {garment} (sku)",
                 garment = self.garment,
                 photo = self.photo,
-                vector = self.vector.name(),
+                vector = self.vector_type(),
             ))?;
         }
-        if !self.has_extension && !exists(change, &self.record)? {
+        if self.extension.is_none() && !exists(change, &self.record)? {
             change.batch_execute(&format!(
                 "CREATE TABLE {record} (
                    relation regclass NOT NULL,
@@ -400,7 +401,8 @@ struct Product {
 impl Product {
     fn find(change: &mut Transaction<'_>, product: &ProductKey) -> Result<Self> {
         let ProductKey { table, column } = product;
-        let found = change.query_one("SELECT pg_catalog.to_regclass($1)::text", &[&table])?;
+        let oid = oid_of(change, table)?;
+        let found = change.query_one("SELECT $1::oid::regclass::text", &[&oid])?;
         let found: Option<String> = found.get(0);
         let found =
             found.with_context(|| format!("--sku-references: there is no table {table}"))?;

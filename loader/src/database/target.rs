@@ -6,10 +6,10 @@
 
 use std::{fmt, str::FromStr};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use postgres::{Client, GenericClient};
 
-use super::{quoted, tables::unquoted};
+use super::{Extensions, OWN_PATH, quoted, retry, tables::unquoted};
 
 /// What a column of the table of garments takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,16 @@ impl VectorKind {
             Self::HalfVec => "halfvec",
         }
     }
+
+    /// Of its type, as SQL names it.
+    pub(super) fn schema(self, extensions: &Extensions) -> Result<String> {
+        let (name, schema) = match self {
+            Self::Embedding => ("lookbook", &extensions.lookbook),
+            Self::Vector | Self::HalfVec => ("vector", &extensions.vector),
+        };
+        let schema = schema.clone();
+        schema.with_context(|| format!("vectors of type {} need an extension that the database does not have: run CREATE EXTENSION {name}", self.name()))
+    }
 }
 
 /// The columns that the loader's own `garment` has.
@@ -154,15 +164,17 @@ pub struct Target {
     /// The table that says which model filled a column, as SQL names it.
     pub record: String,
     pub is_mapped: bool,
-    /// Our extension is in the database.
-    pub has_extension: bool,
+    /// The schema of our extension as SQL names it, where the database has it.
+    pub extension: Option<String>,
+    /// That of the vectors' type and operators.
+    pub vector_schema: String,
 }
 
 impl Target {
     /// The loader's own tables `photo` and `garment`.
-    pub fn own(schema: &str, vector: VectorKind, has_extension: bool) -> Self {
+    pub fn own(schema: &str, vector: VectorKind, extensions: &Extensions) -> Result<Self> {
         let qualified = |table| format!("{}.{table}", quoted(schema));
-        Self {
+        Ok(Self {
             schema: schema.to_owned(),
             photo: qualified("photo"),
             garment: qualified("garment"),
@@ -173,16 +185,33 @@ impl Target {
             key_type: "bigint".to_owned(),
             vector,
             enums: Vec::new(),
-            record: record(schema, has_extension),
+            record: record(schema, extensions),
             is_mapped: false,
-            has_extension,
-        }
+            extension: extensions.lookbook.clone(),
+            vector_schema: vector.schema(extensions)?,
+        })
     }
 
     /// The column of a role, unquoted.
     pub fn column(&self, role: Role) -> Option<&str> {
         let found = self.columns.iter().find(|(of, _)| *of == role);
         found.map(|(_, column)| column.as_str())
+    }
+
+    /// Something of our extension as SQL names it, where the database has it.
+    pub fn ours(&self, name: &str) -> Option<String> {
+        let schema = self.extension.as_ref()?;
+        Some(format!("{schema}.{name}"))
+    }
+
+    /// The type of the vectors in SQL.
+    pub fn vector_type(&self) -> String {
+        format!("{}.{}", self.vector_schema, self.vector.name())
+    }
+
+    /// The operator of their distance.
+    pub fn distance(&self) -> String {
+        format!("OPERATOR({}.<->)", self.vector_schema)
     }
 
     /// A value of a role as SQL that is given it as a text.
@@ -253,13 +282,15 @@ impl Target {
             ),
         };
         Ok(format!(
-            "SELECT {sku}, {path}, {category}, {label}, {bbox}, {embedding} <-> $1 AS distance\n\
-             FROM {garment} g{photos}\n{filter}ORDER BY {embedding} <-> $1 LIMIT {k}",
+            "SELECT {sku}, {path}, {category}, {label}, {bbox}, {embedding} {distance} $1::{vector} AS distance\n\
+             FROM {garment} g{photos}\n{filter}ORDER BY {embedding} {distance} $1::{vector} LIMIT {k}",
             sku = text(Role::Sku, "NULL::text"),
             category = text(Role::Category, "NULL::text"),
             label = text(Role::Label, "NULL::text"),
             bbox = of(Role::Box, "NULL::box"),
             garment = self.garment,
+            distance = self.distance(),
+            vector = self.vector_type(),
             filter = match has_category {
                 true => format!(
                     "WHERE {} = {}\n",
@@ -287,12 +318,24 @@ impl Target {
         }
     }
 
-    /// Deletes photos with their garments; returns how many photos were there. Within a transaction.
-    pub fn delete_photos(
+    /// Deletes photos with their garments; returns how many photos were there.
+    pub fn delete(&self, client: &mut Client, ids: &[i64]) -> Result<u64, postgres::Error> {
+        retry::again(|| {
+            let mut change = client.transaction()?;
+            let deleted = self.delete_photos(&mut change, ids)?;
+            change.commit()?;
+            Ok(deleted)
+        })
+    }
+
+    /// As [`Self::delete`], within a transaction, whose search path
+    /// becomes the user's own, for the triggers.
+    pub(super) fn delete_photos(
         &self,
         change: &mut impl GenericClient,
         ids: &[i64],
     ) -> Result<u64, postgres::Error> {
+        change.batch_execute(OWN_PATH)?;
         // Of our own tables the second follows the first.
         if self.is_mapped {
             let delete = match self.columns.iter().find(|(role, _)| *role == Role::PhotoId) {
@@ -302,7 +345,7 @@ impl Target {
                     quoted(column)
                 ),
                 None => format!(
-                    "DELETE FROM {} WHERE {} IN (SELECT p.path::{} FROM {} p WHERE p.id = ANY($1))",
+                    "DELETE FROM {} WHERE {} OPERATOR(pg_catalog.=) ANY (SELECT p.path::{} FROM {} p WHERE p.id = ANY($1))",
                     self.garment,
                     quoted(self.column(Role::Key).unwrap_or_default()),
                     self.key_type,
@@ -338,10 +381,10 @@ impl Target {
 }
 
 /// The table that says which model filled a column: the extension's, else one of ours.
-pub fn record(schema: &str, has_extension: bool) -> String {
-    match has_extension {
-        true => "lookbook_embedding_column".to_owned(),
-        false => format!("{}.lookbook_embedding_column", quoted(schema)),
+pub(super) fn record(schema: &str, extensions: &Extensions) -> String {
+    match &extensions.lookbook {
+        Some(extension) => format!("{extension}.lookbook_embedding_column"),
+        None => format!("{}.lookbook_embedding_column", quoted(schema)),
     }
 }
 
@@ -369,7 +412,11 @@ mod tests {
 
     #[test]
     fn our_own_tables_are_linked_by_the_photos_number() {
-        let own = Target::own("shop", VectorKind::Embedding, true);
+        let extensions = Extensions {
+            lookbook: Some("public".to_owned()),
+            vector: None,
+        };
+        let own = Target::own("shop", VectorKind::Embedding, &extensions).unwrap();
         assert_eq!(own.link().unwrap(), (Role::PhotoId, "photo_id"));
         assert_eq!(own.is_of_photo().unwrap(), "p.id = g.photo_id");
         assert_eq!(own.embedding(), "embedding");

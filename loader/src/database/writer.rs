@@ -12,7 +12,9 @@ use postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Box2, Models, Role, Target, gate::Gate, known::NO_PRODUCT, quoted, types::Cell};
+use super::{
+    Box2, Models, OWN_PATH, Role, Target, gate::Gate, known::NO_PRODUCT, quoted, retry, types::Cell,
+};
 use crate::source::{Reject, sku_of};
 
 /// Code of a photo whose rows the tables refuse: a constraint or a trigger of the shop.
@@ -24,9 +26,6 @@ const NOT_OF_A_ROW: &[&str] = &[
     "08", "0A", "25", "28", "2D", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV",
     "XX",
 ];
-
-/// Products may go while a batch is written that refers to them: then it is looked at again.
-const TRIES: u32 = 5;
 
 const PHOTO_COLUMNS: &str = "id, path, sku, sells, sha256, width, height, detect_model, embed_model, attributes, full_front_pose";
 
@@ -116,9 +115,7 @@ impl Writer {
         if self.types.is_none() {
             return Ok(0);
         }
-        let mut change = self.client.transaction().map_err(explain)?;
-        let deleted = self.target.delete_photos(&mut change, ids);
-        let error = match deleted.and_then(|deleted| change.commit().map(|()| deleted)) {
+        let error = match self.target.delete(&mut self.client, ids) {
             Ok(deleted) => return Ok(deleted),
             Err(error) => error,
         };
@@ -152,9 +149,13 @@ impl Writer {
             let written = batch.write(&mut change).and_then(|()| change.commit());
             match written {
                 Ok(()) => break,
+                Err(error) if retry::is_in_the_way(&error) && attempt < retry::TRIES => {
+                    retry::pause(attempt);
+                }
+                // Products may go while a batch is written that refers to them: then it is looked at again.
                 Err(error)
                     if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
-                        && attempt < TRIES => {}
+                        && attempt < retry::TRIES => {}
                 Err(error) => {
                     let Some(reason) = self.refusal(&error) else {
                         return Err(explain(error));
@@ -219,6 +220,7 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     fn write(&self, change: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        change.batch_execute(OWN_PATH)?;
         let replaced: Vec<i64> = self
             .photos
             .iter()

@@ -129,7 +129,7 @@ fn look_at(detector: &mut Detector, file: &Path, picture: Option<&Path>) -> Resu
     let (width, height) = (photo.width(), photo.height());
     messages::print(format_args!(
         "{}: {} {garments} ({width} x {height})",
-        file.display(),
+        messages::shown(file.display()),
         found.len()
     ))?;
     for garment in &found {
@@ -149,7 +149,7 @@ fn look_at(detector: &mut Detector, file: &Path, picture: Option<&Path>) -> Resu
         drawn(&photo, &found)
             .save_with_format(target, image::ImageFormat::Png)
             .with_context(|| format!("cannot write {}", target.display()))?;
-        messages::print(format_args!("  -> {}", target.display()))?;
+        messages::print(format_args!("  -> {}", messages::shown(target.display())))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use postgres::Client;
 use super::{Report, target};
 use crate::{
     args::DoctorArgs,
-    database::{ModelKind, ModelRow, connect_to_server, connect_to_target},
+    database::{ModelKind, ModelRow, connect_to_server, connect_to_target, ours},
     messages::render,
     runtime::ModelFiles,
     shelf::Shelf,
@@ -43,14 +43,14 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
     if !extension(&mut client, may_lack_extension, report) {
         return None;
     }
-    let (mut client, has_extension) = match connect_to_target(url, may_lack_extension) {
+    let (mut client, extensions) = match connect_to_target(url, may_lack_extension) {
         Ok(connected) => connected,
         Err(error) => {
             report.fail("extension", render(&error), "");
             return None;
         }
     };
-    let shelf = match Shelf::of(has_extension, &args.target.model_file) {
+    let shelf = match Shelf::of(extensions.lookbook.is_some(), &args.target.model_file) {
         Ok(shelf) => shelf,
         Err(error) => {
             report.fail("models", render(&error), "");
@@ -58,10 +58,10 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
         }
     };
     let defaults = models(&mut client, &shelf, report);
-    if has_extension {
+    if extensions.lookbook.is_some() {
         inference(&mut client, report);
     }
-    target::check(args, (client, has_extension), &defaults, report);
+    target::check(args, (client, extensions), &defaults, report);
     Some(defaults)
 }
 
@@ -215,7 +215,12 @@ fn models(client: &mut Client, shelf: &Shelf, report: &mut Report) -> Defaults {
 /// One small picture through the model, inside of the server.
 fn inference(client: &mut Client, report: &mut Report) {
     let embedded = picture().and_then(|picture| {
-        Ok(client.query_one("SELECT embedding_dims(embed_image($1))", &[&picture])?)
+        let (dims, embed) = (
+            ours(client, "embedding_dims")?,
+            ours(client, "embed_image")?,
+        );
+        let query = format!("SELECT {dims}({embed}($1::bytea, NULL::text))");
+        Ok(client.query_one(&query, &[&picture])?)
     });
     match embedded {
         Ok(row) => report.ok(

@@ -8,8 +8,8 @@ use super::{Report, server::Defaults};
 use crate::{
     args::DoctorArgs,
     database::{
-        IndexBuilder, ModelRow, READ_ONLY, Target, VectorKind, WRITE, check_embedding_column,
-        embedding_column_model, is_read_only_by_default, name_of_filler,
+        Extensions, IndexBuilder, ModelRow, READ_ONLY, Target, VectorKind, WRITE,
+        check_embedding_column, embedding_column_model, is_read_only_by_default, name_of_filler,
     },
     messages::render,
     runtime::ModelFiles,
@@ -21,11 +21,11 @@ const INDEX_CHECK_TIMEOUT: &str = "SET statement_timeout = '60s'";
 /// Checks the tables that `args` name.
 pub fn check(
     args: &DoctorArgs,
-    (mut client, has_extension): (Client, bool),
+    (mut client, extensions): (Client, Extensions),
     defaults: &Defaults,
     report: &mut Report,
 ) {
-    let target = match target_of(args, &mut client, has_extension) {
+    let target = match target_of(args, &mut client, &extensions) {
         Ok(target) => target,
         Err(error) => {
             let advice = "lookbook load --help lists the roles of --into-map";
@@ -63,16 +63,16 @@ pub fn check(
     }
 }
 
-fn target_of(args: &DoctorArgs, client: &mut Client, has_extension: bool) -> Result<Target> {
+fn target_of(args: &DoctorArgs, client: &mut Client, extensions: &Extensions) -> Result<Target> {
     let args = &args.target;
     match &args.into {
-        Some(table) => Target::mapped(client, &args.schema, table, &args.roles(), has_extension),
+        Some(table) => Target::mapped(client, &args.schema, table, &args.roles(), extensions),
         None => {
             let vector = match args.pgvector {
                 true => VectorKind::Vector,
                 false => VectorKind::Embedding,
             };
-            Ok(Target::own(&args.schema, vector, has_extension))
+            Target::own(&args.schema, vector, extensions)
         }
     }
 }

@@ -274,7 +274,7 @@ impl<'a> Report<'a> {
                         .map(|(name, (_, kept))| (name, json!(value(kept))))
                         .collect()
                 };
-            return messages::print(json!({
+            return messages::print_exactly(json!({
                 "map50": map50,
                 "map50_95": map50_95,
                 "ap50": of(|precision| precision.at_50),

@@ -251,7 +251,7 @@ impl Report {
             object.insert("skipped".to_owned(), json!(self.skipped));
             object.insert("model".to_owned(), json!(model.name));
             object.insert("sha256".to_owned(), json!(model.sha256));
-            return messages::print(Value::Object(object));
+            return messages::print_exactly(Value::Object(object));
         }
         let mut table = Numbers::new(["", "accuracy", "queries"]);
         for ((rank, accuracy), hits) in RANKS.iter().zip(accuracies).zip(self.hits) {

@@ -18,7 +18,7 @@ impl<const COLUMNS: usize> Numbers<COLUMNS> {
     }
 
     pub fn add(&mut self, row: [String; COLUMNS]) {
-        self.0.add_row(row);
+        self.0.add_row(row.map(messages::shown));
     }
 
     /// Prints it under a line that says what was measured; numbers stand at the right.

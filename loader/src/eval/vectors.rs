@@ -7,15 +7,13 @@ use postgres::{
     types::{ToSql, Type},
 };
 
-use crate::database::EmbeddingRef;
+use crate::database::{EmbeddingRef, ours};
 
 /// The gallery of one evaluation; gone with the connection.
 pub struct Gallery<'c> {
     client: &'c mut Client,
     search: postgres::Statement,
 }
-
-const SEARCH: &str = "SELECT id FROM lookbook_eval WHERE id <> $2 ORDER BY embedding <-> $1 LIMIT ";
 
 impl<'c> Gallery<'c> {
     /// Copies the vectors with their ids, makes the index, and prepares searches for `neighbours`.
@@ -25,9 +23,10 @@ impl<'c> Gallery<'c> {
         vectors: &[(i32, &[f32])],
         neighbours: usize,
     ) -> Result<Self> {
+        let (vector, distance) = (ours(client, "embedding")?, ours(client, "<->")?);
         client
             .batch_execute(&format!(
-                "CREATE TEMPORARY TABLE lookbook_eval (id int NOT NULL, embedding embedding({dimensions}) NOT NULL)"
+                "CREATE TEMPORARY TABLE lookbook_eval (id int NOT NULL, embedding {vector}({dimensions}) NOT NULL)"
             ))
             .context("cannot make a temporary table for the gallery")?;
         let column = client.prepare("SELECT embedding FROM lookbook_eval")?;
@@ -46,7 +45,10 @@ impl<'c> Gallery<'c> {
                  SET enable_seqscan = off; SET enable_sort = off",
             )
             .context("cannot make the index of the gallery")?;
-        let sql = format!("{SEARCH}{neighbours}");
+        let sql = format!(
+            "SELECT id FROM lookbook_eval WHERE id <> $2 \
+             ORDER BY embedding OPERATOR({distance}) $1 LIMIT {neighbours}"
+        );
         let plan = client.query(
             &format!(
                 "EXPLAIN (COSTS off) {}",

@@ -57,7 +57,7 @@ pub fn run(args: &InferenceArgs) -> Result<Ending> {
     let (wall, processor) = measure(&mut engines, &prepared, size)?;
     let photos = prepared.len();
     let garments: usize = prepared.iter().map(|photo| photo.crops.len()).sum();
-    messages::print(json!({
+    messages::print_exactly(json!({
         "photos": photos,
         "garments": garments,
         "batch": size,

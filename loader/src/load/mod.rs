@@ -13,6 +13,7 @@ mod progress;
 mod prune;
 mod rejects;
 mod setup;
+mod singly;
 mod split;
 mod stage;
 mod summary;
@@ -37,8 +38,9 @@ pub use progress::Reporter;
 pub use prune::{Prune, Share};
 use rejects::RejectsFile;
 use setup::Setup;
+pub use singly::{embed_each, keep_good};
 use split::Split;
-pub use stage::{Meter, Stop, in_batches};
+pub use stage::{Meter, Stop, in_batches, in_commits};
 use summary::{Clock, Summary};
 pub use tally::Tally;
 

@@ -68,7 +68,7 @@ impl<'a> Reporter<'a> {
             ));
         }
         if self.is_due() {
-            let _ = messages::print(json!({"event": "progress", "counts": counts}));
+            let _ = messages::print_exactly(json!({"event": "progress", "counts": counts}));
         }
     }
 
@@ -99,7 +99,7 @@ impl<'a> Reporter<'a> {
             bar.set_message(format!("{}, {done}/{total} {unit}", progress.phase));
         }
         if self.is_due() {
-            let _ = messages::print(json!({"event": "index", "progress": progress}));
+            let _ = messages::print_exactly(json!({"event": "index", "progress": progress}));
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::batch::BatchSize;
@@ -20,6 +20,10 @@ use super::batch::BatchSize;
 /// How long an inference stage waits for its batch to fill once it has something. When it is the
 /// slowest stage its queue is full and it never waits; otherwise it has time to spare.
 const BATCH_PATIENCE: Duration = Duration::from_millis(10);
+
+/// Photos per transaction at most, and how long a finished photo waits at most.
+const COMMIT_PHOTOS: usize = 512;
+const COMMIT_PERIOD: Duration = Duration::from_secs(2);
 
 /// Asks all stages to end; the first error wins.
 #[derive(Debug, Default)]
@@ -165,6 +169,34 @@ pub fn in_batches<I, O>(
             if output.send(done).is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// The last stage: `commit` gets what came for one transaction. Its error ends the run.
+pub fn in_commits<T>(
+    input: &Receiver<T>,
+    stop: &Stop,
+    mut commit: impl FnMut(&mut Vec<T>) -> anyhow::Result<()>,
+) {
+    let mut photos = Vec::new();
+    let mut oldest = Instant::now();
+    loop {
+        let received = input.recv_deadline(oldest + COMMIT_PERIOD);
+        let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
+        if photos.is_empty() {
+            oldest = Instant::now();
+        }
+        photos.extend(received);
+        let is_due = is_over || photos.len() >= COMMIT_PHOTOS || oldest.elapsed() >= COMMIT_PERIOD;
+        if is_due && !photos.is_empty() {
+            if let Err(error) = commit(&mut photos) {
+                return stop.fail(error);
+            }
+            photos.clear();
+        }
+        if is_over {
+            return;
         }
     }
 }

@@ -109,7 +109,7 @@ pub fn peak_memory_bytes() -> Option<u64> {
 impl Summary<'_> {
     pub fn print(&self, as_json: bool) -> Result<()> {
         if as_json {
-            messages::print(self.to_json())
+            messages::print_exactly(self.to_json())
         } else {
             messages::print(self.to_text())
         }

@@ -3,13 +3,9 @@
 //! Invariant: whatever one photo does to a decoder or a model, it is rejected alone and the others
 //! go on.
 
-use std::{
-    collections::VecDeque,
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::sync::PoisonError;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use lookbook_vision::{
     BoundingBox, Detection, Detector, Embedder, Error, Group, Photo, Pose, PoseEstimator,
     Preprocessor, Tensor, decode,
@@ -18,17 +14,14 @@ use sha2::{Digest, Sha256};
 
 use super::{
     pipeline::Load,
-    stage::{Budget, Share, each, in_batches},
+    singly::{batch_or_singly, embed_each, keep_good},
+    stage::{Budget, Share, each, in_batches, in_commits},
 };
 use crate::{
     database::{Box2, GarmentRow, PhotoRow, WHOLE_PHOTO, Writer},
     messages,
     source::{Entry, Item, Refusal, Reject, code},
 };
-
-/// Photos per transaction at most, and how long a finished photo waits at most.
-const COMMIT_PHOTOS: usize = 512;
-const COMMIT_PERIOD: Duration = Duration::from_secs(2);
 
 /// A photo on its way.
 pub struct Identity {
@@ -319,25 +312,11 @@ impl Load<'_> {
                     .iter_mut()
                     .flat_map(|cropped| cropped.tensors.drain(..))
                     .collect();
-                let mut vectors: VecDeque<Result<Vec<f32>, Error>> = tensors
-                    .chunks(batch_size)
-                    .flat_map(|chunk| {
-                        batch_or_singly(chunk, |chunk| embedder.embed_prepared(chunk))
-                    })
-                    .collect();
-                let embedded = batch
-                    .iter_mut()
-                    .map(|cropped| {
-                        let own: Vec<_> = vectors.drain(..cropped.garments.len()).collect();
-                        for (garment, vector) in cropped.garments.iter_mut().zip(own) {
-                            garment.embedding = vector?;
-                        }
-                        Ok(())
-                    })
-                    .collect();
+                let counts = batch.iter().map(|cropped| cropped.garments.len());
+                let embedded = embed_each(&mut embedder, &tensors, batch_size, counts);
                 let good = self.keep_good(batch, embedded, |cropped| &cropped.identity.entry);
                 good.into_iter()
-                    .map(|(cropped, ())| row_of(cropped))
+                    .map(|(cropped, vectors)| row_of(cropped, vectors))
                     .collect()
             },
         );
@@ -345,93 +324,31 @@ impl Load<'_> {
 
     /// Counts what the writer took, and rejects what it did not.
     pub fn write(&self, writer: &mut Writer, input: Receiver<PhotoRow>) {
-        let mut rows: Vec<PhotoRow> = Vec::new();
-        let mut oldest = Instant::now();
-        loop {
-            let received = input.recv_deadline(oldest + COMMIT_PERIOD);
-            let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
-            if let Ok(row) = received {
-                if rows.is_empty() {
-                    oldest = Instant::now();
-                }
-                rows.push(row);
+        in_commits(&input, self.stop, |rows| {
+            let count = rows.len();
+            let refused = self.meters.write.run(count, || writer.write(rows))?;
+            for reject in &refused {
+                self.tally.reject(reject, self.stop);
             }
-            let is_due =
-                is_over || rows.len() >= COMMIT_PHOTOS || oldest.elapsed() >= COMMIT_PERIOD;
-            if is_due && !rows.is_empty() {
-                let count = rows.len();
-                match self.meters.write.run(count, || writer.write(&mut rows)) {
-                    Ok(refused) => {
-                        for reject in &refused {
-                            self.tally.reject(reject, self.stop);
-                        }
-                    }
-                    Err(error) => {
-                        self.stop.fail(error);
-                        return;
-                    }
-                }
-                tracing::debug!(photos = rows.len(), "batch committed");
-                let replaced = rows.iter().filter(|row| row.replaces.is_some()).count();
-                let garments = rows.iter().map(|row| row.garments.len()).sum();
-                self.tally.commit(rows.len(), replaced, garments);
-                rows.clear();
-            }
-            if is_over {
-                return;
-            }
-            if rows.is_empty() {
-                oldest = Instant::now();
-            }
-        }
+            tracing::debug!(photos = rows.len(), "batch committed");
+            let replaced = rows.iter().filter(|row| row.replaces.is_some()).count();
+            let garments = rows.iter().map(|row| row.garments.len()).sum();
+            self.tally.commit(rows.len(), replaced, garments);
+            Ok(())
+        });
     }
 
-    /// Pairs what succeeded with its result and rejects the rest. When nothing of a batch did, the
-    /// photos are not to blame, and the load stops.
+    /// Pairs what succeeded with its result and rejects the rest.
     fn keep_good<T, R>(
         &self,
         items: Vec<T>,
         results: Vec<Result<R, Error>>,
         entry: impl Fn(&T) -> &Entry,
     ) -> Vec<(T, R)> {
-        if results.len() > 1
-            && let Some(Err(error)) = results.first()
-            && results.iter().all(Result::is_err)
-        {
-            let error = anyhow::Error::from(error.clone());
-            self.stop
-                .fail(error.context("a model failed for every photo of a batch"));
-            return Vec::new();
-        }
-        let mut good = Vec::with_capacity(items.len());
-        for (item, result) in items.into_iter().zip(results) {
-            match result {
-                Ok(result) => good.push((item, result)),
-                Err(error) => {
-                    let reject = Reject::new(&entry(&item).path, error.code().as_str(), error);
-                    self.tally.reject(&reject, self.stop);
-                }
-            }
-        }
-        good
-    }
-}
-
-/// Runs a batch; when it fails, each part alone, so that one bad photo costs only itself.
-fn batch_or_singly<R>(
-    tensors: &[Tensor],
-    mut run: impl FnMut(&[Tensor]) -> Result<Vec<R>, Error>,
-) -> Vec<Result<R, Error>> {
-    match run(tensors) {
-        Ok(results) => results.into_iter().map(Ok).collect(),
-        Err(error) if tensors.len() == 1 => vec![Err(error)],
-        Err(_) => tensors
-            .iter()
-            .flat_map(|tensor| match run(std::slice::from_ref(tensor)) {
-                Ok(results) => results.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
-            })
-            .collect(),
+        keep_good(items, results, self.stop, |item, error| {
+            let reject = Reject::new(&entry(&item).path, error.code().as_str(), error);
+            self.tally.reject(&reject, self.stop);
+        })
     }
 }
 
@@ -466,7 +383,10 @@ fn garments_of(photo: &Photo, found: Vec<Detection>, sold: Option<Group>) -> Vec
     garments
 }
 
-fn row_of(cropped: Cropped) -> PhotoRow {
+fn row_of(mut cropped: Cropped, vectors: Vec<Vec<f32>>) -> PhotoRow {
+    for (garment, vector) in cropped.garments.iter_mut().zip(vectors) {
+        garment.embedding = vector;
+    }
     let Identity {
         entry,
         sha256,

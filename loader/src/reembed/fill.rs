@@ -3,16 +3,10 @@
 //! The crops and their scale are those of a load, so that the vectors are, too. Invariant: a photo whose
 //! bytes are not those that were loaded gets no vector.
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::Result;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use lookbook_vision::{BoundingBox, Embedder, Limits, Preprocessor, Tensor, decode};
 use postgres::Client;
 use sha2::{Digest, Sha256};
@@ -20,14 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::{
     args::SourceArgs,
     database::{NewVector, Shadow, Stale, StaleGarment},
-    load::{BatchSize, Meter, Stop, Tally, in_batches},
+    load::{BatchSize, Meter, Stop, Tally, embed_each, in_batches, in_commits, keep_good},
     messages,
     source::{Fetcher, Item, Place, Refusal, Reject, Source, code},
 };
-
-/// Photos per transaction at most, and how long a vector waits at most.
-const COMMIT_PHOTOS: usize = 512;
-const COMMIT_PERIOD: Duration = Duration::from_secs(2);
 
 /// Photos that are looked up at once, and bytes of theirs that are held meanwhile.
 const PAGE: usize = 500;
@@ -174,8 +164,14 @@ impl Filler {
             }
             for embedder in &mut self.embedders {
                 let (input, output) = (embed_in.clone(), embed_out.clone());
-                let meter = &meter;
-                scope.spawn(move || embed(embedder, sizes, meter, stop, (&input, &output)));
+                let worker = Worker {
+                    sizes,
+                    meter: &meter,
+                    missing: missing_out.clone(),
+                    tally,
+                    stop,
+                };
+                scope.spawn(move || worker.run(embedder, &input, &output));
             }
             drop((read_in, read_out, embed_in, embed_out, missing_out));
             let writer = scope.spawn(move || write(shadow, client, &write_in, tally, stop));
@@ -362,40 +358,49 @@ impl Reader<'_> {
     }
 }
 
-fn embed(
-    embedder: &mut Embedder,
-    sizes: &BatchSize,
-    meter: &Meter,
-    stop: &Stop,
-    (input, output): (&Receiver<Prepared>, &Sender<Vectors>),
-) {
-    let size = (sizes, |prepared: &Prepared| prepared.tensors.len());
-    in_batches(stop, meter, (input, output), size, |photos, _| {
-        let tensors: Vec<Tensor> = photos
-            .iter()
-            .flat_map(|photo| photo.tensors.clone())
-            .collect();
-        let mut vectors = match embedder.embed_prepared(&tensors) {
-            Ok(vectors) => vectors.into_iter(),
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                stop.fail(error.context(format!("the model failed for {}", photos[0].photo.path)));
-                return Vec::new();
-            }
-        };
-        let own = |Prepared { photo, .. }: Prepared| {
-            let id = photo.id;
-            let garments = photo.garments.into_iter().zip(&mut vectors);
-            let new = |(garment, vector): (StaleGarment, Vec<f32>)| NewVector {
-                place: garment.place,
-                photo: id,
-                bbox: garment.bbox,
-                vector,
+/// Of one model; what it fails for is missing.
+struct Worker<'a> {
+    sizes: &'a BatchSize,
+    meter: &'a Meter,
+    missing: Sender<Lacking>,
+    tally: &'a Tally,
+    stop: &'a Stop,
+}
+
+impl Worker<'_> {
+    fn run(self, embedder: &mut Embedder, input: &Receiver<Prepared>, output: &Sender<Vectors>) {
+        let size = (self.sizes, |prepared: &Prepared| prepared.tensors.len());
+        let queues = (input, output);
+        in_batches(self.stop, self.meter, queues, size, |mut photos, size| {
+            let counts: Vec<usize> = photos.iter().map(|photo| photo.tensors.len()).collect();
+            let tensors = photos.iter_mut().flat_map(|photo| photo.tensors.drain(..));
+            let tensors: Vec<Tensor> = tensors.collect();
+            let embedded = embed_each(embedder, &tensors, size, counts.into_iter());
+            let good = keep_good(
+                photos,
+                embedded,
+                self.stop,
+                |Prepared { photo, .. }, error| {
+                    let reject = Reject::new(&photo.path, error.code().as_str(), error);
+                    self.tally.reject(&reject, self.stop);
+                    // Nobody listens any more when the run ends.
+                    let _ = self.missing.send(Lacking::of(photo, false));
+                },
+            );
+            let own = |(Prepared { photo, .. }, vectors): (Prepared, Vec<Vec<f32>>)| {
+                let id = photo.id;
+                let garments = photo.garments.into_iter().zip(vectors);
+                let new = |(garment, vector): (StaleGarment, Vec<f32>)| NewVector {
+                    place: garment.place,
+                    photo: id,
+                    bbox: garment.bbox,
+                    vector,
+                };
+                garments.map(new).collect()
             };
-            garments.map(new).collect()
-        };
-        photos.into_iter().map(own).collect()
-    });
+            good.into_iter().map(own).collect()
+        });
+    }
 }
 
 fn write(
@@ -405,31 +410,13 @@ fn write(
     tally: &Tally,
     stop: &Stop,
 ) {
-    let mut photos = 0;
-    let mut vectors: Vectors = Vec::new();
-    let mut oldest = Instant::now();
-    loop {
-        let received = input.recv_deadline(oldest + COMMIT_PERIOD);
-        let is_over = matches!(received, Err(RecvTimeoutError::Disconnected));
-        if let Ok(photo) = received {
-            photos += 1;
-            vectors.extend(photo);
-        }
-        let is_due = is_over || photos >= COMMIT_PHOTOS || oldest.elapsed() >= COMMIT_PERIOD;
-        if is_due {
-            if !vectors.is_empty() {
-                if let Err(error) = shadow.fill(client, &vectors) {
-                    return stop.fail(error);
-                }
-                tally.commit(photos, 0, vectors.len());
-            }
-            (photos, oldest) = (0, Instant::now());
-            vectors.clear();
-        }
-        if is_over {
-            return;
-        }
-    }
+    in_commits(input, stop, |photos| {
+        let count = photos.len();
+        let vectors: Vectors = photos.drain(..).flatten().collect();
+        shadow.fill(client, &vectors)?;
+        tally.commit(count, 0, vectors.len());
+        Ok(())
+    });
 }
 
 fn collect(missing: &Receiver<Lacking>) -> Missing {

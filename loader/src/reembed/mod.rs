@@ -43,7 +43,7 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         shelf,
     } = Opened::new(&args.database, &args.target)?;
     ensure!(
-        target.has_extension || !args.make_default,
+        target.extension.is_some() || !args.make_default,
         "--make-default chooses the model of embed_image, and this database has no lookbook extension"
     );
     target.require(&mut client)?;
@@ -283,7 +283,7 @@ impl Work<'_> {
         let photos = &self.photos;
         if !other.is_empty() {
             bail!(
-                "{} photos of {photos} are not those that were loaded, or cannot be read ({}): nothing was swapped; bring \
+                "{} photos of {photos} are not those that were loaded, or cannot be read or embedded ({}): nothing was swapped; bring \
                  the tables up to date with lookbook sync and the model that they have, then run this again",
                 other.len(),
                 some(&other)
@@ -299,9 +299,7 @@ impl Work<'_> {
         let limit = self.args.prune_limit;
         if self.args.drop_missing && !share.is_above(limit) {
             let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
-            let mut change = client.transaction()?;
-            let deleted = self.target.delete_photos(&mut change, &ids)?;
-            change.commit()?;
+            let deleted = self.target.delete(client, &ids)?;
             messages::note(format_args!("{deleted} photos that are gone were deleted"));
             return Ok(());
         }
@@ -324,7 +322,7 @@ impl Work<'_> {
     }
 
     fn say_default(&self, client: &mut Client) -> Result<()> {
-        if !self.target.has_extension {
+        if self.target.extension.is_none() {
             return Ok(());
         }
         let default = self

@@ -71,7 +71,10 @@ pub fn run(args: &SearchArgs) -> Result<Ending> {
     if let Some(file) = &args.html {
         fs::write(file, sheet::html(&sheets))
             .with_context(|| format!("cannot write {}", file.display()))?;
-        messages::print(format_args!("contact sheet: {}", file.display()))?;
+        messages::print(format_args!(
+            "contact sheet: {}",
+            messages::shown(file.display())
+        ))?;
     }
     let is_complete = sheets.len() == args.photos.len();
     Ok(if is_complete {
@@ -96,7 +99,7 @@ impl<'a> Search<'a> {
         let side = decode_side(Some(&self.detector), &self.embedder);
         let photo = photo_of(file, side)?;
         if self.args.photos.len() > 1 {
-            messages::print(format_args!("{}", file.display()))?;
+            messages::print(messages::shown(file.display()))?;
         }
         let mut sections = Vec::new();
         for query in &self.queries(file, &photo)? {
@@ -164,8 +167,10 @@ impl<'a> Search<'a> {
     fn nearest(&mut self, query: &Garment, category: Option<&str>) -> Result<Vec<Neighbour>> {
         let sql = self.target.nearest(category.is_some(), self.args.k)?;
         let second = category.map(|category| format!(", $2: '{category}'"));
+        let shown = sql.replace(&self.target.distance(), "<->");
+        let shown = shown.replace(&format!("::{}", self.target.vector_type()), "");
         messages::detail(format_args!(
-            "{sql};  -- $1: the garment's vector{}",
+            "{shown};  -- $1: the garment's vector{}",
             second.unwrap_or_default()
         ));
         let statement = self.client.prepare(&sql)?;
@@ -247,11 +252,11 @@ fn show(query: &Garment, category: Option<&str>, found: &[Neighbour]) -> Result<
     for (rank, row) in (1..).zip(found) {
         table.add_row([
             rank.to_string(),
-            row.sku.clone(),
+            messages::shown(&row.sku),
             format!("{:.4}", row.distance),
-            row.category.clone(),
-            row.label.clone(),
-            row.path.clone(),
+            messages::shown(&row.category),
+            messages::shown(&row.label),
+            messages::shown(&row.path),
         ]);
     }
     for column in [0, 2] {

@@ -42,6 +42,9 @@ p { color: var(--dim); }
 </style>
 "#;
 
+/// Of a query at most, in rem: by its width, which the boxes follow.
+const QUERY_HEIGHT: f64 = 32.0;
+
 /// A rectangle on the query, in shares of its width and height.
 #[derive(Debug)]
 pub struct Place {
@@ -90,8 +93,9 @@ pub fn html(queries: &[Query]) -> String {
 fn add_query(page: &mut String, query: &Query) {
     let mut add = |part: String| page.push_str(&part);
     add(format!(
-        "<main>\n<h1>{}</h1>\n<div class=\"sheet\">\n<div class=\"query\">{}",
+        "<main>\n<h1>{}</h1>\n<div class=\"sheet\">\n<div class=\"query\" style=\"max-width:{:.2}rem\">{}",
         escaped(&query.name),
+        QUERY_HEIGHT * f64::from(query.picture.width()) / f64::from(query.picture.height()),
         picture(&query.picture, 900)
     ));
     for section in &query.sections {
@@ -246,5 +250,7 @@ mod tests {
             page.matches("src=\"data:image/jpeg;base64,").count()
         );
         assert!(!page.contains("http"));
+        // No higher than 32 rem.
+        assert!(page.contains("class=\"query\" style=\"max-width:16.00rem\""));
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     args::{Role, SourceArgs},
-    database::{connect_anywhere, quoted},
+    database::{OWN_PATH, connect_anywhere, quoted},
     messages,
 };
 
@@ -35,6 +35,7 @@ pub fn part(query: &str, url: Option<&str>, args: &SourceArgs, max_bytes: u64) -
     let query = statement::without_end(query);
     let mut client = connect_anywhere(url)?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    client.batch_execute(OWN_PATH)?;
     let plan = Plan::of(&mut client, query, args).context("--from-sql")?;
     let has_bytes = plan.has_bytes;
     let root = args.image_root.clone().unwrap_or_default();

@@ -72,7 +72,7 @@ impl Shadow {
             "ALTER TABLE {} ADD COLUMN {} {}({dimensions})",
             target.garment,
             quoted(&shadow.next),
-            target.vector.name()
+            target.vector_type()
         ))?;
         record_model(&mut change, target, &shadow.next, model)?;
         change.commit()?;

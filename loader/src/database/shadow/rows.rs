@@ -4,7 +4,7 @@ use anyhow::Result;
 use postgres::{Client, types::ToSql};
 
 use super::Shadow;
-use crate::database::{Box2, EmbeddingRef, Role, Target, quoted};
+use crate::database::{Box2, EmbeddingRef, OWN_PATH, Role, Target, quoted, retry};
 
 /// Photos listed at once.
 const PAGE: i64 = 500;
@@ -131,22 +131,26 @@ impl Shadow {
             .iter()
             .map(|new| EmbeddingRef(&new.vector))
             .collect();
-        client.execute(
-            &format!(
-                "UPDATE {garment} g SET {next} = n.embedding \
-                 FROM ROWS FROM (unnest($1::text[]::tid[]), unnest($2::bigint[]), unnest($3::box[]), unnest($4::{vector}[])) \
-                   AS n (place, photo, box, embedding) JOIN {photo} p ON p.id = n.photo \
-                 WHERE g.ctid = n.place AND {of_photo} AND g.{bbox} ~= n.box AND {stale}",
-                garment = self.target.garment,
-                photo = self.target.photo,
-                next = quoted(&self.next),
-                vector = self.target.vector.name(),
-                of_photo = self.target.is_of_photo()?,
-                bbox = quoted(self.target.column(Role::Box).unwrap_or("box")),
-                stale = self.is_stale(),
-            ),
-            &[&column(|new| &new.place), &photos, &boxes, &embeddings],
-        )?;
-        Ok(())
+        let update = format!(
+            "UPDATE {garment} g SET {next} = n.embedding \
+             FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]::pg_catalog.tid[]), pg_catalog.unnest($2::pg_catalog.int8[]), \
+                 pg_catalog.unnest($3::pg_catalog.box[]), pg_catalog.unnest($4::{vector}[])) \
+               AS n (place, photo, box, embedding) JOIN {photo} p ON p.id = n.photo \
+             WHERE g.ctid = n.place AND {of_photo} AND g.{bbox} ~= n.box AND {stale}",
+            garment = self.target.garment,
+            photo = self.target.photo,
+            next = quoted(&self.next),
+            vector = self.target.vector_type(),
+            of_photo = self.target.is_of_photo()?,
+            bbox = quoted(self.target.column(Role::Box).unwrap_or("box")),
+            stale = self.is_stale(),
+        );
+        let places = column(|new| &new.place);
+        Ok(retry::again(|| {
+            let mut change = client.transaction()?;
+            change.batch_execute(OWN_PATH)?;
+            change.execute(&update, &[&places, &photos, &boxes, &embeddings])?;
+            change.commit()
+        })?)
     }
 }

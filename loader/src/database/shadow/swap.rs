@@ -9,7 +9,9 @@ use anyhow::Result;
 use postgres::{Client, GenericClient, error::SqlState};
 
 use super::{Shadow, forget};
-use crate::database::{Role, column::record_model, quoted};
+use crate::database::{
+    OWN_PATH, Role, column::record_model, connect::SAFE_PATH, ours, quoted, retry,
+};
 
 /// How long one try for the lock may keep readers waiting, and all tries together.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
@@ -31,11 +33,14 @@ impl Shadow {
         loop {
             match self.try_swap(client, becomes_default) {
                 Ok(swap) => return Ok(swap),
-                Err(error) if has_code(&error, &SqlState::NOT_NULL_VIOLATION) => {
+                Err(error)
+                    if server_error(&error).and_then(postgres::Error::code)
+                        == Some(&SqlState::NOT_NULL_VIOLATION) =>
+                {
                     return Ok(Swap::RowsAreMissing);
                 }
                 Err(error)
-                    if has_code(&error, &SqlState::LOCK_NOT_AVAILABLE)
+                    if server_error(&error).is_some_and(retry::is_in_the_way)
                         && Instant::now() < deadline =>
                 {
                     thread::sleep(Duration::from_millis(200));
@@ -74,6 +79,7 @@ impl Shadow {
         let garment = &self.target.garment;
         let (old, next) = (self.target.embedding(), self.next.as_str());
         let mut change = client.transaction()?;
+        change.batch_execute(OWN_PATH)?;
         // Long, and in nobody's way.
         change.execute(
             &format!(
@@ -84,13 +90,16 @@ impl Shadow {
         )?;
         if let Some(column) = self.target.column(Role::EmbedModel) {
             let update = format!(
-                "UPDATE {garment} SET {0} = $1 WHERE {0} <> $1",
+                "UPDATE {garment} SET {0} = $1 WHERE {0} OPERATOR(pg_catalog.<>) $1",
                 quoted(column)
             );
             change.execute(&update, &[&self.model.sha256])?;
         }
+        change.batch_execute(SAFE_PATH)?;
         if becomes_default {
-            change.execute("SELECT lookbook_model_default($1)", &[&self.model.name])?;
+            let make_default = ours(&mut change, "lookbook_model_default")?;
+            let make_default = format!("SELECT {make_default}($1::text)");
+            change.execute(&make_default, &[&self.model.name])?;
         }
         let indexes = self.index_statements(&mut change)?;
         change.batch_execute(LOCK_TIMEOUT)?;
@@ -119,8 +128,6 @@ impl Shadow {
     }
 }
 
-fn has_code(error: &anyhow::Error, code: &SqlState) -> bool {
-    error
-        .downcast_ref::<postgres::Error>()
-        .is_some_and(|error| error.code() == Some(code))
+fn server_error(error: &anyhow::Error) -> Option<&postgres::Error> {
+    error.downcast_ref()
 }
