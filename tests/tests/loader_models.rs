@@ -71,7 +71,7 @@ fn a_model_that_filled_a_column_is_not_removed_by_accident() -> Result<()> {
     shop.run(load)?.expect(0)?;
     let remove = ["model", "remove", "brightest"];
     shop.run(remove)?.expect(1)?.expect_stderr(&[
-        "\"brightest\" filled garment.embedding",
+        "\"brightest\" filled public.garment.embedding",
         "lookbook reembed",
         "--force",
     ])?;

@@ -195,13 +195,38 @@ fn a_transaction_that_another_was_in_the_way_of_is_tried_again() -> Result<()> {
         .expect_stdout(&["1 photos that are gone from the source were deleted"])?;
     again("40001", &["reembed", "photos", "--embed-model", "doubled"])?
         .expect_stdout(&["got vectors of model doubled"])?;
-    // One that never ends ends the load.
+    // One that never ends costs its photo.
     client.batch_execute(
         "ALTER SEQUENCE seen INCREMENT -1 MINVALUE -1000000 MAXVALUE 100 RESTART 2",
     )?;
     shop.put("last.bmp", &bmp(8, 8, [9, 9, 9]))?;
     shop.run(["load", "photos", "--embed-model", "doubled"])?
+        .expect(2)?
+        .expect_stderr(&["last.bmp: in the way [row_refused]"])?;
+    Ok(())
+}
+
+#[test]
+fn what_a_failing_batch_committed_is_counted() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "counted")?;
+    shop.put_many(60)?;
+    // Of one photo a row is refused, so that its batch is halved; of another the disk is full.
+    shop.database.psql(
+        "CREATE TABLE look (file text CHECK (file <> '00003.bmp'), kind text, vector embedding(3));
+         CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.file = '00055.bmp' THEN RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END IF;
+           RETURN NEW; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON look FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    )?;
+    let args = ["load", "photos", "--into", "look", "--into-map"];
+    let map = "key=file,category=kind,embedding=vector";
+    shop.run(args.into_iter().chain([map]))?
         .expect(1)?
-        .expect_stderr(&["in the way"])?;
+        .expect_stderr(&["the disk is full"])?;
+    let counts =
+        "SELECT (SELECT loaded FROM lookbook_run), (SELECT count(DISTINCT file) FROM look)";
+    let counts = shop.database.psql(counts)?;
+    let (recorded, written) = counts.split_once('|').context("two counts")?;
+    ensure!(recorded == written && written != "0", "{counts}");
     Ok(())
 }

@@ -130,70 +130,84 @@ impl Writer {
         Ok(self.delete(some, stay)? + self.delete(others, stay)?)
     }
 
-    /// Takes out of `photos` what the tables cannot take, and says why; commits the rest, each photo whole, or, with
-    /// an error, some of it.
-    pub fn write(&mut self, photos: &mut Vec<PhotoRow>) -> Result<Vec<Reject>> {
-        let mut refused = Vec::new();
+    /// Commits `photos`, each whole, and adds to `refused` those that the tables cannot take, with the reason. What is left
+    /// in `photos` is committed, also with an error.
+    pub fn write(&mut self, photos: &mut Vec<PhotoRow>, refused: &mut Vec<Reject>) -> Result<()> {
         for attempt in 1.. {
-            let mut change = self.client.transaction().map_err(explain)?;
-            refused.extend(self.gate.refuse(&mut change, photos).map_err(explain)?);
-            let Some(types) = self.types.as_ref().filter(|_| !photos.is_empty()) else {
-                break;
-            };
-            let batch = Batch {
-                target: &self.target,
-                models: &self.models,
-                types,
-                photos,
-            };
-            let written = batch.write(&mut change).and_then(|()| change.commit());
-            match written {
+            let error = match self.try_write(photos, refused) {
                 Ok(()) => break,
-                Err(error) if retry::is_in_the_way(&error) && attempt < retry::TRIES => {
-                    retry::pause(attempt);
-                }
-                // Products may go while a batch is written that refers to them: then it is looked at again.
-                Err(error)
-                    if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
-                        && attempt < retry::TRIES => {}
-                Err(error) => {
-                    let Some(reason) = self.refusal(&error) else {
-                        return Err(explain(error));
-                    };
-                    refused.extend(self.write_apart(photos, &reason)?);
-                    break;
-                }
+                Err(error) => error,
+            };
+            let Some(cause) = error.downcast_ref::<postgres::Error>() else {
+                photos.clear();
+                return Err(error);
+            };
+            if retry::is_in_the_way(cause) && attempt < retry::TRIES {
+                retry::pause(attempt);
+                continue;
             }
+            // Products may go while a batch is written that refers to them: then it is looked at again.
+            let is_product_gone = cause.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION);
+            if is_product_gone && attempt < retry::TRIES {
+                continue;
+            }
+            let Some(reason) = self.refusal(cause) else {
+                photos.clear();
+                return Err(explain(error));
+            };
+            return self.write_apart(photos, &reason, refused);
         }
-        Ok(refused)
+        Ok(())
+    }
+
+    /// One transaction; all or none.
+    fn try_write(&mut self, photos: &mut Vec<PhotoRow>, refused: &mut Vec<Reject>) -> Result<()> {
+        let mut change = self.client.transaction()?;
+        refused.extend(self.gate.refuse(&mut change, photos)?);
+        let Some(types) = self.types.as_ref().filter(|_| !photos.is_empty()) else {
+            return Ok(());
+        };
+        let batch = Batch {
+            target: &self.target,
+            models: &self.models,
+            types,
+            photos,
+        };
+        batch.write(&mut change)?;
+        Ok(change.commit()?)
     }
 
     /// One of these is to blame for `reason`: each half alone.
-    fn write_apart(&mut self, photos: &mut Vec<PhotoRow>, reason: &str) -> Result<Vec<Reject>> {
+    fn write_apart(
+        &mut self,
+        photos: &mut Vec<PhotoRow>,
+        reason: &str,
+        refused: &mut Vec<Reject>,
+    ) -> Result<()> {
         let half = photos.len() / 2;
         if half == 0 {
             let alone = photos.drain(..);
-            return Ok(alone
-                .map(|photo| Reject::new(photo.path, ROW_REFUSED, reason))
-                .collect());
+            refused.extend(alone.map(|photo| Reject::new(photo.path, ROW_REFUSED, reason)));
+            return Ok(());
         }
         let mut others = photos.split_off(half);
-        let mut refused = self.write(photos)?;
-        refused.extend(self.write(&mut others)?);
+        self.write(photos, refused)?;
+        let written = self.write(&mut others, refused);
         photos.append(&mut others);
-        Ok(refused)
+        written
     }
 
     /// Why the tables refuse a row: what a constraint, a type or a trigger said. `None`: no row is to blame.
-    fn refusal(&self, error: &postgres::Error) -> Option<String> {
-        let error = error.as_db_error()?;
+    fn refusal(&self, cause: &postgres::Error) -> Option<String> {
+        let error = cause.as_db_error()?;
         let code = error.code().code();
         let is_of_a_row = if *error.code() == SqlState::UNIQUE_VIOLATION {
             // In the list of photos it says that somebody else loads the same.
             let (schema, table) = (error.schema()?, error.table()?);
             format!("{}.{}", quoted(schema), quoted(table)) != self.target.photo
         } else {
-            !NOT_OF_A_ROW.iter().any(|class| code.starts_with(class))
+            // What was tried again and again may be the doing of a trigger.
+            retry::is_in_the_way(cause) || !NOT_OF_A_ROW.iter().any(|class| code.starts_with(class))
         };
         is_of_a_row.then(|| match error.detail() {
             Some(detail) => format!("{}: {detail}", error.message()),

@@ -326,7 +326,9 @@ impl Load<'_> {
     pub fn write(&self, writer: &mut Writer, input: Receiver<PhotoRow>) {
         in_commits(&input, self.stop, |rows| {
             let count = rows.len();
-            let refused = self.meters.write.run(count, || writer.write(rows))?;
+            let mut refused = Vec::new();
+            let write = || writer.write(rows, &mut refused);
+            let written = self.meters.write.run(count, write);
             for reject in &refused {
                 self.tally.reject(reject, self.stop);
             }
@@ -334,7 +336,7 @@ impl Load<'_> {
             let replaced = rows.iter().filter(|row| row.replaces.is_some()).count();
             let garments = rows.iter().map(|row| row.garments.len()).sum();
             self.tally.commit(rows.len(), replaced, garments);
-            Ok(())
+            written
         });
     }
 
