@@ -63,9 +63,7 @@ fn lookbook_see(
     // SAFETY: a state of this aggregate, which is only ever made here.
     if let Some(seen) = unsafe { seen.get_mut::<Seen>() } {
         seen.is_new = match (product, look, distance) {
-            (Some(product), Some(look), Some(distance)) => {
-                seen.see(product, &look, distance, fold)
-            }
+            (Some(product), Some(look), Some(distance)) => seen.see(product, &look, distance, fold),
             _ => false,
         };
     }
