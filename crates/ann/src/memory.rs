@@ -2,13 +2,16 @@
 //!
 //! For tests and benchmarks: [`MemoryStore::replay`] gives the pages as a crash after any prefix of the
 //! log would leave them. One thread; locks are checked, not waited for: whatever would dead-lock in a
-//! server panics or fails here.
+//! server panics or fails here. So does a transaction that locks pages in another order than
+//! `docs/locking-and-wal.md` says, and two that lock the same pages in opposite orders, whenever each runs
+//! (only in builds with debug assertions).
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, Range};
 
 use crate::error::{Error, Result};
+use crate::page::{self, Kind, PageRef};
 use crate::store::{
     AppendPages, BlockId, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES,
 };
@@ -40,6 +43,8 @@ pub struct MemoryStore {
     hook: RefCell<Option<Hook>>,
     /// Records and bytes changed, if they are counted.
     changes: Cell<Option<(u64, u64)>>,
+    /// Pages that one transaction waited for while it held the other, and whether all who did held the latch.
+    orders: RefCell<HashMap<(PageRef, PageRef), bool>>,
 }
 
 impl MemoryStore {
@@ -219,6 +224,47 @@ impl Drop for MemoryLatch<'_> {
 pub struct MemoryTxn<'a> {
     store: &'a MemoryStore,
     pages: Vec<(BlockId, Box<PageBytes>)>,
+    /// Those that a server would have waited for, in the order in which they were locked.
+    waits: Vec<Locked>,
+}
+
+/// A page as it was when it was locked.
+#[derive(Clone, Copy, Debug)]
+struct Locked {
+    name: PageRef,
+    kind: u8,
+    /// Of its chain.
+    head: PageRef,
+    is_tail: bool,
+}
+
+impl Locked {
+    fn of(block: BlockId, page: &PageBytes) -> Locked {
+        let incarnation = page::incarnation(page);
+        let name = PageRef { block, incarnation };
+        Locked {
+            name,
+            kind: page::kind(page),
+            head: page::owner(page).unwrap_or(name),
+            is_tail: page::next(page).is_none(),
+        }
+    }
+
+    /// May a transaction that holds this page wait for the other?
+    fn comes_before(&self, later: &Locked) -> bool {
+        let rank = |locked: &Locked| match locked.kind {
+            kind if kind == Kind::List as u8 => Some(0),
+            kind if kind == Kind::Directory as u8 => Some(1),
+            kind if kind == Kind::Meta as u8 => Some(2),
+            _ => None,
+        };
+        match (rank(self), rank(later)) {
+            // A list and the one that its rows move to are two chains.
+            (Some(mine), Some(other)) if mine == other => self.head != later.head || !later.is_tail,
+            (Some(mine), Some(other)) => mine < other,
+            _ => true,
+        }
+    }
 }
 
 impl PageStore for MemoryStore {
@@ -258,6 +304,7 @@ impl PageStore for MemoryStore {
         MemoryTxn {
             store: self,
             pages: Vec::with_capacity(TXN_PAGES),
+            waits: Vec::new(),
         }
     }
 
@@ -319,6 +366,32 @@ impl MemoryTxn<'_> {
         self.pages.push((block, page));
         Ok(PageHandle(self.pages.len() - 1))
     }
+
+    /// Nobody else waits for a page that is freed here: its chain was retired, or never known.
+    fn check_order(&self) {
+        let is_freed = |wait: &Locked| {
+            let mut pages = self.pages.iter();
+            pages.any(|(block, page)| *block == wait.name.block && page::is_free(page))
+        };
+        let waits: Vec<&Locked> = self.waits.iter().filter(|wait| !is_freed(wait)).collect();
+        let latched = self.store.latched.get();
+        let mut orders = self.store.orders.borrow_mut();
+        for (at, later) in waits.iter().enumerate() {
+            for earlier in &waits[..at] {
+                assert!(
+                    earlier.comes_before(later),
+                    "{earlier:?} was locked before {later:?}"
+                );
+                // Those who hold the latch never wait for each other's pages.
+                let opposite = orders.get(&(later.name, earlier.name)).copied();
+                assert!(
+                    opposite.is_none_or(|theirs| theirs && latched),
+                    "{earlier:?} was locked before {later:?}, and once after it"
+                );
+                *orders.entry((earlier.name, later.name)).or_insert(true) &= latched;
+            }
+        }
+    }
 }
 
 impl PageTxn for MemoryTxn<'_> {
@@ -327,7 +400,11 @@ impl PageTxn for MemoryTxn<'_> {
             return Ok(PageHandle(at));
         }
         let page = self.store.pages.borrow().get(block.0 as usize).cloned();
-        self.register(block, page.ok_or_else(|| past_the_end(block))?)
+        let page = page.ok_or_else(|| past_the_end(block))?;
+        if cfg!(debug_assertions) {
+            self.waits.push(Locked::of(block, &page));
+        }
+        self.register(block, page)
     }
 
     fn allocate(&mut self, reusable: fn(&PageBytes) -> bool) -> Result<(BlockId, PageHandle)> {
@@ -358,6 +435,7 @@ impl PageTxn for MemoryTxn<'_> {
     }
 
     fn commit(mut self) -> Result<()> {
+        self.check_order();
         let record = std::mem::take(&mut self.pages);
         self.store.count(&record);
         self.store.locks.set(self.store.locks.get() - record.len());

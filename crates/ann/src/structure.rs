@@ -326,16 +326,17 @@ impl Swing<'_> {
             mut txn, handle, ..
         } = tail;
         page::retire(txn.page_mut(handle));
-        match old_directory {
-            None => directory::remove(&mut txn, self.space, self.list.place)?,
-            Some(name) => {
-                let handle = txn.lock(name.block)?;
-                page::retire(txn.page_mut(handle));
-            }
+        if let Some(name) = old_directory {
+            let handle = txn.lock(name.block)?;
+            page::retire(txn.page_mut(handle));
         }
-        for new in written {
+        // The entry reserved last lies in the directory's tail, which is locked before other leaves.
+        for new in written.iter().rev() {
             let record = directory::record(self.space, new.head, new.shape, &new.centroid);
             directory::reveal(&mut txn, self.space, new.place, &record)?;
+        }
+        if old_directory.is_none() {
+            directory::remove(&mut txn, self.space, self.list.place)?;
         }
         if let Some(founding) = &self.founding {
             let handle = txn.lock(META)?;

@@ -121,6 +121,11 @@ pub(crate) fn set_next(page: &mut PageBytes, link: Option<PageRef>) {
     PageRef::write(link, page, NEXT);
 }
 
+/// What the page says it is for.
+pub(crate) fn kind(page: &PageBytes) -> u8 {
+    page[KIND]
+}
+
 pub(crate) fn owner(page: &PageBytes) -> Option<PageRef> {
     PageRef::read(page, OWNER)
 }
