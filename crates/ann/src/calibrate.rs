@@ -46,8 +46,8 @@ const GENEROUS: [(Slack, f32); 2] = [
 ];
 /// Of what may be missed, the shares of lists and of sign codes; the rest is for the sample: it is small, and rows are easier
 /// queries than what is not in the index.
-const LIST_SHARE: f32 = 0.35;
-const CODE_SHARE: f32 = 0.12;
+const LIST_SHARE: f32 = 0.45;
+const CODE_SHARE: f32 = 0.2;
 /// With fewer lists there is little to save.
 const FEWEST_LISTS: usize = 8;
 /// Fewer neighbours say nothing.
