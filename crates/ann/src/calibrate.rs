@@ -1,8 +1,8 @@
 //! Measuring which slack reaches which recall, with rows of the index as queries.
 //!
 //! For each sampled row its nearest rows are found with generous slack. A neighbour is found by a search if its list's
-//! key and its sign code's bound are not above the distance of the last row that settles before the first is given
-//! out (`search/order.rs`); both are linear in their slack, so each neighbour says what slack it needs, and the table is two quantiles. What a recall allows to miss
+//! key and its sign code's bound are not above the key of the last row that settles before its own turn to be given
+//! out comes (`search/order.rs`), whose keys are bounds, not distances; both are linear in their slack, so each neighbour says what slack it needs, and the table is two quantiles. What a recall allows to miss
 //! is shared out: most to lists, whose slack is dear.
 
 use crate::calibration::{Calibration, LEVELS, Slack, depth};
@@ -15,7 +15,7 @@ use crate::page::{f32_at, u16_at, u48_at};
 use crate::query::{Query, Trust};
 use crate::random::Random;
 use crate::rounding::bf16;
-use crate::search::{FIRST_ROWS, Search, Trace};
+use crate::search::{Search, Trace, wanted};
 use crate::store::PageStore;
 use crate::structure;
 
@@ -23,8 +23,10 @@ use crate::structure;
 /// about one neighbour.
 const QUERIES: usize = 300;
 const NEIGHBOURS: usize = 10;
-/// Rows looked at for them: bounds and distances order rows a little differently.
+/// Rows looked at for them: bounds and distances order rows differently, so until none whose bound comes later can be nearer, as
+/// the executor does; but where errors are large beside the gaps between rows, not all.
 const LOOKED_AT: usize = 40;
+const MOST_LOOKED_AT: usize = 320;
 /// With this slack and depth next to nothing is missed: for distances, and for inner products.
 const GENEROUS: [(Slack, f32); 2] = [
     (
@@ -44,8 +46,8 @@ const GENEROUS: [(Slack, f32); 2] = [
 ];
 /// Of what may be missed, the shares of lists and of sign codes; the rest is for the sample: it is small, and rows are easier
 /// queries than what is not in the index.
-const LIST_SHARE: f32 = 0.35;
-const CODE_SHARE: f32 = 0.12;
+const LIST_SHARE: f32 = 0.45;
+const CODE_SHARE: f32 = 0.2;
 /// With fewer lists there is little to save.
 const FEWEST_LISTS: usize = 8;
 /// Fewer neighbours say nothing.
@@ -159,8 +161,10 @@ impl Index {
         };
         let query = Query::of_row(&self.space, y, Trust::Slack(slack, depth));
         let mut search = Search::of(store, self.clone(), query);
-        let mut near: Vec<(f32, Trace, Vec<u8>)> = Vec::new();
-        while near.len() < LOOKED_AT && search.next_row()?.is_some() {
+        let mut near: Vec<(f32, f32, Trace, Vec<u8>)> = Vec::new();
+        // The nearest, farthest last.
+        let mut nearest: Vec<f32> = Vec::new();
+        while near.len() < MOST_LOOKED_AT && search.next_row()?.is_some() {
             // A row without codes.
             let Some(trace) = search.trace() else {
                 continue;
@@ -172,18 +176,30 @@ impl Index {
                 continue;
             }
             let (row, error) = structure::point(&self.space, &record);
-            if error.is_finite() {
-                near.push((search.query().measure(&row), trace, record));
+            if !error.is_finite() {
+                continue;
+            }
+            let v = search.query().measure(&row);
+            nearest.insert(nearest.partition_point(|other| *other <= v), v);
+            nearest.truncate(NEIGHBOURS);
+            near.push((v, search.query().row_key(v, error), trace, record));
+            let is_past = nearest.last().is_some_and(|&tenth| {
+                nearest.len() == NEIGHBOURS
+                    && search.query().row_key(v, error) > search.query().row_key(tenth, 0.0)
+            });
+            if near.len() >= LOOKED_AT && is_past {
+                break;
             }
         }
-        near.sort_by(|a, b| a.0.total_cmp(&b.0));
-        near.truncate(FIRST_ROWS);
-        let Some(&(last, ..)) = near.last() else {
-            return Ok(());
-        };
+        near.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let keys: Vec<f32> = near.iter().map(|near| near.1).collect();
+        let mut near: Vec<_> = near.into_iter().enumerate().collect();
+        near.sort_by(|a, b| a.1.0.total_cmp(&b.1.0));
         near.truncate(NEIGHBOURS);
         let fields = self.space.layout.row();
-        for (_, trace, record) in &near {
+        for (given, (_, _, trace, record)) in &near {
+            // How far a search has come when this row's turn is to be given out.
+            let last = keys[(wanted(*given) - 1).min(keys.len() - 1)];
             list.push(search.query().list_slack(&trace.centre, last));
             let product = search
                 .query()

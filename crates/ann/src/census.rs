@@ -36,6 +36,9 @@ pub struct Info {
     pub orphan_pages: usize,
     /// Are codes taken around a mean?
     pub has_frame: bool,
+    /// How far the mean of the rows is from the one that codes are taken around, in units of how far rows typically are from
+    /// their mean: codes lose about log₂(1 + drift) bits. 0 before there is such a mean.
+    pub drift: f64,
     /// The slack for each recall.
     pub calibration: Calibration,
 }
@@ -86,10 +89,13 @@ impl Index {
         if let Some(directory) = self.meta.directory {
             walk.chain(store, directory, directory::entries(&self.space))?;
         }
+        let mut spread = Spread::new(self.space.dims());
         for list in lists {
             let (live, total) = walk.chain(store, list.head, directory::lists(&self.space))?;
             walk.info.add_list(live, total);
+            spread.add(store, self, &list, live)?;
         }
+        walk.info.drift = spread.drift();
         let words = self.meta.options.filter_columns;
         for aside in Aside::ALL {
             walk.info.aside_rows += walk.links(store, aside.head(&self.meta), Some(words))?;
@@ -125,6 +131,64 @@ impl Index {
             operation: "counting",
             attempts: ATTEMPTS,
         })
+    }
+}
+
+/// Where rows are, relative to the frame.
+pub(crate) struct Spread {
+    rows: f64,
+    sum: Vec<f64>,
+    /// Of the squared lengths.
+    squares: f64,
+}
+
+impl Spread {
+    pub fn new(dims: usize) -> Spread {
+        Spread {
+            rows: 0.0,
+            sum: vec![0.0; dims],
+            squares: 0.0,
+        }
+    }
+
+    /// Adds a list of so many rows.
+    pub fn add<S: PageStore>(
+        &mut self,
+        store: &S,
+        index: &Index,
+        list: &ListEntry,
+        rows: usize,
+    ) -> Result<()> {
+        let centroid = match index.meta.frame {
+            Some(_) => directory::centroid(store, &index.space, list.place)?,
+            None => None,
+        };
+        let Some(centroid) = centroid else {
+            return Ok(());
+        };
+        let (rows, typical) = (rows as f64, f64::from(list.shape.typical));
+        let mut square = 0.0;
+        for (sum, c) in self.sum.iter_mut().zip(centroid) {
+            *sum += rows * f64::from(c);
+            square += f64::from(c) * f64::from(c);
+        }
+        self.rows += rows;
+        self.squares += rows * (square + typical * typical);
+        Ok(())
+    }
+
+    /// See [`Info::drift`].
+    pub fn drift(&self) -> f64 {
+        let square = self
+            .sum
+            .iter()
+            .map(|sum| (sum / self.rows).powi(2))
+            .sum::<f64>();
+        let spread = self.squares / self.rows - square;
+        match square.sqrt() / spread.max(0.0).sqrt() {
+            drift if drift.is_finite() => drift,
+            _ => 0.0,
+        }
     }
 }
 
@@ -198,6 +262,7 @@ impl Info {
             free_pages,
             orphan_pages: 0,
             has_frame: meta.frame.is_some(),
+            drift: 0.0,
             calibration: meta.calibration,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::census::Info;
+use crate::census::{Info, Spread};
 use crate::chain::{self, ChainKind};
 use crate::cluster::squared_distance;
 use crate::directory::{self, ListEntry};
@@ -92,10 +92,13 @@ impl Checker<'_> {
                     "a directory that was not replaced",
                 )
             })?;
+            let mut spread = Spread::new(self.index.space.dims());
             for list in lists {
                 let (live, total) = self.list(store, &list)?;
                 info.add_list(live, total);
+                spread.add(store, self.index, &list, live)?;
             }
+            info.drift = spread.drift();
         }
         let words = meta.options.filter_columns;
         for head in Aside::ALL.map(|aside| aside.head(meta)) {

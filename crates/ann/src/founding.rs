@@ -1,6 +1,6 @@
 //! The first list, the frame, and replacing the directory.
 //!
-//! The first split of an index also gives it its frame, which changes all codes: the same protocol as any
+//! The split of an only list also gives the index its frame, which changes all codes: the same protocol as any
 //! other split, with a new directory.
 
 use crate::chain::{self, LockedTail};
@@ -40,7 +40,7 @@ pub(crate) fn first_list<S: PageStore>(store: &S, index: &mut Index, y: &[f32]) 
     }
 }
 
-/// The first split: the frame becomes the mean of the rows, and everything is coded anew around it.
+/// The split of an only list: the frame becomes the mean of the rows, and everything is coded anew around it.
 pub(crate) fn found<S: PageStore>(
     store: &S,
     old: &Space,
@@ -56,7 +56,8 @@ pub(crate) fn found<S: PageStore>(
             .for_each(|(mean, y)| *mean += f64::from(*y));
     }
     let count = copied.rows.len().max(1) as f64;
-    let frame = mean.iter().map(|sum| (sum / count) as f32).collect();
+    let moved = mean.iter().map(|sum| (sum / count) as f32);
+    let frame = frame_of(old).zip(moved).map(|(m, by)| m + by).collect();
     let space = old.with_frame(frame);
     let rows: Vec<RowRecord> = copied
         .rows
@@ -84,6 +85,12 @@ pub(crate) fn found<S: PageStore>(
     Ok(done)
 }
 
+/// The mean that codes are taken around; the origin before there is one.
+fn frame_of(space: &Space) -> impl Iterator<Item = f32> {
+    let frame = space.frame.iter().copied();
+    frame.chain(std::iter::repeat(0.0))
+}
+
 /// A row coded around another frame; what its old code lost is lost.
 pub(crate) fn recode(old: &Space, new: &Space, row: &[u8]) -> RowRecord {
     let layout = &new.layout;
@@ -95,10 +102,10 @@ pub(crate) fn recode(old: &Space, new: &Space, row: &[u8]) -> RowRecord {
         words: &words,
     };
     let (mut y, error) = point(old, row);
-    for (y, m) in y.iter_mut().zip(&new.frame) {
-        *y -= m;
+    for (y, (m, before)) in y.iter_mut().zip(new.frame.iter().zip(frame_of(old))) {
+        *y -= m - before;
     }
-    let slop = error + 2.0 * U * (norm(&y) + norm(&new.frame));
+    let slop = error + 2.0 * U * (norm(&y) + norm(&new.frame) + norm(&old.frame));
     encode(layout, label, &y, slop, &vec![0.0; layout.dims])
 }
 

@@ -66,7 +66,9 @@ pub(crate) fn split_latched<S: PageStore>(
     let Some(copied) = structure::copy(store, directory::lists(&space), list.head, None)? else {
         return Ok(false);
     };
-    if index.meta.frame.is_none() {
+    // Of an index that was emptied, too: what comes after need not be like what was there.
+    let (lists, _) = chain::occupancy(store, directory, directory::entries(&space))?;
+    if index.meta.frame.is_none() || lists == 1 {
         return found(store, &space, directory, list, copied);
     }
     let swing = Swing {

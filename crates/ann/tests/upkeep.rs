@@ -90,3 +90,44 @@ fn a_check_calls_nothing_damage_that_others_do_meanwhile() {
         assert_eq!(info.rows, 460, "page {at}");
     }
 }
+
+#[test]
+fn an_index_of_other_vectors_says_so_and_one_that_was_emptied_begins_anew() {
+    let mut numbers = Numbers(21);
+    let (store, mut index) = grown(&mut numbers, 800);
+    let far = |numbers: &mut Numbers| {
+        let near = row(numbers).vector.unwrap_or_default();
+        ModelRow {
+            vector: Some(near.into_iter().map(|x| x + 20.0).collect()),
+            words: vec![],
+        }
+    };
+    let drift = |index: &mut Index| index.info(&store).expect("info").drift;
+    assert!(drift(&mut index) < 1.0, "{}", drift(&mut index));
+    for tid in (1_000..1_800).map(HeapTid) {
+        insert(&store, &mut index, tid, &far(&mut numbers));
+    }
+    index
+        .bulk_delete(&store, &mut |tid| tid.0 < 1_000)
+        .expect("vacuum");
+    let moved = index.cleanup(&store).expect("cleanup");
+    assert!(moved.drift > 10.0, "{}", moved.drift);
+
+    index.bulk_delete(&store, &mut |_| true).expect("vacuum");
+    assert_eq!(index.cleanup(&store).expect("cleanup").lists, 1);
+    let model: Model = (2_000..2_800)
+        .map(|tid| (HeapTid(tid), far(&mut numbers)))
+        .collect();
+    for (tid, row) in &model {
+        insert(&store, &mut index, *tid, row);
+    }
+    assert!(drift(&mut index) < 1.0, "{}", drift(&mut index));
+    index.check(&store).expect("every invariant holds");
+    let query = far(&mut numbers).vector.unwrap_or_default();
+    let expected = nearest(&model, Metric::L2, &query, 800);
+    let mut found = search(&store, &index, Some(&query), 1.0, vec![]);
+    let found = limit(&mut found, &model, Metric::L2, &query, 800);
+    assert_eq!(found, expected);
+    // The pages of the old mean are swept like all that nothing leads to.
+    assert_eq!(index.cleanup(&store).expect("cleanup").orphan_pages, 0);
+}

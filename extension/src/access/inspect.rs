@@ -34,6 +34,7 @@ fn lookbook_index_info(index: pg_sys::Oid) -> JsonB {
             "orphan_pages": info.orphan_pages,
             "bytes": info.pages * pg_sys::BLCKSZ as usize,
             "bytes_per_row": (info.pages * pg_sys::BLCKSZ as usize) / rows.max(1),
+            "drift": (info.drift * 100.0).round() / 100.0,
             "calibration": calibration,
         }))
     })

@@ -4,8 +4,12 @@ use super::columns::item_pointer;
 use super::errors::or_raise;
 use super::store::BufferStore;
 use lookbook_ann::Index;
-use pgrx::{pg_guard, pg_sys};
+use pgrx::prelude::*;
+use pgrx::{PgRelation, PgSqlErrorCode, pg_guard, pg_sys};
 use std::ffi::c_void;
+
+/// Codes have lost two bits.
+const MUCH_DRIFT: f64 = 3.0;
 
 #[pg_guard]
 pub(super) unsafe extern "C-unwind" fn ambulkdelete(
@@ -56,6 +60,22 @@ pub(super) unsafe extern "C-unwind" fn amvacuumcleanup(
         let mut index = or_raise(Index::open(&store), relation);
         let found = or_raise(index.cleanup(&store), relation);
         pg_sys::IndexFreeSpaceMapVacuum(relation);
+        if found.drift > MUCH_DRIFT {
+            let index = PgRelation::from_pg(relation);
+            ereport!(
+                WARNING,
+                PgSqlErrorCode::ERRCODE_WARNING,
+                format!(
+                    "the vectors of index \"{}\" are others than those that its codes were made for, and searches miss more of them",
+                    index.name()
+                ),
+                format!(
+                    "REINDEX INDEX CONCURRENTLY {}.{} makes them anew.",
+                    index.namespace(),
+                    index.name()
+                )
+            );
+        }
         let had_stats = !stats.is_null();
         let stats = or_new(stats);
         if !had_stats {

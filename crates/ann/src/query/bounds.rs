@@ -209,6 +209,32 @@ impl Query {
         }
     }
 
+    /// Takes the error of the first row seen as the typical one. Certainty takes nothing off that could be given back.
+    pub fn note_error(&mut self, record: &[u8]) {
+        if !self.is_certain() && self.typical_error.is_none() {
+            let (_, error, _) = factors(record);
+            self.typical_error = Some(f64::from(error)).filter(|error| error.is_finite());
+        }
+    }
+
+    /// On the same scale as another query of the same search.
+    pub fn with_typical_error_of(mut self, other: &Query) -> Query {
+        self.typical_error = other.typical_error;
+        self
+    }
+
+    /// The key of a row, decoded at this *v* and known up to `error`.
+    pub fn row_key(&self, v: f32, error: f64) -> f32 {
+        let typical = self.typical_error.unwrap_or(0.0);
+        match self.metric {
+            Metric::InnerProduct => v + (2.0 * self.true_length * (typical - error)) as f32,
+            Metric::L2 | Metric::Cosine => {
+                let distance = (f64::from(v).max(0.0).sqrt() - error).max(0.0);
+                (distance + typical).powi(2) as f32
+            }
+        }
+    }
+
     /// Key and certain lower bound of the distance of a row, from its refinement record.
     pub fn row(&self, record: &[u8], bits: u32, sum: f32) -> (f32, f64) {
         let (step, error, _) = factors(record);
@@ -218,6 +244,7 @@ impl Query {
         let row_length = step * f64::from((1u32 << bits) - 1) / 2.0 * (dims as f64).sqrt();
         let off = error + self.slop + 4.0 * U * (row_length + f64::from(self.length));
         let relative = sum_error(dims);
+        let typical = self.typical_error.unwrap_or(0.0);
         let (key, bound) = match self.metric {
             Metric::InnerProduct => {
                 let x_length = row_length + self.frame_length + error;
@@ -226,7 +253,7 @@ impl Query {
                     + self.slop * x_length
                     + 2.0 * relative * self.true_length * x_length * 1.001;
                 (
-                    2.0 * (-product - off),
+                    2.0 * (-product - off + self.true_length * typical),
                     -product - self.along_frame - off - 1e-30,
                 )
             }
@@ -239,7 +266,7 @@ impl Query {
                     // The operator's squares vanish below 10⁻³⁸.
                     (distance * (1.0 - relative) - 1e-18).max(0.0)
                 };
-                (distance * distance, bound)
+                ((distance + typical).powi(2), bound)
             }
         };
         if bound.is_finite() {

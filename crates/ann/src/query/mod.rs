@@ -69,6 +69,10 @@ pub(crate) struct Query {
     frame_length: f64,
     /// How far `point` can be from the exact one.
     slop: f64,
+    /// A typical error of refinement codes, once a row was seen. Keys of rows are their certain bounds raised by it, so that
+    /// they are on a scale with the keys of lists and sign codes, which know nothing of that error; the same for all rows, so
+    /// that their order is that of the bounds.
+    typical_error: Option<f64>,
     tables: SignTables,
     coarse: CoarsePoint,
 }
@@ -151,6 +155,7 @@ impl Query {
             along_frame: 0.0,
             frame_length: 0.0,
             slop: 0.0,
+            typical_error: None,
             tables: SignTables::new(kernels(), &point, length as f32),
             coarse: CoarsePoint::new(&point),
             point,

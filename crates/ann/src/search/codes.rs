@@ -190,7 +190,10 @@ impl<S: PageStore> Search<'_, S> {
         }
         self.stats.refined += 1;
         match there {
-            true => (key, least) = self.query.row(&head, layout.bits, sum),
+            true => {
+                self.query.note_error(&head);
+                (key, least) = self.query.row(&head, layout.bits, sum);
+            }
             false => self.moved.push(self.rows.len()),
         }
         self.rows.push(Found {

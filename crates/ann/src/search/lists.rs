@@ -357,7 +357,8 @@ impl<S: PageStore> Search<'_, S> {
         if self.index.meta.frame != frame {
             self.generation += 1;
             let trust = self.query.trust();
-            self.query = Query::new(&self.index.space, self.vector.as_deref(), trust)?;
+            let query = Query::new(&self.index.space, self.vector.as_deref(), trust)?;
+            self.query = query.with_typical_error_of(&self.query);
         }
         if self.index.meta.moves > self.moves {
             self.moves = self.index.meta.moves;

@@ -27,8 +27,8 @@ use crate::queue::{Item, Queue};
 use crate::store::{BlockId, HeapTid, PageStore};
 use codes::Codes;
 use lists::Lists;
-pub(crate) use order::FIRST_ROWS;
 use order::Order;
+pub(crate) use order::wanted;
 
 /// Rows that most searches for a few look at, at the most.
 const USUAL_ROWS: usize = 64;

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Rows that have to settle before the first is given out, and for some more.
-pub(crate) const FIRST_ROWS: usize = 20;
+const FIRST_ROWS: usize = 20;
 /// So many rows are given out for that: what whoever wants ten looks at to be sure of their order.
 const FREE_ROWS: usize = 16;
 /// For each of so many rows behind these, as when conditions outside of the index reject most, more have to settle; measured so
@@ -21,6 +21,13 @@ const NEAR_ROWS: usize = 256;
 const FOR_NEAR: usize = 6;
 /// And for each row beyond.
 const FOR_FAR: usize = 2;
+
+/// How many rows have to settle before the next is given out when so many were.
+pub(crate) fn wanted(given: usize) -> usize {
+    let behind = (given + 1).saturating_sub(FREE_ROWS);
+    let far = behind.saturating_sub(NEAR_ROWS);
+    FIRST_ROWS + FOR_NEAR * (behind - far) + FOR_FAR * far
+}
 
 /// A row by its number among those of the search, smallest bound first.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +91,7 @@ impl Order {
 
     /// The next row, if enough have settled.
     pub fn next(&mut self) -> Option<usize> {
-        let behind = (self.given + 1).saturating_sub(FREE_ROWS);
-        let far = behind.saturating_sub(NEAR_ROWS);
-        let wanted = FIRST_ROWS + FOR_NEAR * (behind - far) + FOR_FAR * far;
-        if self.given + self.waiting.len() < wanted {
+        if self.given + self.waiting.len() < wanted(self.given) {
             return None;
         }
         self.next_waiting()
