@@ -242,11 +242,13 @@ fn a_table_of_the_shop_goes_through_the_same() -> Result<()> {
     let count = "SELECT count(DISTINCT image_id) FROM product_look";
     world.kill_loader(&load, loaded, "product_look")?;
     world.expect_some(count)?;
-    world.kill_server(
-        &load,
-        "SELECT count(*) > 600 FROM product_look_photo",
-        "product_look",
-    )?;
+    let begun: i64 = world
+        .shop
+        .database
+        .psql("SELECT count(*) FROM product_look_photo")?
+        .parse()?;
+    let more = format!("SELECT count(*) > {begun} FROM product_look_photo");
+    world.kill_server(&load, &more, "product_look")?;
     world.expect_some(count)?;
     world.shop.run(&load)?.expect(0)?;
     let check = |world: &World<'_>, factor: f32| {
