@@ -95,33 +95,31 @@ impl Encryption {
             .with_safe_default_protocol_versions()
             .context("cannot set up TLS")?;
         let roots = match &self.roots {
-            Roots::Anybody => {
-                let verifier = Arc::new(AnyCertificate(provider));
-                let config = builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(verifier)
-                    .with_no_client_auth();
-                return Ok(MakeRustlsConnect::new(config));
-            }
+            Roots::Anybody => None,
             Roots::System => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                roots
+                Some(roots)
             }
-            Roots::File(file) => roots_of(file)?,
+            Roots::File(file) => Some(roots_of(file)?),
         };
-        if self.checks_name {
-            let config = builder.with_root_certificates(roots).with_no_client_auth();
-            return Ok(MakeRustlsConnect::new(config));
-        }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .context("no certificates to verify the server by")?;
-        let config = builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
-            .with_no_client_auth();
-        Ok(MakeRustlsConnect::new(config))
+        let verified = match roots {
+            Some(roots) if self.checks_name => builder.with_root_certificates(roots),
+            roots => {
+                let signed = roots.map(|roots| {
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                        .build()
+                });
+                let signed = signed
+                    .transpose()
+                    .context("no certificates to verify the server by")?;
+                let verifier = AnyName { signed, provider };
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(verifier))
+            }
+        };
+        Ok(MakeRustlsConnect::new(verified.with_no_client_auth()))
     }
 }
 
@@ -209,9 +207,13 @@ fn first_pair(text: &str) -> (&str, String, &str) {
     (text, value, "")
 }
 
-/// Any name, if somebody trusted signed for it: libpq's `verify-ca`.
+/// Whoever answers, by any name, has the key of its certificate: libpq's `sslmode=require`. With `signed` somebody trusted signed that
+/// certificate, too: `verify-ca`.
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct AnyName {
+    signed: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
 
 impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
@@ -222,10 +224,11 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match verified {
+        let Some(signed) = &self.signed else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        {
             // Names are looked at last (`rustls::client::WebPkiServerVerifier`).
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -240,48 +243,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// libpq's `sslmode=require`: against eavesdropping only. Signatures are checked all the same.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -291,12 +253,14 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
