@@ -14,6 +14,9 @@ use crate::source::Reject;
 /// Namespace of the advisory locks of live runs: "lrun".
 const RUN_CLASS: i32 = 0x6c72_756e;
 
+/// For what a run writes of itself: it names its schemas, and somebody may have triggers there.
+const ROLE_PATH: &str = "RESET search_path";
+
 /// What is known of a run at its start.
 #[derive(Debug)]
 pub struct RunStart<'a> {
@@ -67,8 +70,7 @@ impl Journal {
         ensure(&mut client, &runs, &rejects)
             .with_context(|| format!("cannot make the tables {runs} and {rejects}"))?;
         mark_killed(&mut client, &runs)?;
-        // What follows names its schemas, and somebody may have triggers there.
-        client.batch_execute("RESET search_path")?;
+        client.batch_execute(ROLE_PATH)?;
         let [detector, embedder] = start.models;
         let row = client.query_one(
             &format!(
@@ -121,6 +123,7 @@ impl Journal {
     ) -> Result<()> {
         if self.client.is_closed() {
             self.client = connect_anywhere(self.url.as_deref())?;
+            self.client.batch_execute(ROLE_PATH)?;
             // Not waited for: the server may not have noticed yet that the other one is gone.
             self.client.execute(
                 "SELECT pg_catalog.pg_try_advisory_lock($1, $2)",
