@@ -70,9 +70,8 @@ pub(super) unsafe extern "C-unwind" fn amvacuumcleanup(
                     index.name()
                 ),
                 format!(
-                    "REINDEX INDEX CONCURRENTLY {}.{} makes them anew.",
-                    index.namespace(),
-                    index.name()
+                    "REINDEX INDEX CONCURRENTLY {} makes them anew.",
+                    spi::quote_qualified_identifier(index.namespace(), index.name())
                 )
             );
         }

@@ -59,7 +59,7 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     let threads = runtime::threads(&args.runtime);
     let is_on_cpu = |detector: &Detector| !detector.provider().is_gpu();
     let mut detectors = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
-    let kept_from = detectors[0].score_threshold();
+    let kept_from = detectors[0].score_threshold().max(args.score_threshold);
     for detector in &mut detectors {
         // How many of a category count is decided where they are judged.
         detector.limit(args.score_threshold, usize::MAX);
