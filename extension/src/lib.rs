@@ -16,7 +16,6 @@ mod embedding;
 mod inference;
 mod models;
 mod settings;
-mod signals;
 mod worker;
 
 pgrx::pg_module_magic!();

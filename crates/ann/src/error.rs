@@ -68,9 +68,6 @@ pub enum Error {
     /// The user asked to stop.
     #[error("canceled on the user's request")]
     Interrupted,
-    /// What the store said.
-    #[error("{0}")]
-    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A result of this crate.

@@ -63,3 +63,4 @@ pub use pipeline::{Garment, decode_side, decode_side_alone, garments};
 pub use pose::{KEYPOINT_NAMES, Keypoint, Pose, PoseEstimator};
 pub use preprocess::{Preprocessor, Tensor};
 pub use session::{Runtime, keep_telemetry_off};
+pub use signals::SignalsBlocked;

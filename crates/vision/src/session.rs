@@ -85,7 +85,7 @@ impl Runtime {
             ));
         }
         keep_telemetry_off();
-        let _blocked = SignalsBlocked::new();
+        let _blocked = SignalsBlocked::here();
         // ONNX Runtime looks for its providers beside the file by whose name it was opened: not a link's.
         let file = fs::canonicalize(library).map_err(|error| missing(error.to_string()))?;
         let environment = ort::init_from(file)
@@ -193,7 +193,7 @@ impl Session {
         options: &SessionOptions,
     ) -> Result<Self, Error> {
         onnx::check(model, onnx)?;
-        let _blocked = SignalsBlocked::new();
+        let _blocked = SignalsBlocked::here();
         let opening = Opening {
             runtime,
             model,
@@ -250,7 +250,7 @@ impl Session {
             // Setting a flag in the run's options does not fail once the options exist.
             let _ = terminated.terminate();
         })?;
-        let _blocked = SignalsBlocked::new();
+        let _blocked = SignalsBlocked::here();
         let result = self.session.run_with_options(inputs, &options);
         drop(in_progress);
         let outputs = result.map_err(|error| {

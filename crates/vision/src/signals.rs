@@ -1,4 +1,4 @@
-//! Keeping signals away from threads that this crate's libraries start.
+//! Keeping signals away from threads that this crate's libraries start, or others in a server's process.
 //!
 //! A new thread inherits the mask of the one that starts it. In a PostgreSQL backend a signal handled
 //! on a foreign thread would set that thread's latch, or worse; so threads are started with all
@@ -6,13 +6,17 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// Blocks signals in this thread while it lives, except those a fault of the thread itself raises.
-pub(crate) struct SignalsBlocked {
+/// Blocks signals in this thread while it lives, except those a fault of the thread itself raises; a thread started
+/// meanwhile keeps them blocked.
+#[derive(Debug)]
+pub struct SignalsBlocked {
     before: Option<SigSet>,
 }
 
 impl SignalsBlocked {
-    pub(crate) fn new() -> Self {
+    /// Blocks them from here on.
+    #[must_use]
+    pub fn here() -> Self {
         let mut blocked = SigSet::all();
         for fault in [
             Signal::SIGSEGV,

@@ -49,7 +49,7 @@ fn raise(error: &Error, index: pg_sys::Relation) -> ! {
             format!("index \"{name}\" is busy: {error}"),
         ),
         Error::Interrupted => report(Code::ERRCODE_QUERY_CANCELED, error.to_string()),
-        Error::FilterColumns { .. } | Error::TooManyPages { .. } | Error::Store(_) => report(
+        Error::FilterColumns { .. } | Error::TooManyPages { .. } => report(
             Code::ERRCODE_INTERNAL_ERROR,
             format!("index \"{name}\": {error}"),
         ),

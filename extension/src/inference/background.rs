@@ -5,8 +5,7 @@
 //! exits: FATAL does not unwind the stack, it exits from within, so an exit callback waits as well.
 
 use crate::settings::errors::{self, UserError};
-use crate::signals::SignalsBlocked;
-use lookbook_vision::Cancel;
+use lookbook_vision::{Cancel, SignalsBlocked};
 use pgrx::{PgSqlErrorCode, check_for_interrupts, pg_guard, pg_sys};
 use std::any::Any;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -40,7 +39,7 @@ pub(super) fn run<R: Send>(
     std::thread::scope(|scope| {
         let (ended, waiting) = mpsc::channel::<()>();
         let spawned = {
-            let _blocked = SignalsBlocked::new();
+            let _blocked = SignalsBlocked::here();
             std::thread::Builder::new()
                 .name("lookbook".to_owned())
                 .spawn_scoped(scope, move || {

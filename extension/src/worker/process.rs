@@ -5,7 +5,7 @@
 //! table; it dies with its parent.
 
 use super::{INFERENCE_LOCK, open_lock};
-use crate::signals::SignalsBlocked;
+use lookbook_vision::SignalsBlocked;
 use lookbook_worker::{Origin, Settings, serve};
 use nix::errno::Errno;
 use nix::libc;
@@ -49,7 +49,7 @@ impl InferenceProcess {
         let listener = listener.try_clone()?;
         let parent = getpid();
         // No handler of the server may run in the child.
-        let blocked = SignalsBlocked::new();
+        let blocked = SignalsBlocked::here();
         // SAFETY: the supervisor never starts a thread, so the child finds no lock held by one.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {

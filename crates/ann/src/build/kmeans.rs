@@ -4,13 +4,12 @@
 //! trained and used: a point looks at the children of the nearest few branches only, and points that look at
 //! the same branch are multiplied together.
 
-use std::collections::{HashMap, HashSet};
-
-use lookbook_vecmath::kernel::codes::{Kernels, LANES};
+use lookbook_vecmath::kernel::codes::Kernels;
 use rayon::prelude::*;
 
 use super::Workers;
-use crate::cluster::two_means;
+use super::balance::{counts, divide_long, shortest};
+use super::panels::{BLOCK, Panels};
 use crate::error::Result;
 use crate::random::Random;
 
@@ -22,8 +21,6 @@ const POLISH: usize = 2;
 const FLAT: usize = 512;
 /// Branches a point looks at: the nearest centroid is then missed for few points, and hardly nearer.
 const PROBES: usize = 6;
-/// Points of one task.
-pub(crate) const BLOCK: usize = 64;
 /// Multiplications of one slice of work, between two questions whether to stop: some 100 ms on one core.
 const SLICE: usize = 4_000_000_000;
 
@@ -37,65 +34,6 @@ pub(super) struct Training<'a> {
     pub seed: u64,
     pub kernels: &'static Kernels,
     pub workers: Workers<'a>,
-}
-
-/// Centroids laid out for [`Kernels::dot_panel`].
-#[derive(Clone, Debug)]
-pub(crate) struct Panels {
-    dims: usize,
-    count: usize,
-    data: Vec<f32>,
-    norms: Vec<f32>,
-}
-
-impl Panels {
-    pub fn new(centroids: &[f32], dims: usize) -> Panels {
-        let count = centroids.len() / dims;
-        let panels = count.div_ceil(LANES);
-        let mut data = vec![0.0; panels * LANES * dims];
-        let mut norms = vec![f32::INFINITY; panels * LANES];
-        for (i, centroid) in centroids.chunks_exact(dims).enumerate() {
-            let panel = &mut data[i / LANES * LANES * dims..][..LANES * dims];
-            for (d, &c) in centroid.iter().enumerate() {
-                panel[d * LANES + i % LANES] = c;
-            }
-            norms[i] = centroid.iter().map(|c| c * c).sum();
-        }
-        Panels {
-            dims,
-            count,
-            data,
-            norms,
-        }
-    }
-
-    /// Calls `visit(row, centroid, ‖c‖² − 2⟨x, c⟩)` for every pair. At most [`BLOCK`] rows.
-    fn each(&self, kernels: &Kernels, rows: &[f32], mut visit: impl FnMut(usize, usize, f32)) {
-        let mut products = [[0.0; LANES]; BLOCK];
-        let products = &mut products[..rows.len() / self.dims];
-        for (p, panel) in self.data.chunks_exact(LANES * self.dims).enumerate() {
-            kernels.dot_panel(rows, panel, self.dims, products);
-            for (row, product) in products.iter().enumerate() {
-                for (lane, product) in product.iter().enumerate().take(self.count - p * LANES) {
-                    visit(
-                        row,
-                        p * LANES + lane,
-                        self.norms[p * LANES + lane] - 2.0 * product,
-                    );
-                }
-            }
-        }
-    }
-
-    /// The nearest centroid of each row, where it is nearer than what is known: `‖c‖² − 2⟨x, c⟩` and its number from `first`.
-    /// At most [`BLOCK`] rows.
-    pub fn nearest(&self, kernels: &Kernels, rows: &[f32], best: &mut [(f32, u32)], first: u32) {
-        self.each(kernels, rows, |row, centroid, distance| {
-            if distance < best[row].0 {
-                best[row] = (distance, first + centroid as u32);
-            }
-        });
-    }
 }
 
 /// Centroids in one or two levels.
@@ -191,7 +129,7 @@ impl Tree {
         let mut branches = Vec::new();
         let mut rest = centroids;
         for (panels, _) in &self.branches {
-            let (mine, others) = rest.split_at(panels.count * self.dims);
+            let (mine, others) = rest.split_at(panels.count() * self.dims);
             branches.push(mine.to_vec());
             rest = others;
         }
@@ -230,9 +168,9 @@ impl Tree {
 
     /// The nearest centroid of every point (in two levels: nearly).
     pub fn assign(&self, points: &[f32], workers: Workers<'_>) -> Result<Vec<u32>> {
-        let centroids: usize = self.branches.iter().map(|(panels, _)| panels.count).sum();
+        let centroids: usize = self.branches.iter().map(|(panels, _)| panels.count()).sum();
         let visited = match &self.top {
-            Some(top) => top.count + centroids * PROBES / top.count.max(1),
+            Some(top) => top.count() + centroids * PROBES / top.count().max(1),
             None => centroids,
         };
         let rows = SLICE / (visited * self.dims).max(1) * workers.pool.current_num_threads();
@@ -383,84 +321,6 @@ fn replace_parts(branches: &mut [Vec<f32>], mut centroids: &[f32]) {
         branch.copy_from_slice(mine);
         centroids = others;
     }
-}
-
-/// How many points each centroid has.
-fn counts(owners: &[u32], centroids: usize) -> Vec<usize> {
-    let mut counts = vec![0; centroids];
-    owners.iter().for_each(|&owner| counts[owner as usize] += 1);
-    counts
-}
-
-/// At most `wanted` of the lists with fewer points than `fewer`, those with the fewest.
-fn shortest(counts: &[usize], fewer: usize, wanted: usize) -> HashSet<usize> {
-    let mut short: Vec<usize> = (0..counts.len())
-        .filter(|&list| counts[list] < fewer)
-        .collect();
-    short.sort_by_key(|&list| counts[list]);
-    short.into_iter().take(wanted).collect()
-}
-
-/// Divides the points of every centroid that has more than `longest` of them; the first half stays with it, the
-/// others are given back.
-fn divide_long(
-    points: &[f32],
-    owners: &[u32],
-    counts: &[usize],
-    centroids: &mut [f32],
-    longest: usize,
-    training: Training<'_>,
-) -> Vec<(usize, Vec<f32>)> {
-    let Training { dims, seed, .. } = training;
-    let mut members: HashMap<u32, Vec<u32>> = HashMap::new();
-    for (point, &owner) in owners.iter().enumerate() {
-        if counts[owner as usize] > longest {
-            members.entry(owner).or_default().push(point as u32);
-        }
-    }
-    let mut long: Vec<(u32, Vec<u32>)> = members.into_iter().collect();
-    long.sort_unstable_by_key(|(owner, _)| *owner);
-    // Points are copied a list at a time, so that they do not take the sample's memory again.
-    let divided: Vec<(usize, Vec<Vec<f32>>)> = training.workers.pool.install(|| {
-        long.into_par_iter()
-            .map(|(owner, members)| {
-                let points = members
-                    .iter()
-                    .flat_map(|&point| &points[point as usize * dims..][..dims])
-                    .copied()
-                    .collect();
-                (owner as usize, divide(points, dims, longest, seed))
-            })
-            .collect()
-    });
-    let mut extra = Vec::new();
-    for (owner, parts) in divided {
-        let mut parts = parts.into_iter();
-        if let Some(first) = parts.next() {
-            centroids[owner * dims..][..dims].copy_from_slice(&first);
-        }
-        extra.extend(parts.map(|part| (owner, part)));
-    }
-    extra
-}
-
-/// Centroids of halves, of halves of halves, until each has at most `longest` points.
-fn divide(points: Vec<f32>, dims: usize, longest: usize, seed: u64) -> Vec<Vec<f32>> {
-    let (mut waiting, mut done) = (vec![points], Vec::new());
-    while let Some(points) = waiting.pop() {
-        let (centroids, sides) = two_means(&points, dims, seed);
-        for (side, centroid) in centroids.into_iter().enumerate() {
-            let half = points.chunks_exact(dims).zip(&sides);
-            let half = half.filter(|(_, s)| usize::from(**s) == side);
-            let half: Vec<f32> = half.flat_map(|(point, _)| point).copied().collect();
-            if half.len() > longest.max(1) * dims {
-                waiting.push(half);
-            } else {
-                done.push(centroid);
-            }
-        }
-    }
-    done
 }
 
 /// Moves each centroid to the mean of its points; gives those without any, which stay.

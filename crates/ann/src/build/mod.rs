@@ -4,12 +4,14 @@
 //! the caller offers rows to a [`Sampler`], trains [`Clusters`], encodes batches, sorts the records by list
 //! (on disk if it must), and pushes them into a [`BulkWriter`].
 
+mod balance;
 mod clusters;
 mod kmeans;
+mod panels;
 mod sample;
 mod writer;
 
-pub(crate) use kmeans::{BLOCK, Panels};
+pub(crate) use panels::{BLOCK, Panels};
 
 pub use clusters::{BuildRow, Clusters, Encoded, Target};
 pub use sample::{Plan, Sampler};

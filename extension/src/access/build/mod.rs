@@ -14,9 +14,9 @@ use super::columns::options_of;
 use super::errors::{or_raise, refuse};
 use super::known;
 use super::store::{BufferAppender, BufferStore, body_of, prepare_header};
-use crate::signals::SignalsBlocked;
 use lookbook_ann::build::{BuildRow, BulkWriter, Clusters, Workers};
 use lookbook_ann::{AppendPages, Index, PageBytes, PageStore, empty_index};
+use lookbook_vision::SignalsBlocked;
 use pgrx::{PgBox, PgSqlErrorCode, check_for_interrupts, pg_guard, pg_sys};
 use progress::Phase;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -136,7 +136,7 @@ fn start_pool() -> ThreadPool {
     // SAFETY: a backend-local number.
     let workers = unsafe { pg_sys::max_parallel_maintenance_workers }.max(0) as usize;
     let cores = available_parallelism().map_or(1, usize::from);
-    let _blocked = SignalsBlocked::new();
+    let _blocked = SignalsBlocked::here();
     let pool = ThreadPoolBuilder::new()
         .num_threads((workers + 1).min(cores))
         .thread_name(|number| format!("lookbook build {number}"))
