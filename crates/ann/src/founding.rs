@@ -12,7 +12,7 @@ use crate::insert::EMPTY_SHAPE;
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, frame, u48_at};
 use crate::rounding::{U, norm};
-use crate::space::Space;
+use crate::space::{Space, middle};
 use crate::split::halves;
 use crate::store::{PageStore, PageTxn};
 use crate::structure::{Copy, Founding, Since, Swing, point, since};
@@ -40,7 +40,7 @@ pub(crate) fn first_list<S: PageStore>(store: &S, index: &mut Index, y: &[f32]) 
     }
 }
 
-/// The split of an only list: the frame becomes the mean of the rows, and everything is coded anew around it.
+/// The split of an only list: the frame becomes the middle of the rows, and everything is coded anew around it.
 pub(crate) fn found<S: PageStore>(
     store: &S,
     old: &Space,
@@ -48,15 +48,12 @@ pub(crate) fn found<S: PageStore>(
     list: ListEntry,
     copied: Copy,
 ) -> Result<bool> {
-    let mut mean = vec![0f64; old.dims()];
-    for row in &copied.rows {
-        let (y, _) = point(old, row);
-        mean.iter_mut()
-            .zip(&y)
-            .for_each(|(mean, y)| *mean += f64::from(*y));
-    }
-    let count = copied.rows.len().max(1) as f64;
-    let moved = mean.iter().map(|sum| (sum / count) as f32);
+    let points: Vec<f32> = copied
+        .rows
+        .iter()
+        .flat_map(|row| point(old, row).0)
+        .collect();
+    let moved = middle(&points, old.dims());
     let frame = frame_of(old).zip(moved).map(|(m, by)| m + by).collect();
     let space = old.with_frame(frame);
     let rows: Vec<RowRecord> = copied
@@ -85,7 +82,7 @@ pub(crate) fn found<S: PageStore>(
     Ok(done)
 }
 
-/// The mean that codes are taken around; the origin before there is one.
+/// The point that codes are taken around; the origin before there is one.
 fn frame_of(space: &Space) -> impl Iterator<Item = f32> {
     let frame = space.frame.iter().copied();
     frame.chain(std::iter::repeat(0.0))

@@ -19,6 +19,30 @@ pub(crate) const DIRECTORY_WORDS: usize = 4;
 /// precision of rows.
 pub(crate) const CENTROID_BITS: u32 = 7;
 
+/// Points that say well enough where the middle of all is.
+const FRAME_POINTS: usize = 4_096;
+
+/// A frame for points: in every dimension the mean of the middle half. The mean of all is far from all where a few are huge, and
+/// codes, which are the coarser the farther rows are from the frame, would tell the others apart no more.
+pub(crate) fn middle(points: &[f32], dims: usize) -> Vec<f32> {
+    let rows = (points.len() / dims).div_ceil(FRAME_POINTS).max(1);
+    let mut numbers = Vec::new();
+    let mut middle = |dim| {
+        numbers.clear();
+        numbers.extend(points.iter().skip(dim).step_by(rows * dims));
+        let quarter = numbers.len() / 4;
+        if quarter > 0 {
+            let upto = numbers.len() - quarter;
+            numbers.select_nth_unstable_by(quarter, f32::total_cmp);
+            numbers[quarter..].select_nth_unstable_by(upto - quarter, f32::total_cmp);
+        }
+        let half = &numbers[quarter..numbers.len() - quarter];
+        let sum: f64 = half.iter().map(|x| f64::from(*x)).sum();
+        (sum / half.len().max(1) as f64) as f32
+    };
+    (0..dims).map(&mut middle).collect()
+}
+
 /// Where a vector goes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Placed {
@@ -143,5 +167,29 @@ impl Space {
     /// Rotation and normalisation of a vector of this norm are off by at most so much.
     fn slop(&self, length: f64) -> f64 {
         (self.rotation.error() + 2.0 * U) * length * (1.0 + 1e-6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_huge_points_do_not_move_the_middle() {
+        let points: Vec<f32> = (0..200)
+            .flat_map(|i| match i % 10 {
+                0 => [1e6, -1e9],
+                _ => [5.0 + (i % 7) as f32, (i % 3) as f32 - 1.0],
+            })
+            .collect();
+        let [x, y] = middle(&points, 2)[..] else {
+            panic!("two dimensions")
+        };
+        assert!(
+            (7.5..8.5).contains(&x) && (-0.5..0.5).contains(&y),
+            "{x} {y}"
+        );
+        assert_eq!(middle(&[3.0, 4.0], 2), [3.0, 4.0]);
+        assert_eq!(middle(&[], 2), [0.0, 0.0]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::options::Options;
 use crate::random::Random;
-use crate::space::{Placed, Space};
+use crate::space::{Placed, Space, middle};
 
 /// Rows of the sample for each list: k-means gains little from more.
 const ROWS_PER_LIST: usize = 32;
@@ -96,17 +96,10 @@ impl Sampler {
         self.points.len() / self.space.dims()
     }
 
-    /// Geometry around the mean of the sample, and the sample in it.
+    /// Geometry around the middle of the sample, and the sample in it.
     pub(super) fn finish(mut self) -> (Space, Vec<f32>) {
         let dims = self.space.dims();
-        let mut sums = vec![0f64; dims];
-        for point in self.points.chunks_exact(dims) {
-            sums.iter_mut()
-                .zip(point)
-                .for_each(|(sum, x)| *sum += f64::from(*x));
-        }
-        let rows = self.rows().max(1) as f64;
-        let frame: Vec<f32> = sums.iter().map(|sum| (sum / rows) as f32).collect();
+        let frame = middle(&self.points, dims);
         for point in self.points.chunks_exact_mut(dims) {
             point.iter_mut().zip(&frame).for_each(|(x, m)| *x -= m);
         }
