@@ -92,6 +92,19 @@ impl CoarsePoint {
             lost: lost.iter().sum::<f32>().sqrt() * 1.001,
         }
     }
+
+    /// What rounding took off `point`, in bytes of its own.
+    pub fn rest(&self, point: &[f32]) -> CoarsePoint {
+        let bytes = point.iter().zip(&self.bytes);
+        let rest: Vec<f32> = bytes
+            .map(|(&x, &byte)| x - f32::from(byte) * self.step)
+            .collect();
+        CoarsePoint::new(&rest)
+    }
+
+    pub fn lost(&self) -> f32 {
+        self.lost
+    }
 }
 
 /// A leaf of the directory, copied.
@@ -270,10 +283,10 @@ impl Catalogue {
             .collect()
     }
 
-    /// What the products of the query with a centroid can be off by: the query's own rounding and that of `f32`.
-    pub fn doubt(&self, list: usize, point: &CoarsePoint, length: f32) -> f32 {
+    /// What the products of a query of this length, of which rounding took `lost`, with a centroid can be off by.
+    pub fn doubt(&self, list: usize, lost: f32, length: f32) -> f32 {
         let norm = self.norms[list].sqrt() * 1.001;
-        point.lost * norm + (length + norm) * norm * 1e-5
+        lost * norm + (length + norm) * norm * 1e-5
     }
 }
 
@@ -336,7 +349,7 @@ mod tests {
         });
         let apart = catalogue.distances_to(&space, 3);
         for (list, centroid) in centroids.iter().enumerate() {
-            let doubt = 2.0 * catalogue.doubt(list, &coarse, length);
+            let doubt = 2.0 * catalogue.doubt(list, coarse.lost(), length);
             assert!((vs[list] - squared(&point, centroid)).abs() <= doubt);
             let exact = squared(&centroids[3], centroid);
             assert!(

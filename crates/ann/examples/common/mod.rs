@@ -3,7 +3,8 @@
 //!
 //! Sets: `fm784` is Fashion-MNIST from `LOOKBOOK_DATA` (default `../shared/data`); `emb256` is what the recipe under
 //! `scripts/bench` wrote to `LOOKBOOK_BENCH` (default `.lookbook/bench`); `synthetic` draws unit vectors of 256 dimensions
-//! on a curved sheet of 24, dense as image embeddings are.
+//! on a curved sheet of 24, dense as image embeddings are; `groups:SPREAD` draws 20 groups of 64 dimensions around normal
+//! centres, `outliers:COUNT` normal vectors with so many rows of numbers up to a million among them.
 #![allow(dead_code, reason = "each example uses its part")]
 
 use std::io::Read;
@@ -34,7 +35,22 @@ pub fn data(name: &str, rows: Option<usize>, queries: Option<usize>) -> Result<D
         "fm784" => fashion(rows.unwrap_or(60_000), queries.unwrap_or(1_000)),
         "emb256" => embeddings(rows.unwrap_or(1_000_000), queries.unwrap_or(500)),
         "synthetic" => Ok(synthetic(rows.unwrap_or(200_000), queries.unwrap_or(500))),
-        _ => Err(format!("no set named {name}: fm784, emb256 or synthetic").into()),
+        _ => match name.split_once(':') {
+            Some(("groups", spread)) => Ok(groups(
+                rows.unwrap_or(20_000),
+                queries.unwrap_or(200),
+                spread.parse()?,
+            )),
+            Some(("outliers", count)) => Ok(outliers(
+                rows.unwrap_or(20_000),
+                queries.unwrap_or(200),
+                count.parse()?,
+            )),
+            _ => Err(format!(
+                "no set named {name}: fm784, emb256, synthetic, groups:0.01 or outliers:20"
+            )
+            .into()),
+        },
     }
 }
 
@@ -227,12 +243,10 @@ fn fashion(rows: usize, queries: usize) -> Result<Data, Failure> {
     })
 }
 
-fn synthetic(rows: usize, queries: usize) -> Data {
-    const DIMS: usize = 256;
-    const SHEET: usize = 24;
+/// The sum of four uniform numbers is normal enough.
+fn normal() -> impl FnMut() -> f32 {
     let mut state = 11u64;
-    let mut normal = move || {
-        // The sum of four uniform numbers is normal enough.
+    move || {
         (0..4)
             .map(|_| {
                 state = state
@@ -242,7 +256,51 @@ fn synthetic(rows: usize, queries: usize) -> Data {
             })
             .sum::<f32>()
             * 1.7
+    }
+}
+
+fn groups(rows: usize, queries: usize, spread: f32) -> Data {
+    const DIMS: usize = 64;
+    const GROUPS: usize = 20;
+    let mut normal = normal();
+    let centres: Vec<f32> = (0..GROUPS * DIMS).map(|_| normal()).collect();
+    let mut draw = |count: usize| {
+        (0..count * DIMS)
+            .map(|i| centres[i % centres.len()] + spread * normal())
+            .collect()
     };
+    Data {
+        dims: DIMS,
+        rows: draw(rows),
+        queries: draw(queries),
+    }
+}
+
+fn outliers(rows: usize, queries: usize, count: usize) -> Data {
+    const DIMS: usize = 64;
+    let mut normal = normal();
+    let mut draw = |rows: usize, count: usize| {
+        (0..rows)
+            .flat_map(|row| {
+                let is_outlier = count > 0 && row % (rows / count) == 0;
+                std::array::from_fn::<f32, DIMS, _>(|_| match normal() {
+                    x if is_outlier => 3e5 * x.abs(),
+                    x => x,
+                })
+            })
+            .collect()
+    };
+    Data {
+        dims: DIMS,
+        rows: draw(rows, count),
+        queries: draw(queries, 0),
+    }
+}
+
+fn synthetic(rows: usize, queries: usize) -> Data {
+    const DIMS: usize = 256;
+    const SHEET: usize = 24;
+    let mut normal = normal();
     let axes: Vec<f32> = (0..2 * SHEET * DIMS).map(|_| normal()).collect();
     let centres: Vec<f32> = (0..200 * SHEET).map(|_| normal()).collect();
     let mut draw = |count: usize| {

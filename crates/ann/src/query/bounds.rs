@@ -12,6 +12,9 @@ use crate::space::Space;
 /// Standard deviations taken off the sign-code bound of a *centroid*: there are few lists, and a missed one
 /// costs many rows.
 const CENTROID_SLACK: f32 = 3.0;
+/// The share of what rows of a list differ by that its *v* may be off by. That limit is certain: typical errors are smaller by
+/// the root of the dimensions.
+const BLUR: f32 = 0.25;
 
 /// A list as a query sees it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,15 @@ pub(crate) struct Centre {
     /// would have to go to be in this list.
     pub plane: f32,
     pub shape: Shape,
+}
+
+/// The lists of a catalogue as a query sees them: what [`Centre`] says of each.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    vs: Vec<f32>,
+    planes: Vec<f32>,
+    /// What rounding took off the point that centroids were multiplied with.
+    lost: f32,
 }
 
 impl Query {
@@ -103,24 +115,50 @@ impl Query {
         }
     }
 
-    /// *v* of every centroid.
-    pub fn measure_lists(&self, space: &Space, catalogue: &Catalogue) -> Vec<f32> {
+    /// Measures every centroid. Bytes do where lists are wide; where they are narrow beside the way to them, as those of tight
+    /// groups, what rounding took off the query is more than their rows differ by, and is multiplied, too.
+    pub fn measure_lists(&self, space: &Space, catalogue: &Catalogue) -> Measured {
         let squared = self.length * self.length;
-        match self.metric {
+        let mut vs = match self.metric {
             Metric::InnerProduct => catalogue.measure(space, &self.coarse, |along, _| -2.0 * along),
             Metric::L2 | Metric::Cosine => catalogue.measure(space, &self.coarse, |along, norm| {
                 squared + norm - 2.0 * along
             }),
+        };
+        vs.truncate(catalogue.lists.len());
+        let mut measured = Measured {
+            vs,
+            planes: Vec::new(),
+            lost: self.coarse.lost(),
+        };
+        if self.is_blurred(catalogue, &measured) {
+            let rest = self.coarse.rest(&self.point);
+            let along = catalogue.measure(space, &rest, |along, _| along);
+            for (v, along) in measured.vs.iter_mut().zip(along) {
+                *v -= 2.0 * along;
+            }
+            measured.lost = rest.lost();
         }
+        measured.planes = self.planes(space, catalogue, &measured.vs);
+        measured
+    }
+
+    /// Can the *v* of the nearest list be off by a good part of what its rows differ by?
+    fn is_blurred(&self, catalogue: &Catalogue, measured: &Measured) -> bool {
+        let Some((nearest, least)) = nearest(&measured.vs) else {
+            return false;
+        };
+        let differing = match self.metric {
+            Metric::InnerProduct => 2.0 * self.length * catalogue.typical[nearest],
+            Metric::L2 | Metric::Cosine => least,
+        };
+        2.0 * catalogue.doubt(nearest, measured.lost, self.length) > BLUR * differing
     }
 
     /// For lists whose centroids have these *v*: the squared distance of the plane in the middle between each and the
     /// nearest. Zeros when keys do not depend on it.
-    pub fn planes(&self, space: &Space, catalogue: &Catalogue, vs: &[f32]) -> Vec<f32> {
-        let lists = catalogue.lists.len();
-        let vs = &vs[..lists];
-        let nearest = vs.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
-        match nearest {
+    fn planes(&self, space: &Space, catalogue: &Catalogue, vs: &[f32]) -> Vec<f32> {
+        match nearest(vs) {
             Some((nearest, least)) if self.metric != Metric::InnerProduct && !self.is_certain() => {
                 let apart = catalogue.distances_to(space, nearest);
                 vs.iter()
@@ -131,35 +169,33 @@ impl Query {
                     })
                     .collect()
             }
-            _ => vec![0.0; lists],
+            _ => vec![0.0; vs.len()],
         }
     }
 
-    /// A list of the catalogue, by *v* of its centroid and its plane.
-    pub fn centre(&self, catalogue: &Catalogue, list: usize, v: f32, plane: f32) -> Centre {
+    /// A list of the catalogue as it was measured.
+    pub fn centre(&self, catalogue: &Catalogue, measured: &Measured, list: usize) -> Centre {
         Centre {
-            v,
-            doubt: 2.0 * catalogue.doubt(list, &self.coarse, self.length),
-            plane,
+            v: measured.vs[list],
+            doubt: 2.0 * catalogue.doubt(list, measured.lost, self.length),
+            plane: measured.planes[list],
             shape: catalogue.lists[list].shape,
         }
     }
 
-    /// The keys of lists by *v* of their centroids and their planes; never NaN.
+    /// The keys of lists; never NaN.
     ///
     /// A row at distance δ from the query is found if the key of its list is at most δ². Near rows lie in any direction
     /// from the query, so of δ only a share goes toward one other list: [`Slack::list`](crate::Slack) says which share
     /// is allowed for. Far rows lie where the data is; they are found by the angle at which they are seen from their
     /// own centroid. A list's key is the lesser of both.
-    pub fn list_keys(&self, catalogue: &Catalogue, vs: &[f32], planes: &[f32]) -> Vec<f32> {
+    pub fn list_keys(&self, catalogue: &Catalogue, measured: &Measured) -> Vec<f32> {
         let Trust::Slack(slack, depth) = self.trust else {
-            let lists = vs.iter().zip(planes).enumerate();
-            return lists
-                .map(|(list, (&v, &plane))| {
-                    self.certain_key(&self.centre(catalogue, list, v, plane))
-                })
+            return (0..catalogue.lists.len())
+                .map(|list| self.certain_key(&self.centre(catalogue, measured, list)))
                 .collect();
         };
+        let Measured { vs, planes, .. } = measured;
         let lists = vs.iter().zip(planes.iter().zip(&catalogue.typical));
         match self.metric {
             Metric::InnerProduct => {
@@ -306,16 +342,9 @@ impl Query {
         (slack.clamp(-1.0, 1.0), depth)
     }
 
-    /// `⟨p, b⟩` for the signs of a code.
+    /// `⟨p, b⟩` for the signs of a code, as a search has it from its tables.
     pub fn sign_product(&self, code: &[u8]) -> f32 {
-        let signed = |(i, &p): (usize, &f32)| {
-            if code[i / 8] >> (i % 8) & 1 == 1 {
-                p
-            } else {
-                -p
-            }
-        };
-        self.point.iter().enumerate().map(signed).sum()
+        self.tables.product(code)
     }
 
     /// The least slack at which the bound of a sign code (constant, factor, radius) is not above `v`.
@@ -336,6 +365,12 @@ impl Query {
         let slack = (estimate - v) / deviation;
         if slack.is_nan() { 0.0 } else { slack.max(0.0) }
     }
+}
+
+/// Number and *v* of the list with the least.
+fn nearest(vs: &[f32]) -> Option<(usize, f32)> {
+    let lists = vs.iter().copied().enumerate();
+    lists.min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// What a damaged page says nothing about comes first.

@@ -18,7 +18,7 @@ use crate::rounding::norm;
 use crate::space::{Placed, Space};
 use tables::SignTables;
 
-pub(crate) use bounds::Centre;
+pub(crate) use bounds::{Centre, Measured};
 
 /// What is known about the distances that a query has to rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

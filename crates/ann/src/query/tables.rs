@@ -40,6 +40,16 @@ impl SignTables {
         }
     }
 
+    /// `⟨p, b⟩` for the signs of a code, up to `error`.
+    pub fn product(&self, code: &[u8]) -> f32 {
+        let entries = code.iter().enumerate().map(|(i, &byte)| {
+            let low = self.low[LANES * i + usize::from(byte & 15)];
+            let high = self.high[LANES * i + usize::from(byte >> 4)];
+            u32::from(low) + u32::from(high)
+        });
+        entries.sum::<u32>() as f32 * self.gain + self.offset
+    }
+
     pub fn views(&self) -> Tables<'_> {
         Tables {
             low: &self.low,
@@ -75,16 +85,7 @@ mod tests {
                         sign * f64::from(point[i])
                     })
                     .sum();
-                let sum: u32 = code
-                    .iter()
-                    .enumerate()
-                    .map(|(i, &byte)| {
-                        let low = tables.low[LANES * i + usize::from(byte & 15)];
-                        let high = tables.high[LANES * i + usize::from(byte >> 4)];
-                        u32::from(low) + u32::from(high)
-                    })
-                    .sum();
-                let found = f64::from(sum as f32 * tables.gain + tables.offset);
+                let found = f64::from(tables.product(&code));
                 assert!(
                     (found - exact).abs() <= f64::from(tables.error),
                     "{dims} {scale}"

@@ -17,6 +17,7 @@ use crate::chain;
 use crate::directory;
 use crate::error::Error;
 use crate::index::ATTEMPTS;
+use crate::query::Measured;
 use crate::space::Space;
 
 /// Lists sorted at first; twice as many each time after.
@@ -39,9 +40,8 @@ struct Opened {
 #[derive(Debug)]
 pub(super) struct Lists {
     catalogue: Option<Arc<Catalogue>>,
-    /// *v*, plane and key of every list; a key of ∞: read already.
-    vs: Vec<f32>,
-    planes: Vec<f32>,
+    measured: Measured,
+    /// The key of every list; ∞: read already.
     keys: Vec<f32>,
     /// The lists with keys up to `reached` (NaN: none yet) that were not read, nearest first, and which is next.
     order: Vec<(f32, u32)>,
@@ -61,8 +61,7 @@ impl Lists {
     pub fn new() -> Lists {
         Lists {
             catalogue: None,
-            vs: Vec::new(),
-            planes: Vec::new(),
+            measured: Measured::default(),
             keys: Vec::new(),
             order: Vec::new(),
             next: 0,
@@ -88,9 +87,8 @@ impl Lists {
         query: &Query,
         queue: &mut Queue,
     ) {
-        self.vs = query.measure_lists(space, &catalogue);
-        self.planes = query.planes(space, &catalogue, &self.vs);
-        self.keys = query.list_keys(&catalogue, &self.vs, &self.planes);
+        self.measured = query.measure_lists(space, &catalogue);
+        self.keys = query.list_keys(&catalogue, &self.measured);
         (self.reached, self.batch) = (f32::NAN, FIRST_LISTS);
         let opened = &mut self.opened[self.valid_from..];
         if !opened.is_empty() {
@@ -253,12 +251,7 @@ impl<S: PageStore> Search<'_, S> {
         };
         self.lists.opened.push(Opened {
             head: catalogue.lists[list].head,
-            centre: self.query.centre(
-                catalogue,
-                list,
-                self.lists.vs[list],
-                self.lists.planes[list],
-            ),
+            centre: self.query.centre(catalogue, &self.lists.measured, list),
             reached: f32::NAN,
             rest: f32::INFINITY,
         });

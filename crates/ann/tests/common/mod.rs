@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use lookbook_ann::build::{BuildRow, BulkWriter, Clusters, Plan, Sampler, Target, Workers};
 use lookbook_ann::memory::MemoryStore;
 use lookbook_ann::{
     Bound, Filter, Found, HeapTid, Index, Metric, Options, PageStore, PageTxn, Row, Search,
@@ -76,6 +77,50 @@ pub fn try_insert(
             words: &row.words,
         },
     )
+}
+
+/// A bulk-built index.
+pub fn build(store: &MemoryStore, options: &Options, model: &Model) -> Index {
+    create(store, options);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(2)
+        .build()
+        .expect("threads");
+    let workers = Workers {
+        pool: &pool,
+        check: &|| Ok(()),
+    };
+    let plan = Plan::new(options, model.len() as u64, 64 << 20);
+    let mut sampler = Sampler::new(options, plan.sample_rows).expect("options");
+    for row in model.values().filter_map(|row| row.vector.as_ref()) {
+        sampler.offer(row).expect("a row");
+    }
+    let clusters = Clusters::train(sampler, plan.lists, workers).expect("train");
+    let batch: Vec<BuildRow> = model
+        .iter()
+        .map(|(tid, row)| BuildRow {
+            tid: *tid,
+            vector: row.vector.clone(),
+            words: row.words.clone(),
+        })
+        .collect();
+    let mut encoded = clusters.encode(&batch, workers).expect("encode");
+    encoded.sort_by_key(|row| row.target);
+    let mut writer = BulkWriter::new(store, &clusters);
+    for row in &encoded {
+        assert_eq!(row.record.len(), clusters.record_bytes());
+        writer.push(row.target, &row.record).expect("push");
+    }
+    assert_eq!(
+        encoded
+            .iter()
+            .filter(|row| row.target == Target::Nulls)
+            .count(),
+        model.values().filter(|row| row.vector.is_none()).count()
+    );
+    let (index, written) = writer.finish(store).expect("finish");
+    assert_eq!(written, model.len());
+    index
 }
 
 /// The distance as the operator computes it; `None`: NaN.
@@ -157,7 +202,6 @@ pub fn limit(
     let mut out = Vec::new();
     let mut last = f64::NEG_INFINITY;
     loop {
-        waiting.sort_by(|a, b| b.0.total_cmp(&a.0));
         while waiting
             .last()
             .is_some_and(|&(distance, _)| distance <= last)
@@ -180,7 +224,8 @@ pub fn limit(
                     .expect("rows with a bound have a vector");
                 let distance = exact(metric, query, vector).unwrap_or(f64::NAN);
                 assert!(bound <= distance, "index returned tuples in wrong order");
-                waiting.push((distance, tid));
+                let place = waiting.partition_point(|other| other.0.total_cmp(&distance).is_ge());
+                waiting.insert(place, (distance, tid));
             }
             Some(_) | None => last = f64::INFINITY,
         }
