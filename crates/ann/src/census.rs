@@ -34,10 +34,10 @@ pub struct Info {
     pub free_pages: usize,
     /// Pages that nothing leads to, and that are not free: a crash left them, and the next vacuum frees them.
     pub orphan_pages: usize,
-    /// Are codes taken around a mean?
+    /// Are codes taken around a frame?
     pub has_frame: bool,
-    /// How far the mean of the rows is from the one that codes are taken around, in units of how far rows typically are from
-    /// their mean: codes lose about log₂(1 + drift) bits. 0 before there is such a mean.
+    /// How far the mean of the rows is from the frame that codes are taken around, in units of how far rows typically are from
+    /// their mean: codes lose about log₂(1 + drift) bits. 0 before there is a frame.
     pub drift: f64,
     /// The slack for each recall.
     pub calibration: Calibration,

@@ -35,6 +35,13 @@ pub struct Removed {
     pub kept: usize,
 }
 
+/// What became of a list.
+enum Tended {
+    Kept,
+    Split,
+    Removed,
+}
+
 impl Index {
     /// Takes out every row that `dead` says is dead. `dead` is called with no page locked.
     ///
@@ -237,13 +244,7 @@ impl Index {
             change_meta(store, |meta| meta.is_vacuuming = false)?;
             self.refresh(store)?;
         }
-        if let Some(directory) = self.meta.directory {
-            let lists = directory::all(store, &self.space, directory)?.unwrap_or_default();
-            let mut left = lists.len();
-            for list in lists {
-                left -= usize::from(self.tend(store, &list, left > 1)?);
-            }
-        }
+        self.tend_all(store)?;
         let _latch = store.latch()?;
         self.refresh(store)?;
         if let Some(directory) = self.meta.directory {
@@ -262,27 +263,52 @@ impl Index {
         self.sweep(store)
     }
 
-    /// Gives a list the form it should have. `true`: it was removed.
+    /// Gives every list the form it should have, and what splits leave of long ones, until none was split.
+    fn tend_all<S: PageStore>(&mut self, store: &S) -> Result<()> {
+        let mut tended: HashSet<PageRef> = HashSet::new();
+        let mut splits = true;
+        while let Some(directory) = self.meta.directory.filter(|_| splits) {
+            let mut lists = directory::all(store, &self.space, directory)?.unwrap_or_default();
+            let mut left = lists.len();
+            lists.retain(|list| tended.insert(list.head));
+            splits = false;
+            for list in lists {
+                match self.tend(store, &list, left > 1)? {
+                    Tended::Removed => left -= 1,
+                    Tended::Split => splits = true,
+                    Tended::Kept => {}
+                }
+            }
+            self.refresh(store)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a list the form it should have.
     fn tend<S: PageStore>(
         &mut self,
         store: &S,
         list: &ListEntry,
         may_vanish: bool,
-    ) -> Result<bool> {
+    ) -> Result<Tended> {
         let options = self.meta.options;
         let (live, total) = chain::occupancy(store, list.head, directory::lists(&self.space))?;
         let is_sparse = total > 0 && (total - live) * DEAD_SHARE >= total;
         if live >= options.split_rows() {
             let _latch = store.latch()?;
-            split_latched(store, self, list)?;
+            if split_latched(store, self, list)? {
+                return Ok(Tended::Split);
+            }
         } else if live * SMALL_SHARE <= options.list_rows as usize && may_vanish {
             let _latch = store.latch()?;
-            return dissolve(store, self, list);
+            if dissolve(store, self, list)? {
+                return Ok(Tended::Removed);
+            }
         } else if is_sparse {
             let _latch = store.latch()?;
             structure::replace(store, self, list, Into::One)?;
         }
-        Ok(false)
+        Ok(Tended::Kept)
     }
 
     /// Copies the live entries of the directory to a new one. Under the latch.

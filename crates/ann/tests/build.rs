@@ -148,3 +148,40 @@ fn a_grown_index_is_nearly_as_good_as_a_built_one() {
         "{built_recall} {grown_recall}"
     );
 }
+
+#[test]
+fn equal_rows_are_built_into_lists_of_the_usual_length() {
+    let mut numbers = Numbers(12);
+    let options = Options {
+        list_rows: 40,
+        ..Options::new(DIMS, Metric::L2)
+    };
+    for (what, others) in [("all", 0), ("half", 2)] {
+        let model: Model = (0..6_000)
+            .map(|tid| {
+                let vector = match others {
+                    2 if tid % 2 == 0 => numbers.vector(DIMS, 150),
+                    _ => vec![1.0; DIMS],
+                };
+                let row = ModelRow {
+                    vector: Some(vector),
+                    words: vec![],
+                };
+                (HeapTid(tid), row)
+            })
+            .collect();
+        let store = MemoryStore::new();
+        let mut index = build(&store, &options, &model);
+        let info = index.check(&store).expect("every invariant holds");
+        assert_eq!(info.rows, 6_000, "{what}");
+        assert!(info.longest_list <= 120, "{what}: {}", info.longest_list);
+        assert!(info.lists < 300, "{what}: {}", info.lists);
+        let query = numbers.vector(DIMS, 150);
+        let search = &mut search(&store, &index, Some(&query), 1.0, vec![]);
+        let found = limit(search, &model, Metric::L2, &query, 10);
+        let distances =
+            |rows: Vec<(f64, HeapTid)>| rows.iter().map(|row| row.0).collect::<Vec<_>>();
+        let expected = nearest(&model, Metric::L2, &query, 10);
+        assert_eq!(distances(found), distances(expected), "{what}");
+    }
+}

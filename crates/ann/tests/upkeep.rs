@@ -131,3 +131,32 @@ fn an_index_of_other_vectors_says_so_and_one_that_was_emptied_begins_anew() {
     // The pages of the old mean are swept like all that nothing leads to.
     assert_eq!(index.cleanup(&store).expect("cleanup").orphan_pages, 0);
 }
+
+#[test]
+fn giant_lists_are_divided_by_a_vacuum_and_not_by_who_adds_a_row() {
+    let mut numbers = Numbers(22);
+    let mut model: Model = (0..3_000)
+        .map(|tid| (HeapTid(tid), row(&mut numbers)))
+        .collect();
+    for row in model.values_mut().step_by(2) {
+        row.vector = Some(vec![1.0; DIMS]);
+    }
+    let store = MemoryStore::new();
+    let options = Options {
+        list_rows: 16,
+        lists: 2,
+        ..Options::new(DIMS, Metric::L2)
+    };
+    let mut index = build(&store, &options, &model);
+    let built = index.info(&store).expect("info");
+    assert!(built.longest_list >= 1_500, "{}", built.longest_list);
+    for tid in (5_000..5_064).map(HeapTid) {
+        insert(&store, &mut index, tid, &row(&mut numbers));
+    }
+    assert_eq!(index.info(&store).expect("info").lists, built.lists);
+    index.cleanup(&store).expect("cleanup");
+    let info = index.check(&store).expect("every invariant holds");
+    assert_eq!(info.rows, 3_064);
+    // Fewer than a list is split at, and what moved to one from its neighbours.
+    assert!(info.longest_list < 48, "{}", info.longest_list);
+}

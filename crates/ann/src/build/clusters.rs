@@ -1,5 +1,7 @@
 //! Lists before there are pages: centroids, and rows encoded for them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 use super::kmeans::{Training, Tree};
@@ -20,6 +22,8 @@ pub struct Clusters {
     tree: Tree,
     /// As readers decode them.
     pub(super) centroids: Vec<f32>,
+    /// Rows encoded for each.
+    encoded: Vec<AtomicUsize>,
 }
 
 /// A row to encode.
@@ -89,6 +93,9 @@ impl Clusters {
         let centroids: Vec<f32> = trained.chunks_exact(dims).flat_map(decoded).collect();
         Ok(Clusters {
             tree: tree.with_centroids(&centroids),
+            encoded: (0..centroids.len() / dims)
+                .map(|_| AtomicUsize::new(0))
+                .collect(),
             space,
             centroids,
         })
@@ -99,12 +106,24 @@ impl Clusters {
         self.centroids.len() / self.space.dims()
     }
 
+    /// Rows of one list when those encoded for a centroid are written: all, but of very many equal shares, each a list around that
+    /// centroid. No plane parts equal points, and the first insert that comes to a giant list would pay for its split. Who asks
+    /// for a number of lists gets it.
+    pub(super) fn share(&self, list: u32) -> usize {
+        let rows = self.encoded[list as usize].load(Ordering::Relaxed);
+        let options = &self.space.options;
+        if options.lists > 0 || rows <= 2 * options.split_rows() {
+            return rows;
+        }
+        rows.div_ceil(rows / options.list_rows as usize)
+    }
+
     /// Bytes of an encoded row.
     pub fn record_bytes(&self) -> usize {
         self.space.layout.row().end
     }
 
-    /// Encodes a batch: some thousand rows keep the workers busy.
+    /// Encodes a batch: some thousand rows keep the workers busy. What is encoded is written, once.
     ///
     /// # Errors
     /// [`crate::Error::Dimensions`], [`crate::Error::FilterColumns`], what `workers.check` gives.
@@ -152,6 +171,7 @@ impl Clusters {
             Some(Placed::Point { y, slop }) => {
                 let centroid = &self.centroids[owner as usize * dims..][..dims];
                 let record = encode(layout, label, &y, slop, centroid);
+                self.encoded[owner as usize].fetch_add(1, Ordering::Relaxed);
                 return Encoded {
                     target: Target::List(owner),
                     record,

@@ -30,6 +30,8 @@ struct Open {
     shape: Shape,
     squares: f64,
     count: usize,
+    /// Rows that it is going to have at the most.
+    share: usize,
     leaves: usize,
     /// The name and rows of the leaf being filled.
     leaf: PageRef,
@@ -96,7 +98,7 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
             Target::Boundless => return self.push_aside(Aside::Boundless, record),
         };
         let mut open = match self.open.take() {
-            Some(open) if open.list == list => open,
+            Some(open) if open.list == list && open.count < open.share => open,
             other => {
                 self.finish_list(other)?;
                 self.open_list(list)?
@@ -171,6 +173,7 @@ impl<'c, W: AppendPages> BulkWriter<'c, W> {
             shape: EMPTY_SHAPE,
             squares: 0.0,
             count: 0,
+            share: self.clusters.share(list),
             leaves: 0,
             leaf: head,
             rows: Vec::new(),
