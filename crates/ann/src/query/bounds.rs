@@ -12,9 +12,8 @@ use crate::space::Space;
 /// Standard deviations taken off the sign-code bound of a *centroid*: there are few lists, and a missed one
 /// costs many rows.
 const CENTROID_SLACK: f32 = 3.0;
-/// The share of what rows of a list differ by that its *v* may be off by. That limit is certain: typical errors are smaller by
-/// the root of the dimensions.
-const BLUR: f32 = 0.25;
+/// The share of what rows of a list differ by that its *v* may typically be off by.
+const BLUR: f32 = 1.0 / 32.0;
 
 /// A list as a query sees it.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +142,7 @@ impl Query {
         measured
     }
 
-    /// Can the *v* of the nearest list be off by a good part of what its rows differ by?
+    /// Is the *v* of the nearest list off by a good part of what its rows differ by?
     fn is_blurred(&self, catalogue: &Catalogue, measured: &Measured) -> bool {
         let Some((nearest, least)) = nearest(&measured.vs) else {
             return false;
@@ -152,7 +151,9 @@ impl Query {
             Metric::InnerProduct => 2.0 * self.length * catalogue.typical[nearest],
             Metric::L2 | Metric::Cosine => least,
         };
-        2.0 * catalogue.doubt(nearest, measured.lost, self.length) > BLUR * differing
+        // Errors lie in any direction: they are seldom more than this share of their limit.
+        let typical = 1.0 / (self.point.len() as f32).sqrt();
+        2.0 * catalogue.doubt(nearest, measured.lost, self.length) * typical > BLUR * differing
     }
 
     /// For lists whose centroids have these *v*: the squared distance of the plane in the middle between each and the
