@@ -11,7 +11,8 @@ use super::{
     connect_anywhere,
 };
 
-/// An index for nearest neighbours whose first column is that of the vectors.
+/// An index for nearest neighbours whose first column is that of the vectors: of all rows, for the distance by which
+/// searches order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundIndex {
     /// Quoted, with its schema.
@@ -45,7 +46,11 @@ impl IndexBuilder {
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname IN ('lookbook', 'hnsw', 'ivfflat') \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = $2 \
+             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = $2 AND i.indpred IS NULL \
+               AND EXISTS (SELECT FROM pg_catalog.pg_opclass k \
+                 JOIN pg_catalog.pg_amop o ON o.amopfamily = k.opcfamily AND o.amoppurpose = 'o' \
+                 JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr AND p.oprname = '<->' \
+                 WHERE k.oid = i.indclass[0]) \
              ORDER BY i.indisvalid DESC, i.indexrelid LIMIT 1",
             &[&self.target.garment, &self.target.embedding()],
         )?;
