@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use thiserror::Error;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
@@ -26,4 +27,17 @@ pub fn listen() -> Result<()> {
 /// Whether the user asked to stop.
 pub fn is_requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
+}
+
+/// The user asked to stop, and what was under way did.
+#[derive(Debug, Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Fails where the user asked to stop.
+pub fn check() -> Result<(), Interrupted> {
+    match is_requested() {
+        true => Err(Interrupted),
+        false => Ok(()),
+    }
 }

@@ -93,13 +93,34 @@ fn an_index_of_the_shops_own_is_kept_and_none_is_added() -> Result<()> {
         .expect_stdout(&["no index, as asked by --no-index"])?;
     ensure!(indexes(&shop)?.is_empty());
     shop.database
-        .psql("CREATE INDEX mine ON garment USING lookbook (embedding embedding_cosine_ops)")?;
+        .psql("CREATE INDEX mine ON garment USING lookbook (embedding)")?;
     let before = indexes(&shop)?;
     shop.load()?
         .expect(0)?
         .expect_stdout(&["index public.mine was there and has the new rows"])?;
     ensure!(indexes(&shop)? == before, "{before:?}");
     Ok(())
+}
+
+#[test]
+fn an_index_that_searches_cannot_use_is_not_the_index() -> Result<()> {
+    let shop = shop("other_index")?;
+    shop.run(["load", "photos", "--limit", "5", "--no-index"])?
+        .expect(0)?;
+    shop.database.psql(
+        "CREATE INDEX ON garment USING lookbook (embedding embedding_cosine_ops);
+         CREATE INDEX ON garment USING lookbook (embedding) WHERE category = 'nothing'",
+    )?;
+    shop.run(["doctor"])?.expect_stdout(&[
+        "warning  index",
+        "none on the embedding",
+        "CREATE INDEX ON",
+    ])?;
+    shop.load()?
+        .expect(0)?
+        .expect_stdout(&["index public.garment_embedding_category_label_idx made in"])?;
+    ensure!(indexes(&shop)?.len() == 3);
+    check_index(&shop)
 }
 
 #[test]

@@ -343,7 +343,12 @@ fn a_change_of_models_killed_by_9_goes_on_and_readers_never_see_a_mix() -> Resul
             // Loads go on with the model that the column has.
             shop.put("late.bmp", &bmp(20, 30, RED))?;
             shop.load()?.expect(0)?.expect_stdout(&["loaded 1 photo"])?;
-            shop.run(args)?.expect(0)?;
+            // It goes on, and begins nothing anew.
+            let rest = "SELECT count(*) FROM garment WHERE embedding_next IS NULL";
+            let rest = shop.database.psql(rest)?;
+            shop.run(args)?
+                .expect(0)?
+                .expect_stdout(&[&format!("{rest} garments of ")])?;
             Ok(())
         };
         let worked = work();

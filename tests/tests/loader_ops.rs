@@ -174,6 +174,18 @@ fn what_a_load_lacks_is_said_before_the_first_photo() -> Result<()> {
     shop.run(["load", "photos", "--database", &url])?
         .expect(1)?
         .expect_stderr(&["a load needs rights that this role lacks: GRANT USAGE ON SEQUENCE public.photo_id_seq TO lacking_loader"])?;
+    // Policies that hold for the role would be found out by the COPY.
+    shop.database.psql(
+        "GRANT USAGE ON SEQUENCE photo_id_seq TO lacking_loader; ALTER TABLE garment ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY all_rows ON garment TO lacking_loader USING (true)",
+    )?;
+    let guarded = "ALTER ROLE lacking_loader BYPASSRLS (row-level security holds on public.garment";
+    shop.run(["sync", "photos", "--database", &url])?
+        .expect(1)?
+        .expect_stderr(&["rights that this role lacks", guarded])?;
+    shop.run(["doctor", "--database", &url])?
+        .expect(1)?
+        .expect_stdout(&["FAILURE  rights", guarded])?;
     shop.database.psql(
         "ALTER TABLE garment ADD COLUMN season int; UPDATE garment SET season = 1; ALTER TABLE garment ALTER season SET NOT NULL",
     )?;

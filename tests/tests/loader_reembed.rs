@@ -3,17 +3,331 @@
 mod loader_support;
 mod sql_support;
 
-use anyhow::{Result, ensure};
-use loader_support::Shop;
-use lookbook_tests::Cluster;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use loader_support::{Outcome, Shop};
+use lookbook_tests::{Cluster, signal};
 use postgres::Client;
 use sql_support::{bmp, embedder_manifest, import, onnx};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const DOUBLED: [&str; 4] = ["reembed", "photos", "--embed-model", "doubled"];
+/// A transaction that everything which is older than it waits for.
+const OLD_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1";
+const IDLE_READER: &str = "BEGIN; SELECT count(*) FROM garment";
+/// The loader waits for a lock of that type.
+const WAITS_FOR_TABLE: &str = "l.locktype = 'relation'";
+const WAITS_FOR_OTHERS: &str = "l.locktype = 'virtualxid'";
+const BROKEN: &str = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
 
 /// An embedder of the same dimensions, whose vectors are twice as long.
 fn import_doubled(client: &mut Client, name: &str) -> Result<String> {
     let model = onnx::scaled_embedder(2.0);
     let manifest = embedder_manifest(client, name, &model)?;
     Ok(import(client, name, &manifest, &model)?)
+}
+
+/// Starts the loader and waits until it waits for a lock.
+fn start(shop: &Shop<'_>, args: &[&str], waits: &str) -> Result<Child> {
+    let mut command = shop.lookbook(args)?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let waits = format!(
+        "SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE a.application_name = 'lookbook' AND a.datname = current_database() AND NOT l.granted AND {waits}"
+    );
+    let mut client = shop.database.connect()?;
+    let deadline = Instant::now() + PATIENCE;
+    while !client.query_one(&waits, &[])?.get::<_, bool>(0) {
+        if child.try_wait()?.is_some() || Instant::now() > deadline {
+            child.kill()?;
+            bail!(
+                "it does not wait: {}",
+                Outcome::from(child.wait_with_output()?)
+            );
+        }
+        sleep(Duration::from_millis(20));
+    }
+    Ok(child)
+}
+
+/// It ends soon.
+fn end(mut child: Child) -> Result<Outcome> {
+    let deadline = Instant::now() + PATIENCE / 4;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+            bail!(
+                "it does not end: {}",
+                Outcome::from(child.wait_with_output()?)
+            );
+        }
+        sleep(Duration::from_millis(20));
+    }
+    Ok(child.wait_with_output()?.into())
+}
+
+fn interrupt(child: Child) -> Result<()> {
+    signal("INT", child.id())?;
+    end(child)?
+        .expect(2)?
+        .expect_stderr(&["interrupted; the vectors that were made are kept"])?;
+    Ok(())
+}
+
+fn kill(shop: &Shop<'_>, mut child: Child) -> Result<()> {
+    child.kill()?;
+    child.wait()?;
+    shop.wait_for_the_end(PATIENCE / 6)
+}
+
+/// Whoever comes now is not kept waiting for long.
+fn read(shop: &Shop<'_>) -> Result<()> {
+    shop.database
+        .psql("SET statement_timeout = '5s'; SELECT count(*) FROM garment")?;
+    Ok(())
+}
+
+/// With sixteen photos that are loaded, and another model.
+fn loaded(name: &str) -> Result<(Shop<'static>, Client)> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, name)?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(16)?;
+    shop.load()?.expect(0)?;
+    import_doubled(&mut client, "doubled")?;
+    Ok((shop, client))
+}
+
+#[test]
+fn readers_go_on_while_a_change_of_models_waits_for_one_of_them() -> Result<()> {
+    let (shop, mut idle) = loaded("reembed_waits")?;
+    idle.batch_execute(IDLE_READER)?;
+    let child = start(&shop, &DOUBLED, WAITS_FOR_TABLE)?;
+    read(&shop)?;
+    interrupt(child)?;
+    let child = start(&shop, &DOUBLED, WAITS_FOR_TABLE)?;
+    kill(&shop, child)?;
+    read(&shop)?;
+    let child = start(&shop, &DOUBLED, WAITS_FOR_TABLE)?;
+    // More than a try.
+    sleep(Duration::from_secs(2));
+    idle.batch_execute("COMMIT")?;
+    end(child)?
+        .expect(0)?
+        .expect_stderr(&["waiting for \"public\".garment, which sessions "])?;
+    Ok(())
+}
+
+#[test]
+fn an_index_that_was_begun_keeps_nobody_out_and_is_made_anew() -> Result<()> {
+    let (shop, mut old) = loaded("reembed_index")?;
+    old.batch_execute(OLD_SNAPSHOT)?;
+    interrupt(start(&shop, &DOUBLED, WAITS_FOR_OTHERS)?)?;
+    ensure!(shop.database.psql(BROKEN)? == "1");
+    kill(&shop, start(&shop, &DOUBLED, WAITS_FOR_OTHERS)?)?;
+    shop.load()?.expect(0)?;
+    old.batch_execute("COMMIT")?;
+    old.batch_execute(IDLE_READER)?;
+    let child = start(&shop, &["reembed", "--abandon"], WAITS_FOR_TABLE)?;
+    read(&shop)?;
+    interrupt(child)?;
+    // The broken one is dropped while this one reads.
+    let child = start(&shop, &DOUBLED, WAITS_FOR_OTHERS)?;
+    read(&shop)?;
+    old.batch_execute("COMMIT")?;
+    end(child)?.expect(0)?;
+    let index = "SELECT lookbook_index_check('garment_embedding_category_label_idx')";
+    ensure!(shop.database.psql(index)? == "32");
+    ensure!(shop.database.psql(BROKEN)? == "0");
+    Ok(())
+}
+
+#[test]
+fn a_swap_that_waits_for_a_reader_writes_nothing_meanwhile() -> Result<()> {
+    let (shop, mut idle) = loaded("reembed_swap")?;
+    let mut old = shop.database.connect()?;
+    old.batch_execute(OLD_SNAPSHOT)?;
+    let child = start(&shop, &DOUBLED, WAITS_FOR_OTHERS)?;
+    idle.batch_execute(IDLE_READER)?;
+    old.batch_execute("COMMIT")?;
+    // Some tries.
+    sleep(Duration::from_secs(4));
+    read(&shop)?;
+    interrupt(child)?;
+    let model = "SELECT model_name FROM lookbook_embedding_column WHERE attribute = 'embedding'";
+    ensure!(shop.database.psql(model)? == "mean");
+    let child = start(&shop, &DOUBLED, WAITS_FOR_TABLE)?;
+    idle.batch_execute("COMMIT")?;
+    end(child)?.expect(0)?;
+    ensure!(shop.database.psql(model)? == "doubled");
+    let written = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'photo'";
+    let written = shop.database.psql(written)?;
+    ensure!(written == "16", "{written}");
+    Ok(())
+}
+
+#[test]
+fn definitions_of_indexes_keep_all_but_the_column_and_what_cannot_be_made_is_refused() -> Result<()>
+{
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_definitions")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(16)?;
+    client.batch_execute(
+        "CREATE TABLE look (id bigserial, key text, kind text, look embedding(3), box box); CREATE INDEX ON look (key);
+         CREATE INDEX lk ON look (id) WHERE kind <> 'look' AND look IS NOT NULL;
+         CREATE INDEX part ON look USING lookbook ((subvector(look, 1, 2)::embedding(2)));
+         CREATE INDEX \"all USING look\" ON look USING lookbook (look, kind)",
+    )?;
+    import_doubled(&mut client, "doubled")?;
+    let map = "embedding=look,category=kind";
+    let into = ["--into", "look", "--into-map", map];
+    let args = |args: &[&'static str]| [args, &into].concat();
+    let indexes =
+        "SELECT indexrelid::regclass, indisvalid, pg_get_indexdef(indexrelid) FROM pg_index
+         WHERE indrelid = 'look'::regclass ORDER BY indexrelid::regclass::text";
+    shop.run(args(&["load", "photos"]))?.expect(0)?;
+    let before = shop.database.psql(indexes)?;
+    shop.run(args(&DOUBLED))?.expect(0)?;
+    let after = shop.database.psql(indexes)?;
+    ensure!(before == after, "{before}\n{after}");
+
+    let wider = args(&["reembed", "photos", "--embed-model", "garment-embedder"]);
+    shop.run(&wider)?.expect(1)?.expect_stderr(&[
+        "index part of \"public\".\"look\" is made for vectors of 2 dimensions, and those of model \"garment-embedder\" have 256: drop it",
+    ])?;
+    let begun = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'look'::regclass AND attname = 'look_next'";
+    ensure!(shop.database.psql(begun)? == "0");
+    // One that was begun, and that nobody wants any more.
+    client.batch_execute("DROP INDEX part")?;
+    client.batch_execute(OLD_SNAPSHOT)?;
+    interrupt(start(&shop, &wider, WAITS_FOR_OTHERS)?)?;
+    client.batch_execute("COMMIT")?;
+    ensure!(shop.database.psql(BROKEN)? == "1");
+    client.batch_execute("DROP INDEX \"all USING look\"")?;
+    shop.run(&wider)?.expect(0)?;
+    let left = shop.database.psql(indexes)?;
+    ensure!(
+        left.lines().count() == 2 && !left.contains("_next"),
+        "{left}"
+    );
+    Ok(())
+}
+
+#[test]
+fn expressions_that_name_dimensions_are_refused_for_others_only() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_halves")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(16)?;
+    client.batch_execute(
+        "CREATE EXTENSION vector; CREATE TABLE look (key text, embedding vector(3), box box); CREATE INDEX ON look (key);
+         CREATE INDEX halves ON look USING hnsw ((embedding::halfvec(3)) halfvec_l2_ops)",
+    )?;
+    import_doubled(&mut client, "doubled")?;
+    let run = |args: &[&str]| shop.run(args.iter().chain(&["--into", "look"]));
+    let wider = ["reembed", "photos", "--embed-model", "garment-embedder"];
+    run(&["load", "photos"])?.expect(0)?;
+    run(&DOUBLED)?.expect(0)?;
+    let refused = |index: &str| -> Result<()> {
+        run(&wider)?.expect(1)?.expect_stderr(&[
+            &format!("index {index} of"),
+            "3 dimensions",
+            "drop it",
+        ])?;
+        Ok(())
+    };
+    refused("halves")?;
+    client.batch_execute(
+        "DROP INDEX halves;
+         CREATE INDEX bits ON look USING hnsw ((binary_quantize(embedding)::bit(3)) bit_hamming_ops)",
+    )?;
+    refused("bits")?;
+    // It names none.
+    client.batch_execute(
+        "DROP INDEX bits; CREATE INDEX norms ON look (vector_norm(embedding)) WHERE embedding IS NOT NULL",
+    )?;
+    run(&wider)?.expect(0)?;
+    ensure!(shop.database.psql(BROKEN)? == "0");
+    Ok(())
+}
+
+#[test]
+fn a_domain_stays_or_is_refused() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_domain")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(16)?;
+    client.batch_execute(
+        "CREATE DOMAIN lookvec AS embedding(3) CHECK (embedding_dims(VALUE) = 3);
+         CREATE TABLE look (key text, look lookvec, box box); CREATE INDEX ON look (key); CREATE INDEX ON look USING lookbook (look)",
+    )?;
+    import_doubled(&mut client, "doubled")?;
+    let into = ["--into", "look", "--into-map", "embedding=look"];
+    let run = |args: &[&str]| shop.run(args.iter().chain(&into));
+    run(&["load", "photos"])?.expect(0)?;
+    run(&["reembed", "photos", "--embed-model", "garment-embedder"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "is of domain public.lookvec, for vectors of 3 dimensions, and those of model \"garment-embedder\" have 256",
+            "ALTER COLUMN \"look\" TYPE public.embedding(3)",
+        ])?;
+    run(&DOUBLED)?
+        .expect(0)?
+        .expect_stderr(&["public.lookvec has constraints"])?;
+    let of_domain = "SELECT atttypid::regtype, (SELECT count(look) FROM look) FROM pg_attribute
+         WHERE attrelid = 'look'::regclass AND attname = 'look'";
+    ensure!(shop.database.psql(of_domain)? == "lookvec|32");
+    client.batch_execute("ALTER DOMAIN lookvec SET NOT NULL")?;
+    run(&["reembed", "photos", "--embed-model", "mean"])?
+        .expect(1)?
+        .expect_stderr(&["is of domain public.lookvec, which takes no NULL"])?;
+    Ok(())
+}
+
+#[test]
+fn rows_that_take_no_new_vector_are_named() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_refused")?;
+    let mut client = shop.database.connect()?;
+    shop.put_many(16)?;
+    client.batch_execute(
+        "CREATE TABLE look (key text, embedding embedding(3), box box); CREATE INDEX ON look (key);
+         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.key <> '00003.bmp' THEN RETURN NEW; END IF;
+           IF TG_ARGV[0] = 'raise' THEN RAISE EXCEPTION 'row is frozen'; END IF; RETURN NULL; END $$",
+    )?;
+    import_doubled(&mut client, "doubled")?;
+    let run = |args: &[&str]| shop.run(args.iter().chain(&["--into", "look"]));
+    run(&["load", "photos"])?.expect(0)?;
+    client.batch_execute(
+        "CREATE TABLE boxes AS SELECT key, box FROM look WHERE key = '00003.bmp' LIMIT 1;
+         UPDATE look l SET box = NULL FROM boxes b WHERE l.key = b.key AND l.box ~= b.box",
+    )?;
+    run(&DOUBLED)?.expect(1)?.expect_stderr(&[
+        "1 rows of \"public\".\"look\" (key: 00003.bmp) have vectors and no box",
+    ])?;
+    client.batch_execute(
+        "UPDATE look l SET box = b.box FROM boxes b WHERE l.key = b.key AND l.box IS NULL;
+         CREATE TRIGGER keep BEFORE UPDATE ON look FOR EACH ROW EXECUTE FUNCTION keep()",
+    )?;
+    run(&DOUBLED)?.expect(1)?.expect_stderr(&[
+        "2 rows of \"public\".\"look\" (key: 00003.bmp, 00003.bmp) do not take their vectors of model \"doubled\"",
+    ])?;
+    client.batch_execute(
+        "DROP TRIGGER keep ON look;
+         CREATE TRIGGER keep BEFORE UPDATE ON look FOR EACH ROW EXECUTE FUNCTION keep('raise')",
+    )?;
+    run(&DOUBLED)?.expect(1)?.expect_stderr(&[
+        "00003.bmp: \"public\".\"look\" refuses the new vectors of its rows: row is frozen [row_refused]",
+        "embedded or written (00003.bmp)",
+    ])?;
+    client.batch_execute("DROP TRIGGER keep ON look")?;
+    run(&DOUBLED)?
+        .expect(0)?
+        .expect_stdout(&["2 garments of 1 photos got vectors"])?;
+    Ok(())
 }
 
 #[test]
@@ -150,7 +464,7 @@ fn vectors_that_nobody_loaded_are_named_before_anything_is_done() -> Result<()> 
         ])
     };
     reembed()?.expect(1)?.expect_stderr(&[
-        "1 rows of \"public\".\"look\" have vectors and are of no photo that was loaded (key: mine.jpg)",
+        "1 rows of \"public\".\"look\" (key: mine.jpg) have vectors and are of no photo that was loaded",
         "UPDATE \"public\".\"look\" SET \"embedding\" = NULL",
     ])?;
     let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'look'::regclass AND attname = 'embedding_next'";
@@ -225,7 +539,7 @@ fn a_photo_that_the_new_model_fails_for_is_named_alone() -> Result<()> {
     let reembed = ["reembed", "photos", "--embed-model", "directions"];
     shop.run([&reembed[..], &["--batch", "32"]].concat())?
         .expect(1)?
-        .expect_stderr(&["1 photos of photos", "or embedded (00009a.bmp)"])?;
+        .expect_stderr(&["1 photos of photos", "embedded or written (00009a.bmp)"])?;
     let found = shop.database.psql(
         "SELECT DISTINCT p.path FROM garment g JOIN photo p ON p.id = g.photo_id WHERE g.embedding_next IS NULL;
          SELECT path, code FROM lookbook_reject",

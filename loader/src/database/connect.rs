@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use postgres::{
     Client, Config, GenericClient,
     config::{Host, SslMode},
+    error::SqlState,
 };
 
 use super::tls;
@@ -137,7 +138,20 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
          SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
          WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
     )?;
+    notice_our_end(&mut client)?;
     Ok((client, target))
+}
+
+/// A killed loader that waited for a lock, or had an index made, goes on in the server for no more than a second
+/// (PostgreSQL 14; older ones have no such setting).
+fn notice_our_end(client: &mut Client) -> Result<()> {
+    let set = "SELECT pg_catalog.set_config(name, '1s', false) FROM pg_catalog.pg_settings \
+               WHERE name = 'client_connection_check_interval'";
+    match client.batch_execute(set) {
+        // Refused on platforms that cannot watch a connection.
+        Err(error) if error.code() != Some(&SqlState::INVALID_PARAMETER_VALUE) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn no_extension(

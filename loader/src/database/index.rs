@@ -3,7 +3,7 @@
 //! Invariant: an index that is there is never touched.
 
 use anyhow::{Context, Result};
-use postgres::{Client, error::SqlState};
+use postgres::Client;
 
 use super::{
     Role, Target, VectorKind,
@@ -11,7 +11,8 @@ use super::{
     connect_anywhere,
 };
 
-/// An index for nearest neighbours whose first column is that of the vectors.
+/// An index for nearest neighbours whose first column is that of the vectors: of all rows, for the distance by which
+/// searches order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundIndex {
     /// Quoted, with its schema.
@@ -45,7 +46,11 @@ impl IndexBuilder {
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname IN ('lookbook', 'hnsw', 'ivfflat') \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = $2 \
+             WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = $2 AND i.indpred IS NULL \
+               AND EXISTS (SELECT FROM pg_catalog.pg_opclass k \
+                 JOIN pg_catalog.pg_amop o ON o.amopfamily = k.opcfamily AND o.amoppurpose = 'o' \
+                 JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr AND p.oprname = '<->' \
+                 WHERE k.oid = i.indclass[0]) \
              ORDER BY i.indisvalid DESC, i.indexrelid LIMIT 1",
             &[&self.target.garment, &self.target.embedding()],
         )?;
@@ -120,30 +125,15 @@ impl IndexBuilder {
         })
     }
 
-    /// Returns when the index is there; nothing of it is when this fails. The server gives up a second
-    /// after this process is gone.
+    /// Returns when the index is there; nothing of it is when this fails.
     pub fn create(&mut self) -> Result<()> {
-        let notice_our_end = "SET client_connection_check_interval = '1s'";
-        match self.client.batch_execute(notice_our_end) {
-            // Refused on platforms that cannot watch a connection.
-            Err(error) if error.code() != Some(&SqlState::INVALID_PARAMETER_VALUE) => {
-                return Err(error.into());
-            }
-            _ => {}
-        }
         let statement = self.statement()?;
         Ok(self.client.batch_execute(&statement)?)
     }
 
     /// A second session, which looks at this one.
     pub fn watcher(&mut self, url: Option<&str>) -> Result<IndexWatcher> {
-        let own = self
-            .client
-            .query_one("SELECT pg_catalog.pg_backend_pid()", &[])?;
-        Ok(IndexWatcher {
-            client: connect_anywhere(url)?,
-            builder: own.get(0),
-        })
+        IndexWatcher::of(&mut self.client, url)
     }
 }
 
@@ -163,6 +153,15 @@ pub struct IndexWatcher {
 }
 
 impl IndexWatcher {
+    /// A session that looks at `builder`.
+    pub fn of(builder: &mut Client, url: Option<&str>) -> Result<Self> {
+        let own = builder.query_one("SELECT pg_catalog.pg_backend_pid()", &[])?;
+        Ok(Self {
+            client: connect_anywhere(url)?,
+            builder: own.get(0),
+        })
+    }
+
     /// `None`: not at work yet, or no more.
     pub fn progress(&mut self) -> Result<Option<IndexProgress>> {
         let row = self.client.query_opt(

@@ -40,7 +40,7 @@ pub use shadow::{NewVector, Shadow, Stale, StaleGarment, Swap};
 pub use tables::ProductKey;
 pub use target::{Role, RoleColumn, Target, VectorKind};
 pub use types::{Box2, EmbeddingRef};
-pub use writer::{GarmentRow, PhotoRow, Writer};
+pub use writer::{GarmentRow, PhotoRow, ROW_REFUSED, Writer, refusal};
 
 /// Category and label of a photo in which nothing was found.
 pub const WHOLE_PHOTO: &str = "photo";

@@ -21,7 +21,7 @@ use super::{
 use crate::source::{Reject, sku_of};
 
 /// Code of a photo whose rows the tables refuse: a constraint or a trigger of the shop.
-const ROW_REFUSED: &str = "row_refused";
+pub const ROW_REFUSED: &str = "row_refused";
 
 /// Classes of SQLSTATEs (`errcodes.txt`) that say something of the connection, the statement, the rights or the server;
 /// the others, those that triggers make up among them, say something of a value.
@@ -125,7 +125,7 @@ impl Writer {
             Ok(deleted) => return Ok(deleted),
             Err(error) => error,
         };
-        let Some(reason) = self.refusal(&error) else {
+        let Some(reason) = refusal(&error, &self.target) else {
             return Err(explain(error));
         };
         if ids.len() < 2 {
@@ -161,7 +161,7 @@ impl Writer {
             if is_product_gone && attempt < retry::TRIES {
                 continue;
             }
-            let Some(reason) = self.refusal(cause) else {
+            let Some(reason) = refusal(cause, &self.target) else {
                 photos.clear();
                 return Err(explain(error));
             };
@@ -217,24 +217,24 @@ impl Writer {
         photos.append(&mut others);
         written
     }
+}
 
-    /// Why the tables refuse a row: what a constraint, a type or a trigger said. `None`: no row is to blame.
-    fn refusal(&self, cause: &postgres::Error) -> Option<String> {
-        let error = cause.as_db_error()?;
-        let code = error.code().code();
-        let is_of_a_row = if *error.code() == SqlState::UNIQUE_VIOLATION {
-            // In the list of photos it says that somebody else loads the same.
-            let (schema, table) = (error.schema()?, error.table()?);
-            format!("{}.{}", quoted(schema), quoted(table)) != self.target.photo
-        } else {
-            // What was tried again and again may be the doing of a trigger.
-            retry::is_in_the_way(cause) || !NOT_OF_A_ROW.iter().any(|class| code.starts_with(class))
-        };
-        is_of_a_row.then(|| match error.detail() {
-            Some(detail) => format!("{}: {detail}", error.message()),
-            None => error.message().to_owned(),
-        })
-    }
+/// Why the tables refuse a row: what a constraint, a type or a trigger said. `None`: no row is to blame.
+pub fn refusal(cause: &postgres::Error, target: &Target) -> Option<String> {
+    let error = cause.as_db_error()?;
+    let code = error.code().code();
+    let is_of_a_row = if *error.code() == SqlState::UNIQUE_VIOLATION {
+        // In the list of photos it says that somebody else loads the same.
+        let (schema, table) = (error.schema()?, error.table()?);
+        format!("{}.{}", quoted(schema), quoted(table)) != target.photo
+    } else {
+        // What was tried again and again may be the doing of a trigger.
+        retry::is_in_the_way(cause) || !NOT_OF_A_ROW.iter().any(|class| code.starts_with(class))
+    };
+    is_of_a_row.then(|| match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.message()),
+        None => error.message().to_owned(),
+    })
 }
 
 /// What a transaction has done.

@@ -233,7 +233,8 @@ fn index(mut client: Client, target: Target, report: &mut Report) {
                 true => builder.statement_for_owner(),
                 false => builder.statement(),
             };
-            let found = "none on the embedding: searches read every row";
+            let found =
+                "none on the embedding that orders all rows by <->: searches read every row";
             report.warn(
                 "index",
                 found,

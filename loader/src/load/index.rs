@@ -147,12 +147,22 @@ impl IndexReport {
     }
 }
 
-/// Without a watcher (no connection is left) there is no progress, and only the second Ctrl-C ends it.
 fn make(
     builder: &mut IndexBuilder,
     watcher: Result<IndexWatcher>,
     reporter: &mut Reporter<'_>,
 ) -> Result<()> {
+    reporter.start_index();
+    watched(watcher, reporter, || builder.create())
+}
+
+/// Runs `work` in the session that `watcher` looks at; Ctrl-C cancels what that does. Without a watcher (no connection
+/// is left) there is no progress, and only the second Ctrl-C ends it.
+pub fn watched<T: Send>(
+    watcher: Result<IndexWatcher>,
+    reporter: &mut Reporter<'_>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     let mut watcher = watcher
         .inspect_err(|error| {
             messages::warn(format_args!(
@@ -161,9 +171,8 @@ fn make(
             ));
         })
         .ok();
-    reporter.start_index();
     thread::scope(|scope| {
-        let making = scope.spawn(|| builder.create());
+        let making = scope.spawn(work);
         while !making.is_finished() {
             if let Some(watch) = &mut watcher
                 && let Err(error) = look(watch, reporter)
@@ -191,7 +200,8 @@ fn look(watcher: &mut IndexWatcher, reporter: &mut Reporter<'_>) -> Result<()> {
     Ok(())
 }
 
-fn was_canceled(error: &Error) -> bool {
+/// Whether the server ended it because it was told to.
+pub fn was_canceled(error: &Error) -> bool {
     error
         .downcast_ref::<postgres::Error>()
         .is_some_and(|error| error.code() == Some(&SqlState::QUERY_CANCELED))

@@ -31,6 +31,7 @@ pub use batch::BatchSize;
 pub use books::Books;
 use engines::Engines;
 use finish::Finish;
+pub use index::{was_canceled, watched};
 use lookbook_vision::Limits;
 use metrics::Metrics;
 use pipeline::{Load, Meters, Shape};

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     args::SourceArgs,
-    database::{NewVector, Shadow, Stale, StaleGarment},
+    database::{NewVector, ROW_REFUSED, Shadow, Stale, StaleGarment, Target, refusal},
     load::{BatchSize, Meter, Stop, Tally, embed_each, in_batches, in_commits, keep_good},
     messages,
     source::{Fetcher, Item, Place, Refusal, Reject, Source, code},
@@ -50,6 +50,7 @@ impl Photos<'_> {
 /// What is to be filled, from where, and who hears of it.
 pub struct Jobs<'a> {
     pub photos: Photos<'a>,
+    pub target: &'a Target,
     pub shadow: &'a Shadow,
     pub tally: &'a Tally,
     pub stop: &'a Stop,
@@ -85,8 +86,11 @@ struct Prepared {
     tensors: Vec<Tensor>,
 }
 
-/// Those of a photo's garments.
-type Vectors = Vec<NewVector>;
+/// A photo with the vectors of its garments.
+struct Embedded {
+    photo: (i64, String),
+    vectors: Vec<NewVector>,
+}
 
 /// The open model.
 pub struct Filler {
@@ -130,6 +134,7 @@ impl Filler {
         };
         let Jobs {
             photos,
+            target,
             shadow,
             tally,
             stop,
@@ -137,7 +142,7 @@ impl Filler {
         let (sizes, batch) = (&self.sizes, self.sizes.most());
         let (list_out, read_in) = bounded::<(Stale, Place)>(64);
         let (read_out, embed_in) = bounded::<Prepared>(2 * batch);
-        let (embed_out, write_in) = bounded::<Vectors>(4 * batch);
+        let (embed_out, write_in) = bounded::<Embedded>(4 * batch);
         let (missing_out, missing_in) = bounded::<Lacking>(64);
         let meter = Meter::new("embed", self.embedders.len());
         let reader = Reader {
@@ -173,8 +178,18 @@ impl Filler {
                 };
                 scope.spawn(move || worker.run(embedder, &input, &output));
             }
-            drop((read_in, read_out, embed_in, embed_out, missing_out));
-            let writer = scope.spawn(move || write(shadow, client, &write_in, tally, stop));
+            drop((read_in, read_out, embed_in, embed_out));
+            let mut writer = Writer {
+                target,
+                shadow,
+                client,
+                missing: missing_out,
+                tally,
+                stop,
+            };
+            let writer = scope.spawn(move || {
+                in_commits(&write_in, stop, |photos| writer.write(photos));
+            });
             let collector = scope.spawn(move || collect(&missing_in));
             while !writer.is_finished() || !collector.is_finished() {
                 watch();
@@ -368,7 +383,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn run(self, embedder: &mut Embedder, input: &Receiver<Prepared>, output: &Sender<Vectors>) {
+    fn run(self, embedder: &mut Embedder, input: &Receiver<Prepared>, output: &Sender<Embedded>) {
         let size = (self.sizes, |prepared: &Prepared| prepared.tensors.len());
         let queues = (input, output);
         in_batches(self.stop, self.meter, queues, size, |mut photos, size| {
@@ -396,27 +411,65 @@ impl Worker<'_> {
                     bbox: garment.bbox,
                     vector,
                 };
-                garments.map(new).collect()
+                Embedded {
+                    photo: (id, photo.path),
+                    vectors: garments.map(new).collect(),
+                }
             };
             good.into_iter().map(own).collect()
         });
     }
 }
 
-fn write(
-    shadow: &Shadow,
-    client: &mut Client,
-    input: &Receiver<Vectors>,
-    tally: &Tally,
-    stop: &Stop,
-) {
-    in_commits(input, stop, |photos| {
-        let count = photos.len();
-        let vectors: Vectors = photos.drain(..).flatten().collect();
-        shadow.fill(client, &vectors)?;
-        tally.commit(count, 0, vectors.len());
+/// A photo whose rows refuse their vectors is missing.
+struct Writer<'a> {
+    target: &'a Target,
+    shadow: &'a Shadow,
+    client: &'a mut Client,
+    missing: Sender<Lacking>,
+    tally: &'a Tally,
+    stop: &'a Stop,
+}
+
+impl Writer<'_> {
+    /// Commits them, each photo whole, in halves where one is refused.
+    fn write(&mut self, photos: &[Embedded]) -> Result<()> {
+        let vectors: Vec<&NewVector> = photos.iter().flat_map(|photo| &photo.vectors).collect();
+        let error = match self.shadow.fill(self.client, &vectors) {
+            Ok(filled) => {
+                self.tally.commit(photos.len(), 0, usize::try_from(filled)?);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let refusal = error
+            .downcast_ref()
+            .and_then(|cause| refusal(cause, self.target));
+        match (refusal, photos) {
+            (Some(reason), [alone]) => self.refuse(alone, &reason),
+            (Some(_), _) => {
+                let (some, others) = photos.split_at(photos.len() / 2);
+                self.write(some)?;
+                self.write(others)?;
+            }
+            (None, _) => return Err(error),
+        }
         Ok(())
-    });
+    }
+
+    fn refuse(&self, Embedded { photo, .. }: &Embedded, reason: &str) {
+        let reason = format!(
+            "{} refuses the new vectors of its rows: {reason}",
+            self.target.garment
+        );
+        self.tally
+            .reject(&Reject::new(&photo.1, ROW_REFUSED, reason), self.stop);
+        // Nobody listens any more when the run ends.
+        let _ = self.missing.send(Lacking {
+            photo: photo.clone(),
+            is_gone: false,
+        });
+    }
 }
 
 fn collect(missing: &Receiver<Lacking>) -> Missing {

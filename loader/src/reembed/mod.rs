@@ -7,7 +7,7 @@ mod fill;
 
 use std::{fmt, time::Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use fill::Filler;
 use lookbook_vision::{Limits, decode_side};
 use postgres::Client;
@@ -16,11 +16,11 @@ use serde_json::json;
 use crate::{
     args::ReembedArgs,
     database::{
-        Journal, ModelKind, ModelRow, RunEnd, RunStart, Shadow, Swap, Target, connect_to_target,
-        embedding_column_model,
+        IndexWatcher, Journal, ModelKind, ModelRow, RunEnd, RunStart, Shadow, Swap, Target,
+        connect_to_target, embedding_column_model,
     },
-    interrupt,
-    load::{BatchSize, Books, Reporter, Share, Stop, Tally, engines},
+    interrupt::{self, Interrupted},
+    load::{BatchSize, Books, Reporter, Share, Stop, Tally, engines, was_canceled, watched},
     messages::{self, Ending},
     opened::Opened,
     runtime,
@@ -30,11 +30,29 @@ use crate::{
 
 /// Rows that others write meanwhile are filled again; who writes faster than that wins.
 const MAX_ROUNDS: usize = 20;
+/// Rounds in a row in which no row took its vector, though some lack it.
+const MAX_IDLE_ROUNDS: usize = 2;
 /// Where more than this share of the photos is not found, they hardly came from that folder.
 const MOST: f64 = 0.5;
 
 pub fn run(args: &ReembedArgs) -> Result<Ending> {
     interrupt::listen()?;
+    change(args).or_else(end_interrupted)
+}
+
+/// What Ctrl-C ended, wherever it was, is kept.
+fn end_interrupted(error: Error) -> Result<Ending> {
+    let is_canceled = interrupt::is_requested() && was_canceled(&error);
+    if !error.is::<Interrupted>() && !is_canceled {
+        return Err(error);
+    }
+    messages::note(
+        "interrupted; the vectors that were made are kept, run the same command again to go on",
+    );
+    Ok(Ending::Partial)
+}
+
+fn change(args: &ReembedArgs) -> Result<Ending> {
     let start = Instant::now();
     let url = args.database.url.as_deref();
     let Opened {
@@ -114,7 +132,9 @@ pub fn run(args: &ReembedArgs) -> Result<Ending> {
         run = books.run(),
         "reembedding"
     );
-    let ended = work.run(&mut client, (filler, opened), &mut books);
+    let ended = work
+        .run(&mut client, (filler, opened), &mut books)
+        .or_else(end_interrupted);
     let counts = tally.counts();
     let wall = start.elapsed().as_secs_f64();
     let status = match &ended {
@@ -215,60 +235,60 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Partial when interrupted.
     fn run(
         &self,
         client: &mut Client,
         (mut filler, opened): (Filler, fill::Photos<'_>),
         books: &mut Books,
     ) -> Result<Ending> {
-        let mut opened = Some(opened);
         let mut reporter = Reporter::new(self.args.progress, self.tally);
+        let ended = self.rounds(client, (&mut filler, opened), (books, &mut reporter));
+        reporter.finish();
+        ended?;
+        self.target.analyze(client)?;
+        self.say_default(client)?;
+        Ok(Ending::Complete)
+    }
+
+    /// Until the new vectors are those of the table.
+    fn rounds(
+        &self,
+        client: &mut Client,
+        (filler, opened): (&mut Filler, fill::Photos<'_>),
+        (books, reporter): (&mut Books, &mut Reporter<'_>),
+    ) -> Result<()> {
+        let mut opened = Some(opened);
+        let mut idle = 0;
         for _ in 0..MAX_ROUNDS {
-            let stop = Stop::default();
-            let (mut lister, _) = connect_to_target(
-                self.args.database.url.as_deref(),
-                self.args.target.may_lack_extension(),
-            )?;
-            let jobs = fill::Jobs {
-                photos: match opened.take() {
-                    Some(opened) => opened,
-                    None => self.photos.open()?,
-                },
-                shadow: self.shadow,
-                tally: self.tally,
-                stop: &stop,
+            let filled = self.tally.counts().garments;
+            let photos = match opened.take() {
+                Some(opened) => opened,
+                None => self.photos.open()?,
             };
-            let missing = filler.fill(jobs, client, &mut lister, || {
-                if interrupt::is_requested() {
-                    stop.request();
-                }
-                reporter.tick();
-                books.tick(self.tally);
-            });
-            if let Some(error) = stop.take_error() {
-                reporter.finish();
-                return Err(error.context(
-                    "the vectors that were made are kept; run the same command again to go on",
-                ));
-            }
-            if interrupt::is_requested() {
-                reporter.finish();
-                messages::note(
-                    "interrupted; the vectors that were made are kept, run the same command again to go on",
-                );
-                return Ok(Ending::Partial);
-            }
+            let missing = self.fill(client, (filler, photos), (books, reporter))?;
             self.settle(client, missing)?;
             reporter.start_index();
-            self.shadow.make_indexes(client)?;
-            if self.shadow.swap(client, self.args.make_default)? == Swap::Done {
-                reporter.finish();
-                self.target.analyze(client)?;
-                self.say_default(client)?;
-                return Ok(Ending::Complete);
+            let watcher = IndexWatcher::of(client, self.args.database.url.as_deref());
+            let swap = watched(watcher, reporter, || {
+                self.shadow.make_indexes(client)?;
+                self.shadow.swap(client, self.args.make_default)
+            })?;
+            if swap == Swap::Done {
+                return Ok(());
             }
             tracing::debug!("rows were written meanwhile; filling again");
+            idle = match self.tally.counts().garments == filled {
+                true => idle + 1,
+                false => 0,
+            };
+            if idle == MAX_IDLE_ROUNDS {
+                bail!(
+                    "{} do not take their vectors of model {:?}: a trigger or a policy keeps the update from them, or somebody writes \
+                     them all the time; nothing was swapped, the other vectors are kept: mend that, then run the same command again",
+                    self.shadow.lacking(client)?,
+                    self.model.name
+                );
+            }
         }
         bail!(
             "rows are written into {} faster than they get vectors of model {:?}: stop the writers, then run this again",
@@ -277,14 +297,49 @@ impl Work<'_> {
         )
     }
 
+    fn fill(
+        &self,
+        client: &mut Client,
+        (filler, photos): (&mut Filler, fill::Photos<'_>),
+        (books, reporter): (&mut Books, &mut Reporter<'_>),
+    ) -> Result<fill::Missing> {
+        let stop = Stop::default();
+        let (mut lister, _) = connect_to_target(
+            self.args.database.url.as_deref(),
+            self.args.target.may_lack_extension(),
+        )?;
+        let jobs = fill::Jobs {
+            photos,
+            target: self.target,
+            shadow: self.shadow,
+            tally: self.tally,
+            stop: &stop,
+        };
+        let missing = filler.fill(jobs, client, &mut lister, || {
+            if interrupt::is_requested() {
+                stop.request();
+            }
+            reporter.tick();
+            books.tick(self.tally);
+        });
+        if let Some(error) = stop.take_error() {
+            return Err(error.context(
+                "the vectors that were made are kept; run the same command again to go on",
+            ));
+        }
+        interrupt::check()?;
+        Ok(missing)
+    }
+
     /// Photos without their bytes: an end, or deleted.
     fn settle(&self, client: &mut Client, missing: fill::Missing) -> Result<()> {
         let fill::Missing { gone, other } = missing;
         let photos = &self.photos;
         if !other.is_empty() {
             bail!(
-                "{} photos of {photos} are not those that were loaded, or cannot be read or embedded ({}): nothing was swapped; bring \
-                 the tables up to date with lookbook sync and the model that they have, then run this again",
+                "{} photos of {photos} are not those that were loaded, or cannot be read, embedded or written ({}): nothing was swapped; \
+                 bring the tables up to date with lookbook sync and the model that they have, or mend what refuses the rows, then run \
+                 this again",
                 other.len(),
                 some(&other)
             );

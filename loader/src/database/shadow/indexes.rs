@@ -1,97 +1,244 @@
 //! The indexes of the new column: the like of those on the old one.
+//!
+//! Invariant: what an index becomes is said by PostgreSQL, which follows the columns of a definition through whatever
+//! else it holds; so is, before anything is embedded, that it can be made.
+
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use postgres::{Client, GenericClient};
+use postgres::{Client, GenericClient, Transaction};
 
-use super::{SUFFIX, Shadow};
+use super::{
+    SUFFIX, Shadow,
+    exclusive::{self, KeptOut, PATIENCE},
+};
 use crate::database::quoted;
 
-/// An index on the old column.
+/// An index of the table.
 pub(super) struct Index {
     name: String,
+    /// As SQL names it.
+    qualified: String,
     /// What its like on the new column is called until the swap.
     next: String,
-    /// Makes that.
-    statement: String,
     comment: Option<String>,
+    is_valid: bool,
+    /// Of a partitioned table, whose partitions' indexes belong to it.
+    is_partitioned: bool,
+    /// `CREATE INDEX` or `CREATE UNIQUE INDEX`.
+    verb: String,
+    /// As its definition names it.
+    table: String,
+    /// What its definition has after `USING`.
+    columns: String,
 }
 
 impl Shadow {
     /// Makes for the new column what the old one has in indexes, without keeping anybody out; of a partitioned table,
     /// whose indexes cannot be made so, without keeping readers out. A valid one of an earlier run is kept.
-    pub fn make_indexes(&self, client: &mut Client) -> Result<u32> {
-        let mut made = 0;
-        for Index {
-            next, statement, ..
-        } in self.index_statements(client)?
-        {
-            let found = client.query_opt(
-                "SELECT i.indexrelid::pg_catalog.regclass::text, i.indisvalid FROM pg_catalog.pg_index i \
-                 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
-                 WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2",
-                &[&self.target.garment, &next],
-            )?;
-            match found {
-                Some(row) if row.get(1) => continue,
-                Some(row) => {
-                    let broken: String = row.get(0);
-                    client.batch_execute(&format!("DROP INDEX {broken}"))?;
-                }
-                None => {}
+    pub fn make_indexes(&self, client: &mut Client) -> Result<()> {
+        let likes = self.likes(client)?;
+        let mut there = Vec::new();
+        for index in self.indexes_on(client, &self.next)? {
+            let like = likes.iter().find(|like| like.next == index.name);
+            if index.is_valid && like.is_none_or(|like| like.columns == index.columns) {
+                there.push(index.name);
+            } else {
+                self.drop_index(client, &index)?;
             }
-            client
-                .batch_execute(&statement)
-                .with_context(|| format!("cannot make the index of the new column: {statement}"))?;
-            made += 1;
         }
-        Ok(made)
+        for like in likes.iter().filter(|like| !there.contains(&like.next)) {
+            self.make(client, like)?;
+        }
+        Ok(())
     }
 
-    /// The indexes on the old column.
-    pub(super) fn index_statements(&self, client: &mut impl GenericClient) -> Result<Vec<Index>> {
+    fn make(&self, client: &mut Client, like: &Index) -> Result<()> {
+        let Index {
+            verb,
+            table,
+            columns,
+            ..
+        } = like;
+        let name = quoted(&like.next);
+        if !like.is_partitioned {
+            let make = format!("{verb} CONCURRENTLY {name} ON {table} USING {columns}");
+            return client
+                .batch_execute(&make)
+                .with_context(|| format!("cannot make the index of the new column: {make}"));
+        }
+        let mut change = client.transaction()?;
+        let deadline = Instant::now() + PATIENCE;
+        exclusive::lock(
+            &mut change,
+            &self.target.garment,
+            KeptOut::Writers,
+            deadline,
+        )?;
+        let make = format!("{verb} {name} ON {table} USING {columns}");
+        change
+            .batch_execute(&make)
+            .with_context(|| format!("cannot make the index of the new column: {make}"))?;
+        Ok(change.commit()?)
+    }
+
+    /// What a run left that was ended while it made one, or the like of an index that is another one now.
+    fn drop_index(&self, client: &mut Client, index: &Index) -> Result<()> {
+        let name = &index.qualified;
+        if !index.is_partitioned {
+            return Ok(client.batch_execute(&format!("DROP INDEX CONCURRENTLY {name}"))?);
+        }
+        let mut change = client.transaction()?;
+        let deadline = Instant::now() + PATIENCE;
+        exclusive::lock(
+            &mut change,
+            &self.target.garment,
+            KeptOut::Everybody,
+            deadline,
+        )?;
+        change.batch_execute(&format!("DROP INDEX {name}"))?;
+        Ok(change.commit()?)
+    }
+
+    /// The indexes on the old column, with what they become.
+    fn likes(&self, client: &mut Client) -> Result<Vec<Index>> {
+        let mut likes = self.indexes_on(client, self.target.embedding())?;
+        if likes.is_empty() {
+            return Ok(likes);
+        }
+        let mut trial = client.transaction()?;
+        self.translate(&mut trial, &mut likes)?;
+        trial.rollback()?;
+        Ok(likes)
+    }
+
+    /// Makes them on an empty table like ours whose column has the new type, and there gives the column its new name.
+    fn translate(&self, trial: &mut Transaction<'_>, indexes: &mut [Index]) -> Result<()> {
+        let (old, next) = (quoted(self.target.embedding()), quoted(&self.next));
+        let make = format!(
+            "CREATE TEMPORARY TABLE lookbook_like (LIKE {});
+             ALTER TABLE pg_temp.lookbook_like DROP COLUMN IF EXISTS {next}, DROP COLUMN {old};
+             ALTER TABLE pg_temp.lookbook_like ADD COLUMN {old} {}",
+            self.target.garment, self.column_type
+        );
+        trial
+            .batch_execute(&make)
+            .context("a change of models tries the indexes on a temporary table first")?;
+        for (number, index) in indexes.iter().enumerate() {
+            let make = format!(
+                "CREATE INDEX lookbook_like_{number} ON pg_temp.lookbook_like USING {}",
+                index.columns
+            );
+            trial.batch_execute(&make).with_context(|| {
+                format!(
+                    "index {} of {} cannot be made for a column of type {}: drop it, run this again, then make what fits",
+                    index.name, self.target.garment, self.column_type
+                )
+            })?;
+        }
+        trial.batch_execute(&format!(
+            "ALTER TABLE pg_temp.lookbook_like RENAME COLUMN {old} TO {next}"
+        ))?;
+        for (number, index) in indexes.iter_mut().enumerate() {
+            let definition = trial.query_one(
+                "SELECT pg_catalog.pg_get_indexdef($1::text::pg_catalog.regclass)",
+                &[&format!("pg_temp.lookbook_like_{number}")],
+            )?;
+            let definition: String = definition.get(0);
+            let Some((_, columns)) = definition.split_once(" USING ") else {
+                bail!("the definition of an index is not understood: {definition}");
+            };
+            index.columns = columns.to_owned();
+        }
+        Ok(())
+    }
+
+    /// Fails where the new column cannot have an index like one of the old one's. An expression that names dimensions
+    /// would fail at the first row only.
+    pub(super) fn refuse_indexes(
+        &self,
+        client: &mut Client,
+        old_dimensions: i32,
+        dimensions: usize,
+    ) -> Result<()> {
+        self.likes(client)?;
+        if usize::try_from(old_dimensions) == Ok(dimensions) {
+            return Ok(());
+        }
+        let wanted = i32::try_from(dimensions)?;
+        for index in self.indexes_on(client, self.target.embedding())? {
+            let named = client.query_opt(
+                "SELECT named[1], pg_catalog.pg_get_indexdef(i.indexrelid) FROM pg_catalog.pg_index i \
+                 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+                 CROSS JOIN LATERAL pg_catalog.generate_series(1, i.indnkeyatts) AS k \
+                 CROSS JOIN LATERAL pg_catalog.regexp_matches( \
+                   pg_catalog.pg_get_indexdef(i.indexrelid, k, true), '::[^()'']*\\((\\d{1,9})\\)', 'g') AS named \
+                 WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2 AND i.indkey[k - 1] = 0 \
+                   AND named[1]::integer <> $3 LIMIT 1",
+                &[&self.target.garment, &index.name, &wanted],
+            )?;
+            if let Some(row) = named {
+                bail!(
+                    "index {} of {} is made for vectors of {} dimensions, and those of model {:?} have {dimensions}: drop it, run this \
+                     again, then make one for the new vectors (it was {})",
+                    index.name,
+                    self.target.garment,
+                    row.get::<_, String>(0),
+                    self.model.name,
+                    row.get::<_, String>(1)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The indexes on a column.
+    pub(super) fn indexes_on(
+        &self,
+        client: &mut impl GenericClient,
+        column: &str,
+    ) -> Result<Vec<Index>> {
         let rows = client.query(
-            "SELECT c.relname::text, pg_catalog.quote_ident(c.relname), \
+            "SELECT c.relname::text, \
                CASE WHEN pg_catalog.octet_length(c.relname::text) + pg_catalog.octet_length($2) < 64 THEN c.relname || $2 \
                  ELSE 'lookbook_next_' || c.oid END, \
-               pg_catalog.pg_get_indexdef(i.indexrelid), pg_catalog.obj_description(c.oid, 'pg_class') \
+               pg_catalog.obj_description(c.oid, 'pg_class'), i.indisvalid, c.relkind = 'I', \
+               CASE WHEN i.indisunique THEN 'CREATE UNIQUE INDEX' ELSE 'CREATE INDEX' END, \
+               pg_catalog.format('%I.%I', n.nspname, t.relname), pg_catalog.quote_ident(c.relname), \
+               pg_catalog.pg_get_indexdef(i.indexrelid), i.indexrelid::pg_catalog.regclass::text \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+             JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace \
              WHERE i.indrelid = pg_catalog.to_regclass($1) AND EXISTS ( \
                SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attribute a \
                  ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid \
                  AND d.refobjid = i.indrelid AND a.attname = $3::text) \
              ORDER BY c.relname",
-            &[&self.target.garment, &SUFFIX, &self.target.embedding()],
+            &[&self.target.garment, &SUFFIX, &column],
         )?;
-        rows.iter()
-            .map(|row| {
-                let (name, quoted_name, next): (String, String, String) =
-                    (row.get(0), row.get(1), row.get(2));
-                let definition: String = row.get(3);
-                let statement = definition.split_once(&format!("INDEX {quoted_name} ON "));
-                let Some((verb, rest)) = statement else {
-                    bail!("the definition of index {name} is not understood: {definition}");
-                };
-                let Some((table, columns)) = rest.split_once(" USING ") else {
-                    bail!("the definition of index {name} is not understood: {definition}");
-                };
-                // So the index of a partitioned table is written, which those of the partitions belong to.
-                let (option, table) = match table.strip_prefix("ONLY ") {
-                    Some(table) => ("", table),
-                    None => ("CONCURRENTLY ", table),
-                };
-                let columns = self.with_next(columns);
-                Ok(Index {
-                    statement: format!(
-                        "{verb}INDEX {option}{} ON {table} USING {columns}",
-                        quoted(&next)
-                    ),
-                    name,
-                    next,
-                    comment: row.get(4),
-                })
+        let index = |row: &postgres::Row| {
+            let (verb, table, name): (String, String, String) =
+                (row.get(5), row.get(6), row.get(7));
+            let is_partitioned = row.get(4);
+            let only = if is_partitioned { "ONLY " } else { "" };
+            let definition: String = row.get(8);
+            let before = format!("{verb} {name} ON {only}{table} USING ");
+            let Some(columns) = definition.strip_prefix(&before) else {
+                bail!("the definition of an index is not understood: {definition}");
+            };
+            Ok(Index {
+                name: row.get(0),
+                qualified: row.get(9),
+                next: row.get(1),
+                comment: row.get(2),
+                is_valid: row.get(3),
+                is_partitioned,
+                columns: columns.to_owned(),
+                verb,
+                table,
             })
-            .collect()
+        };
+        rows.iter().map(index).collect()
     }
 
     /// Those that were made take the names and comments of the old ones, which went with the old column.
@@ -119,49 +266,5 @@ impl Shadow {
             }
         }
         Ok(())
-    }
-
-    /// A part of a definition with the new column in the place of the old one.
-    fn with_next(&self, definition: &str) -> String {
-        let old = self.target.embedding();
-        let is_word = old.chars().all(|c| c.is_alphanumeric() || c == '_');
-        match is_word {
-            true => with_word(definition, old, &self.next),
-            false => definition.replace(&quoted(old), &quoted(&self.next)),
-        }
-    }
-}
-
-/// `text` with one name in the place of another, where it stands as a whole word.
-fn with_word(text: &str, word: &str, replacement: &str) -> String {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(word) {
-        let (before, found) = rest.split_at(at);
-        let after = &found[word.len()..];
-        let starts = !before.chars().next_back().is_some_and(is_part);
-        let ends = !after.chars().next().is_some_and(is_part);
-        result.push_str(before);
-        result.push_str(if starts && ends { replacement } else { word });
-        rest = after;
-    }
-    result + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_words_are_replaced() {
-        assert_eq!(
-            with_word(
-                "lookbook (embedding embedding_ip_ops, my_embedding) WHERE (embedding IS NOT NULL)",
-                "embedding",
-                "embedding_next"
-            ),
-            "lookbook (embedding_next embedding_ip_ops, my_embedding) WHERE (embedding_next IS NOT NULL)"
-        );
     }
 }

@@ -4,14 +4,21 @@
 //! `lookbook_embedding_column` says which in the same transaction; what a killed run filled is kept and
 //! told apart by the model recorded for it.
 
+mod domain;
+mod exclusive;
 mod indexes;
 mod rows;
 mod swap;
 
+use std::time::Instant;
+
 use anyhow::{Result, bail};
+use domain::Domain;
+use exclusive::{KeptOut, PATIENCE};
 use postgres::{Client, GenericClient};
 
 use super::{ModelRow, Role, Target, catalog::columns_of, column::record_model, quoted};
+use crate::messages;
 
 pub use rows::{NewVector, Stale, StaleGarment};
 pub use swap::Swap;
@@ -28,6 +35,8 @@ pub struct Shadow {
     model: ModelRow,
     /// The column that is being filled.
     next: String,
+    /// Its type in SQL.
+    column_type: String,
     /// Every row of the old column has a vector, and so shall the new one's.
     is_not_null: bool,
 }
@@ -40,24 +49,33 @@ impl Shadow {
         model: &ModelRow,
         dimensions: usize,
     ) -> Result<Self> {
-        if target.column(Role::Box).is_none() {
+        let Some(bbox) = target.column(Role::Box) else {
             bail!(
                 "{} has no column with the box of a garment (--into-map box=COLUMN): without it nobody knows what to embed again; \
                  delete its rows and load anew with the other model",
                 target.garment
             );
-        }
+        };
         let columns = columns_of(client, &target.garment)?;
+        let old = columns
+            .iter()
+            .find(|column| column.name == target.embedding());
+        let old_dimensions = old.map_or(-1, |column| column.typmod);
+        let domain = Domain::of(client, target)?;
+        if let Some(domain) = &domain {
+            domain.refuse(target, old_dimensions, model, dimensions)?;
+        }
+        let plain = format!("{}({dimensions})", target.vector_type());
         let shadow = Self {
             target: target.clone(),
             model: model.clone(),
             next: next_of(target),
-            is_not_null: columns
-                .iter()
-                .any(|column| column.name == target.embedding() && column.is_not_null),
+            column_type: domain.as_ref().map_or(plain, |domain| domain.name.clone()),
+            is_not_null: old.is_some_and(|column| column.is_not_null),
         };
         shadow.refuse_dependents(client)?;
-        shadow.refuse_foreign_rows(client)?;
+        shadow.refuse_rows(client, bbox)?;
+        shadow.refuse_indexes(client, old_dimensions, dimensions)?;
         match Self::begun(client, target)? {
             Some((_, sha256)) if sha256 == model.sha256 => return Ok(shadow),
             Some((name, _)) => bail!(
@@ -67,16 +85,28 @@ impl Shadow {
             ),
             None => {}
         }
-        let mut change = client.transaction()?;
-        change.batch_execute(&format!(
-            "ALTER TABLE {} ADD COLUMN {} {}({dimensions})",
-            target.garment,
-            quoted(&shadow.next),
-            target.vector_type()
-        ))?;
-        record_model(&mut change, target, &shadow.next, model)?;
-        change.commit()?;
+        if domain.is_some_and(|domain| domain.is_checked) {
+            messages::warn(format_args!(
+                "{} has constraints: PostgreSQL writes {} anew to add a column of it, and keeps everybody out meanwhile",
+                shadow.column_type, target.garment
+            ));
+        }
+        shadow.add_column(client)?;
         Ok(shadow)
+    }
+
+    fn add_column(&self, client: &mut Client) -> Result<()> {
+        let garment = &self.target.garment;
+        let mut change = client.transaction()?;
+        let deadline = Instant::now() + PATIENCE;
+        exclusive::lock(&mut change, garment, KeptOut::Everybody, deadline)?;
+        change.batch_execute(&format!(
+            "ALTER TABLE {garment} ADD COLUMN {} {}",
+            quoted(&self.next),
+            self.column_type
+        ))?;
+        record_model(&mut change, &self.target, &self.next, &self.model)?;
+        Ok(change.commit()?)
     }
 
     /// Name and sha256 of the model that a change which did not end was to.
@@ -108,42 +138,36 @@ impl Shadow {
             return Ok(false);
         }
         let mut change = client.transaction()?;
+        let deadline = Instant::now() + PATIENCE;
+        exclusive::lock(&mut change, &target.garment, KeptOut::Everybody, deadline)?;
         drop_column(&mut change, target)?;
         change.commit()?;
         Ok(true)
     }
 
-    /// Rows with vectors that are of no photo of the list cannot be embedded again.
-    fn refuse_foreign_rows(&self, client: &mut Client) -> Result<()> {
+    /// Rows with vectors that are of no photo of the list, or of no part of one, cannot be embedded again.
+    fn refuse_rows(&self, client: &mut Client, bbox: &str) -> Result<()> {
         let Target { photo, garment, .. } = &self.target;
-        let (_, link) = self.target.link()?;
-        let rows = client.query(
-            &format!(
-                "SELECT count(*) OVER (), g.{}::pg_catalog.text FROM {garment} g WHERE g.{} IS NOT NULL \
-                 AND NOT EXISTS (SELECT FROM {photo} p WHERE {}) LIMIT 5",
-                quoted(link),
-                quoted(self.target.embedding()),
-                self.target.is_of_photo()?
-            ),
-            &[],
-        )?;
-        let Some(first) = rows.first() else {
-            return Ok(());
-        };
-        let keys: Vec<String> = rows
-            .iter()
-            .map(|row| {
-                row.get::<_, Option<String>>(1)
-                    .unwrap_or_else(|| "NULL".to_owned())
-            })
-            .collect();
-        bail!(
-            "{} rows of {garment} have vectors and are of no photo that was loaded ({link}: {}), so nobody knows what to embed again: \
-             load their photos first (lookbook load), or take the vectors out (UPDATE {garment} SET {} = NULL WHERE ...)",
-            first.get::<_, i64>(0),
-            keys.join(", "),
-            quoted(self.target.embedding()),
-        );
+        let embedding = quoted(self.target.embedding());
+        let take_out =
+            format!("take the vectors out (UPDATE {garment} SET {embedding} = NULL WHERE ...)");
+        let has_vector = format!("g.{embedding} IS NOT NULL");
+        let is_of_photo = self.target.is_of_photo()?;
+        let foreign =
+            format!("{has_vector} AND NOT EXISTS (SELECT FROM {photo} p WHERE {is_of_photo})");
+        if let Some(rows) = self.rows_where(client, &foreign)? {
+            bail!(
+                "{rows} have vectors and are of no photo that was loaded, so nobody knows what to embed again: load their photos \
+                 first (lookbook load), or {take_out}"
+            );
+        }
+        let boxless = format!("{has_vector} AND g.{} IS NULL", quoted(bbox));
+        if let Some(rows) = self.rows_where(client, &boxless)? {
+            bail!(
+                "{rows} have vectors and no {bbox}, so nobody knows what part of the photo to embed again: give them one, or {take_out}"
+            );
+        }
+        Ok(())
     }
 
     /// Views, policies and the like hold on to a column whatever its name becomes.

@@ -1,7 +1,9 @@
 //! The rows that lack their new vector, and the vectors written to them.
 
+use std::fmt;
+
 use anyhow::Result;
-use postgres::{Client, types::ToSql};
+use postgres::{Client, GenericClient, types::ToSql};
 
 use super::Shadow;
 use crate::database::{Box2, EmbeddingRef, OWN_PATH, Role, Target, quoted, retry};
@@ -37,6 +39,26 @@ pub struct NewVector {
     pub vector: Vec<f32>,
 }
 
+/// Some rows, and the photos of the first of them by the column that says so.
+pub(super) struct Rows {
+    count: i64,
+    table: String,
+    link: String,
+    keys: Vec<String>,
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            count,
+            table,
+            link,
+            keys,
+        } = self;
+        write!(f, "{count} rows of {table} ({link}: {})", keys.join(", "))
+    }
+}
+
 impl Shadow {
     /// An SQL condition: row `g` lacks its new vector.
     pub(super) fn is_stale(&self) -> String {
@@ -45,6 +67,40 @@ impl Shadow {
             quoted(self.target.embedding()),
             quoted(&self.next)
         )
+    }
+
+    /// Whether a row lacks its new vector.
+    pub(super) fn lacks_vectors(&self, client: &mut impl GenericClient) -> Result<bool> {
+        let garment = &self.target.garment;
+        let lacking = format!("SELECT FROM {garment} g WHERE {} LIMIT 1", self.is_stale());
+        Ok(client.query_opt(&lacking, &[])?.is_some())
+    }
+
+    /// The rows that lack their new vector, in words.
+    pub fn lacking(&self, client: &mut Client) -> Result<String> {
+        let rows = self.rows_where(client, &self.is_stale())?;
+        Ok(rows.map_or_else(|| "no rows".to_owned(), |rows| rows.to_string()))
+    }
+
+    /// Rows `g` that meet a condition.
+    pub(super) fn rows_where(&self, client: &mut Client, condition: &str) -> Result<Option<Rows>> {
+        let (_, link) = self.target.link()?;
+        let garment = &self.target.garment;
+        let rows = client.query(
+            &format!(
+                "SELECT count(*) OVER (), g.{}::pg_catalog.text FROM {garment} g WHERE {condition} LIMIT 5",
+                quoted(link)
+            ),
+            &[],
+        )?;
+        let key = |row: &postgres::Row| row.get::<_, Option<String>>(1);
+        let keys = rows.iter().map(|row| key(row).unwrap_or("NULL".to_owned()));
+        Ok(rows.first().map(|first| Rows {
+            count: first.get(0),
+            table: garment.clone(),
+            link: link.to_owned(),
+            keys: keys.collect(),
+        }))
     }
 
     /// Photos and garment rows that lack their new vector.
@@ -94,7 +150,7 @@ impl Shadow {
                 "SELECT p.id, p.path, p.sha256, g.places, g.boxes, g.whole FROM {photo} p JOIN LATERAL (
                    SELECT array_agg(g.ctid::text ORDER BY g.ctid), array_agg(g.{bbox} ORDER BY g.ctid),
                      array_agg({whole} ORDER BY g.ctid)
-                   FROM {garment} g WHERE {of_this} AND {}) AS g (places, boxes, whole) ON g.places IS NOT NULL
+                   FROM {garment} g WHERE {of_this} AND g.{bbox} IS NOT NULL AND {}) AS g (places, boxes, whole) ON g.places IS NOT NULL
                  WHERE {condition}",
                 self.is_stale()
             ),
@@ -121,10 +177,9 @@ impl Shadow {
         rows.iter().map(stale).collect()
     }
 
-    /// Writes new vectors, all or none. A row that somebody wrote meanwhile stays without: it is in another place,
-    /// and what may be in its old one is told by its photo and its box.
-    pub fn fill(&self, client: &mut Client, vectors: &[NewVector]) -> Result<()> {
-        let column = |of: fn(&NewVector) -> &str| vectors.iter().map(of).collect::<Vec<&str>>();
+    /// Writes new vectors, all or none; returns how many rows took theirs. A row that somebody wrote meanwhile stays
+    /// without: it is in another place, and what may be in its old one is told by its photo and its box.
+    pub fn fill(&self, client: &mut Client, vectors: &[&NewVector]) -> Result<u64> {
         let photos: Vec<i64> = vectors.iter().map(|new| new.photo).collect();
         let boxes: Vec<Box2> = vectors.iter().map(|new| new.bbox).collect();
         let embeddings: Vec<EmbeddingRef<'_>> = vectors
@@ -145,12 +200,13 @@ impl Shadow {
             bbox = quoted(self.target.column(Role::Box).unwrap_or("box")),
             stale = self.is_stale(),
         );
-        let places = column(|new| &new.place);
+        let places: Vec<&str> = vectors.iter().map(|new| new.place.as_str()).collect();
         Ok(retry::again(|| {
             let mut change = client.transaction()?;
             change.batch_execute(OWN_PATH)?;
-            change.execute(&update, &[&places, &photos, &boxes, &embeddings])?;
-            change.commit()
+            let filled = change.execute(&update, &[&places, &photos, &boxes, &embeddings])?;
+            change.commit()?;
+            Ok(filled)
         })?)
     }
 }

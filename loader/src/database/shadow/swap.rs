@@ -8,14 +8,18 @@ use std::{
 use anyhow::Result;
 use postgres::{Client, GenericClient, error::SqlState};
 
-use super::{Shadow, forget};
-use crate::database::{
-    OWN_PATH, Role, column::record_model, connect::SAFE_PATH, ours, quoted, retry,
+use super::{
+    Shadow,
+    exclusive::{self, InUse, KeptOut, PATIENCE, PAUSE},
+    forget,
+};
+use crate::{
+    database::{OWN_PATH, Role, column::record_model, connect::SAFE_PATH, ours, quoted, retry},
+    interrupt,
 };
 
-/// How long one try for the lock may keep readers waiting, and all tries together.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
-const LOCK_PATIENCE: Duration = Duration::from_secs(300);
+/// How long the rows that were written for the swap wait for the lock: their writers wait for them.
+const PATIENCE_AMID: Duration = Duration::from_secs(5);
 
 /// How a swap ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +33,17 @@ impl Shadow {
     /// Puts the new column in the place of the old one, in one transaction that also records the model.
     /// Readers wait for one look at every row.
     pub fn swap(&self, client: &mut Client, becomes_default: bool) -> Result<Swap> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            // Whoever reads on is waited for before anything is written, not with it.
+            let mut probe = client.transaction()?;
+            exclusive::lock(
+                &mut probe,
+                &self.target.garment,
+                KeptOut::Everybody,
+                deadline,
+            )?;
+            probe.rollback()?;
             match self.try_swap(client, becomes_default) {
                 Ok(swap) => return Ok(swap),
                 Err(error)
@@ -39,11 +52,9 @@ impl Shadow {
                 {
                     return Ok(Swap::RowsAreMissing);
                 }
-                Err(error)
-                    if server_error(&error).is_some_and(retry::is_in_the_way)
-                        && Instant::now() < deadline =>
-                {
-                    thread::sleep(Duration::from_millis(200));
+                Err(error) if is_in_the_way(&error) && Instant::now() < deadline => {
+                    interrupt::check()?;
+                    thread::sleep(PAUSE);
                 }
                 Err(error) => return Err(error),
             }
@@ -79,6 +90,9 @@ impl Shadow {
         let garment = &self.target.garment;
         let (old, next) = (self.target.embedding(), self.next.as_str());
         let mut change = client.transaction()?;
+        if self.lacks_vectors(&mut change)? {
+            return Ok(Swap::RowsAreMissing);
+        }
         change.batch_execute(OWN_PATH)?;
         // Long, and in nobody's way.
         change.execute(
@@ -96,24 +110,21 @@ impl Shadow {
             change.execute(&update, &[&self.model.sha256])?;
         }
         change.batch_execute(SAFE_PATH)?;
+        let indexes = self.indexes_on(&mut change, old)?;
+        let deadline = Instant::now() + PATIENCE_AMID;
+        exclusive::lock(&mut change, garment, KeptOut::Everybody, deadline)?;
         if becomes_default {
             let make_default = ours(&mut change, "lookbook_model_default")?;
             let make_default = format!("SELECT {make_default}($1::text)");
             change.execute(&make_default, &[&self.model.name])?;
         }
-        let indexes = self.index_statements(&mut change)?;
-        change.batch_execute(LOCK_TIMEOUT)?;
-        change.batch_execute(&format!("LOCK TABLE {garment} IN ACCESS EXCLUSIVE MODE"))?;
         let (quoted_old, quoted_next) = (quoted(old), quoted(next));
         if self.is_not_null {
             change.batch_execute(&format!(
                 "ALTER TABLE {garment} ALTER COLUMN {quoted_next} SET NOT NULL"
             ))?;
-        } else {
-            let lacking = format!("SELECT FROM {garment} g WHERE {} LIMIT 1", self.is_stale());
-            if change.query_opt(&lacking, &[])?.is_some() {
-                return Ok(Swap::RowsAreMissing);
-            }
+        } else if self.lacks_vectors(&mut change)? {
+            return Ok(Swap::RowsAreMissing);
         }
         self.hand_over(&mut change)?;
         change.batch_execute(&format!(
@@ -126,6 +137,11 @@ impl Shadow {
         change.commit()?;
         Ok(Swap::Done)
     }
+}
+
+/// Whether others were, so that another try may succeed.
+fn is_in_the_way(error: &anyhow::Error) -> bool {
+    error.is::<InUse>() || server_error(error).is_some_and(retry::is_in_the_way)
 }
 
 fn server_error(error: &anyhow::Error) -> Option<&postgres::Error> {
