@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         let args = cli::parse(env::args_os())?;
         messages::set_verbosity(args.quiet, args.verbose);
         logging::start(&args.log)?;
+        cli::warn_of_slips();
         run(&args.verb)
     })
 }
