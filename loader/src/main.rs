@@ -21,6 +21,7 @@ mod messages;
 mod model;
 mod model_cache;
 mod opened;
+mod recommendations;
 mod reembed;
 mod runtime;
 mod search;
