@@ -13,8 +13,8 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use loader_support::{MAXIMUM, Outcome, Shop};
-use lookbook_tests::{Cluster, check_output, signal};
+use loader_support::{MAXIMUM, Shop};
+use lookbook_tests::{Cluster, check_output};
 use postgres::Client;
 use sql_support::{bmp, import_embedder};
 

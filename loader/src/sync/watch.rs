@@ -296,6 +296,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_ends_when_something_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut teller = watched(root);
+        let mut changes = Changes::under(root);
+        changes.add_file(&root.join("failed.jpg"));
+        let start = Instant::now();
+        assert!(wait(&mut teller, &mut changes, Some(TICK)));
+        fs::write(root.join("failed.jpg"), b"x").unwrap();
+        assert!(wait(&mut teller, &mut changes, Some(LONGEST_RETRY)));
+        assert!(start.elapsed() < LONGEST_RETRY);
+    }
+
+    #[test]
     fn a_poll_tells_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
