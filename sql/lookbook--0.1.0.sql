@@ -1063,7 +1063,8 @@ $$;
 COMMENT ON FUNCTION nearest_products(embedding, integer, text, double precision) IS
   'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all, these too';
 
--- nearest_products of one category and without one product, with the vectors: what the functions below share.
+-- nearest_products of one category and without one product, with the vectors: what the functions below share. A photo
+-- in which no garment was found is of no category, so all are looked at.
 CREATE FUNCTION lookbook_products_like(query embedding, category text, k integer, other_than text, fold double precision)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box,
                embedding embedding)
@@ -1077,7 +1078,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
                CASE WHEN lookbook_products_like.k IS NOT NULL THEN lookbook_products_like.fold END)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) lookbook_products_like.query ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
-    WHERE c.category OPERATOR(pg_catalog.=) lookbook_products_like.category AND c.embedding IS NOT NULL
+    WHERE (lookbook_products_like.category OPERATOR(pg_catalog.=) 'photo' OR c.category OPERATOR(pg_catalog.=) lookbook_products_like.category)
+      AND c.embedding IS NOT NULL
       AND (lookbook_products_like.other_than IS NULL
            OR c.product OPERATOR(pg_catalog.<>) lookbook_products_like.other_than)
     LIMIT 9223372036854775807) AS n
@@ -1086,7 +1088,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   LIMIT coalesce(lookbook_products_like.k, 9223372036854775807)
 $$;
 
--- What a product looks like: its best garment of the category that most of its garments have.
+-- What a product looks like: its best garment of the category that most of its garments have, rather than a photo in
+-- which none was found.
 CREATE FUNCTION lookbook_look_of(product text)
 RETURNS TABLE (embedding embedding, category text)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
@@ -1094,7 +1097,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
   FROM (SELECT c.embedding, c.category, c.score, c.garment_id, pg_catalog.count(*) OVER (PARTITION BY c.category) AS garments
         FROM @extschema@.lookbook_catalogue() AS c
         WHERE c.product OPERATOR(pg_catalog.=) lookbook_look_of.product AND c.embedding IS NOT NULL AND c.category IS NOT NULL) AS o
-  ORDER BY o.garments DESC, o.score DESC NULLS LAST, o.garment_id
+  ORDER BY o.category OPERATOR(pg_catalog.=) 'photo', o.garments DESC, o.score DESC NULLS LAST, o.garment_id
   LIMIT 1
 $$;
 COMMENT ON FUNCTION lookbook_look_of(text) IS 'The vector and category that stand for a product';
@@ -1112,7 +1115,8 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
                CASE WHEN similar_products.k IS NOT NULL THEN 0.2::pg_catalog.float8 END)
              OVER (ORDER BY c.embedding OPERATOR(@extschema@.<->) (SELECT look.embedding FROM look) ROWS UNBOUNDED PRECEDING) AS is_new
     FROM @extschema@.lookbook_catalogue() AS c
-    WHERE c.category OPERATOR(pg_catalog.=) (SELECT look.category FROM look) AND c.embedding IS NOT NULL
+    WHERE ((SELECT look.category FROM look) OPERATOR(pg_catalog.=) 'photo' OR c.category OPERATOR(pg_catalog.=) (SELECT look.category FROM look))
+      AND (SELECT look.embedding FROM look) IS NOT NULL AND c.embedding IS NOT NULL
       AND c.product OPERATOR(pg_catalog.<>) similar_products.product
     LIMIT 9223372036854775807) AS n
   WHERE n.is_new
@@ -1120,7 +1124,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   LIMIT coalesce(similar_products.k, 9223372036854775807)
 $$;
 COMMENT ON FUNCTION similar_products(text, integer) IS
-  'The k other products of its category that look most like a product, each by its best photo, near-duplicates of a nearer one left out; k NULL: all, these too';
+  'The k other products of its category (of all, if no garment was found in its photo) that look most like a product, each by its best photo, near-duplicates of a nearer one left out; k NULL: all, these too';
 
 -- The candidates that are weighed against each other for diversity: ten for each place.
 CREATE FUNCTION lookbook_diversity_pool(k integer, diversity double precision) RETURNS integer
@@ -1129,6 +1133,8 @@ BEGIN
   IF k IS NULL OR diversity IS NULL THEN
     RAISE EXCEPTION 'diversity needs a number of products, and k or diversity is NULL'
       USING ERRCODE = 'null_value_not_allowed', HINT = 'similar_products(product, NULL) gives all, nearest first.';
+  ELSIF k OPERATOR(pg_catalog.<) 0 THEN
+    RAISE EXCEPTION 'LIMIT must not be negative' USING ERRCODE = 'invalid_row_count_in_limit_clause';
   ELSIF NOT (diversity OPERATOR(pg_catalog.>=) 0 AND diversity OPERATOR(pg_catalog.<=) 1) THEN
     RAISE EXCEPTION 'diversity must be between 0 and 1, and it is %', diversity
       USING ERRCODE = 'invalid_parameter_value', HINT = '0 gives the nearest products, 1 those that differ most; 0.3 is a good start.';
@@ -1350,8 +1356,8 @@ BEGIN
       parts[i] := regexp_replace(parts[i], '\m(garment_id|worn_with) bigint', '\1 %1$s', 'g');
       parts[i] := regexp_replace(parts[i], '\mphoto_id bigint', 'photo_id %2$s', 'g');
       parts[i] := regexp_replace(parts[i], '\m(product|other_than) text', '\1 %3$s', 'g');
-      -- A number without a cast is no smallint, so none is asked for.
-      types_here := CASE i WHEN 1 THEN array_replace(own_types, 'smallint', 'integer') ELSE own_types END;
+      -- A number without a cast is no smallint, and many drivers send each as a bigint.
+      types_here := CASE i WHEN 1 THEN array_replace(array_replace(own_types, 'smallint', 'bigint'), 'integer', 'bigint') ELSE own_types END;
       parts[i] := format(parts[i], types_here[1], types_here[2], types_here[3]);
     END LOOP;
     body := replace(entry.prosrc, '%', '%%');

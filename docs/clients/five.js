@@ -5,10 +5,13 @@ const { Client } = require('pg');
 async function main([url, photo]) {
   const client = new Client({ connectionString: url });
   await client.connect();
-  const image = readFileSync(photo); // a Buffer is sent as bytea
-  const { rows } = await client.query('SELECT product, distance FROM nearest_products(embed_image($1), 5)', [image]);
-  for (const { product, distance } of rows) console.log(product, distance.toFixed(3));
-  await client.end();
+  try {
+    const image = readFileSync(photo); // a Buffer is sent as bytea
+    const { rows } = await client.query('SELECT product, distance FROM nearest_products(embed_image($1), 5)', [image]);
+    for (const { product, distance } of rows) console.log(product, distance.toFixed(3));
+  } finally {
+    await client.end();
+  }
 }
 
 main(process.argv.slice(2)).catch((error) => {

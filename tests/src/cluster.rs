@@ -48,6 +48,8 @@ rm -rf "$2"
 pub struct Cluster {
     installation: Installation,
     folder: PathBuf,
+    /// Of its socket, and of TCP where a test listens there.
+    port: u16,
     keeper: Child,
     postmaster: Mutex<Option<Child>>,
 }
@@ -65,7 +67,10 @@ impl Cluster {
 
     /// A new cluster with further settings (`"work_mem='1MB'"`), for a test that stops or kills it.
     pub fn start(settings: &[&str]) -> Result<Self> {
-        let cluster = Self::folder_with_keeper(Installation::under_test()?)?;
+        let mut cluster = Self::folder_with_keeper(Installation::under_test()?)?;
+        if let Some(port) = settings.iter().find_map(|item| item.strip_prefix("port=")) {
+            cluster.port = port.parse().context("a port")?;
+        }
         cluster.init()?;
         cluster.configure(settings)?;
         cluster.start_server()?;
@@ -158,6 +163,7 @@ impl Cluster {
         Ok(Self {
             installation,
             folder,
+            port: 5432,
             keeper,
             postmaster: Mutex::new(None),
         })
@@ -189,6 +195,7 @@ impl Cluster {
     pub fn connect(&self, user: &str, database: &str) -> Result<Client> {
         Config::new()
             .host_path(self.socket_folder())
+            .port(self.port)
             .user(user)
             .dbname(database)
             .connect(NoTls)

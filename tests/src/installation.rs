@@ -106,7 +106,7 @@ impl Installation {
     }
 
     /// Hands `path` to the user who runs the server.
-    pub(crate) fn give_to_server_user(&self, path: &Path) -> Result<()> {
+    pub fn give_to_server_user(&self, path: &Path) -> Result<()> {
         let Some(user) = &self.server_user else {
             return Ok(());
         };

@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
@@ -74,13 +75,33 @@ fn example(name: &str) -> PathBuf {
     workspace().join("docs/clients").join(name)
 }
 
-fn expect_five(program: &mut Command, url: &str, expected: &str) -> Result<()> {
-    let output = check_output(program.arg(url).arg(photo("queries/red-tartan-shirt.jpg")))?;
+fn expect_five(program: impl Fn() -> Command, url: &str, expected: &str) -> Result<()> {
+    let mut asked = program();
+    let output = check_output(asked.arg(url).arg(photo("queries/red-tartan-shirt.jpg")))?;
     let printed = String::from_utf8(output.stdout)?;
     ensure!(
         printed.trim_end() == expected,
-        "{program:?} printed\n{printed}instead of\n{expected}"
+        "{asked:?} printed\n{printed}instead of\n{expected}"
     );
+    // An error ends it, too.
+    let mut refused = program();
+    let mut running = refused
+        .arg(url)
+        .arg(photo("catalogue.csv"))
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = running.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            running.kill()?;
+            anyhow::bail!("{refused:?} does not end");
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    ensure!(!status.success(), "{refused:?}: {status}");
     Ok(())
 }
 
@@ -91,8 +112,12 @@ fn python_gets_five_products() -> Result<()> {
     };
     let (database, expected) = shop("clients_python")?;
     for program in ["five.py", "five_sqlalchemy.py"] {
-        let mut python = Command::new(home.join("bin/python"));
-        expect_five(python.arg(example(program)), &database.url(), &expected)?;
+        let python = || {
+            let mut python = Command::new(home.join("bin/python"));
+            python.arg(example(program));
+            python
+        };
+        expect_five(python, &database.url(), &expected)?;
     }
     Ok(())
 }
@@ -103,16 +128,20 @@ fn node_gets_five_products() -> Result<()> {
         return Ok(());
     };
     let (database, expected) = shop("clients_node")?;
-    let mut node = Command::new("node");
-    node.env("NODE_PATH", home.join("node_modules"));
-    expect_five(node.arg(example("five.js")), &database.url(), &expected)
+    let node = || {
+        let mut node = Command::new("node");
+        node.env("NODE_PATH", home.join("node_modules"))
+            .arg(example("five.js"));
+        node
+    };
+    expect_five(node, &database.url(), &expected)
 }
 
 #[test]
 fn rust_gets_five_products() -> Result<()> {
     let (database, expected) = shop("clients_rust")?;
-    let mut program = Command::new(env!("CARGO_BIN_EXE_five-products"));
-    expect_five(&mut program, &database.url(), &expected)
+    let program = || Command::new(env!("CARGO_BIN_EXE_five-products"));
+    expect_five(program, &database.url(), &expected)
 }
 
 #[test]
@@ -128,13 +157,16 @@ fn java_gets_five_products() -> Result<()> {
         .and_then(|rest| rest.split('&').next())
         .context("the URL names the folder of the socket")?;
     let port = forward(&Path::new(socket).join(".s.PGSQL.5432"))?;
-    let mut java = Command::new("java");
-    java.arg("-cp")
-        .arg(home.join("postgresql.jar"))
-        .arg(example("Five.java"));
+    let java = || {
+        let mut java = Command::new("java");
+        java.arg("-cp")
+            .arg(home.join("postgresql.jar"))
+            .arg(example("Five.java"));
+        java
+    };
     let url =
         format!("jdbc:postgresql://127.0.0.1:{port}/clients_java?user=postgres&sslmode=disable");
-    expect_five(&mut java, &url, &expected)
+    expect_five(java, &url, &expected)
 }
 
 /// JDBC knows no unix sockets and the cluster opens no port: a port of this test, on the loop-back only, leads to

@@ -10,11 +10,11 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use loader_support::{Outcome, Shop};
-use lookbook_tests::{Cluster, check_output};
+use lookbook_tests::{Cluster, check_output, signal};
 use sql_support::bmp;
 
 const RED: [u8; 3] = [255, 0, 0];
@@ -59,6 +59,79 @@ fn a_packed_folder_and_its_globs_give_the_rows_of_the_folder() -> Result<()> {
             .iter()
             .any(|[_, code, _]| code == "archive_damaged")
     );
+    Ok(())
+}
+
+#[test]
+fn an_archive_that_is_cut_between_two_members_is_not_whole() -> Result<()> {
+    let shop = tiny("cut")?;
+    let products =
+        |of: &str| fs::write(shop.path("photos/2.json"), format!("{{\"sku\": \"{of}\"}}"));
+    for name in ["1.bmp", "2.bmp", "3.bmp"] {
+        shop.put(name, &bmp(8, 8, RED))?;
+    }
+    products("S2")?;
+    let mut pack = Command::new("tar");
+    let names = ["1.bmp", "2.bmp", "2.json", "3.bmp"];
+    check_output(
+        pack.current_dir(shop.photos())
+            .args(["-cf", "../shelf.tar"])
+            .args(names),
+    )?;
+    shop.run(["load", "shelf.tar"])?.expect(0)?;
+    let told = || {
+        shop.database
+            .psql("SELECT string_agg(path || ' ' || sku, ', ' ORDER BY path) FROM photo")
+    };
+    let expected = "1.bmp 1, 2.bmp S2, 3.bmp 3";
+    assert_eq!(told()?, expected);
+    // A header, and the bytes of a photo, in blocks: behind the second photo, and behind nothing.
+    let photo = 512 + bmp(8, 8, RED).len().next_multiple_of(512);
+    let bytes = fs::read(shop.path("shelf.tar"))?;
+    for length in [2 * photo, 0] {
+        fs::write(shop.path("shelf.tar"), &bytes[..length])?;
+        let sync = ["sync", "shelf.tar", "--prune", "--prune-limit", "1"];
+        let sync = shop.run(sync)?;
+        ensure!(sync.code != Some(0), "{sync:?}");
+        assert_eq!(told()?, expected, "{length}");
+        ensure!(
+            shop.rejects()?
+                .iter()
+                .any(|[_, code, _]| code == "archive_damaged")
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn an_archive_says_no_more_than_a_list_of_the_same_photos() -> Result<()> {
+    let shop = tiny("archive_keys")?;
+    for name in ["0.bmp", "1.bmp"] {
+        shop.put(name, &bmp(8, 8, RED))?;
+    }
+    shop.put("0.json", br#"{"id": "K0"}"#)?;
+    shop.put("1.json", br#"{"id": "K1", "prod": 7}"#)?;
+    let names = ["-cf", "../shop.tar", "0.bmp", "0.json", "1.bmp", "1.json"];
+    check_output(Command::new("tar").current_dir(shop.photos()).args(names))?;
+    shop.database
+        .psql("CREATE TABLE arch (key text, prod text, embedding embedding(3)); CREATE INDEX ON arch (key)")?;
+    let load = |map| {
+        let into = ["--into", "arch", "--into-map", "key=key,sku=prod"];
+        shop.run([&["load", "shop.tar", "--map", map], &into[..]].concat())
+    };
+    load("key=id,sku=prod")?.expect(0)?;
+    let found = shop
+        .database
+        .psql("SELECT DISTINCT key, prod FROM arch ORDER BY 1")?;
+    assert_eq!(found, "K0|\nK1|7");
+    load("key=idd,sku=produkt")?.expect(1)?;
+    let mut codes: Vec<String> = shop
+        .rejects()?
+        .into_iter()
+        .map(|[_, code, _]| code)
+        .collect();
+    codes.sort();
+    assert_eq!(codes, ["key_missing", "key_missing", "metadata_invalid"]);
     Ok(())
 }
 
@@ -134,6 +207,13 @@ fn photos_that_sit_in_a_table_are_loaded_by_a_query() -> Result<()> {
         outside == [["1", "path_outside"], ["2", "path_outside"]],
         "{outside:?}"
     );
+    shop.put("a.bmp", &bmp(8, 8, RED))?;
+    let absolute = format!(
+        "SELECT 9 AS id, '{}/a.bmp' AS image",
+        shop.photos().display()
+    );
+    shop.run(["load", "--from-sql", &absolute, "--image-root", "photos"])?
+        .expect(0)?;
     shop.run([
         "load",
         "--from-sql",
@@ -295,11 +375,10 @@ fn serve() -> Result<u16> {
 fn answer(mut stream: TcpStream, flaky: &AtomicUsize) -> Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
-    while lines
-        .next()
-        .transpose()?
-        .is_some_and(|line| !line.is_empty())
-    {}
+    let mut heads = Vec::new();
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        heads.push(line);
+    }
     let path = request.split(' ').nth(1).unwrap_or_default();
     let photo = bmp(16, 16, RED);
     let respond = |mut stream: &TcpStream, head: &str, body: &[u8]| -> Result<()> {
@@ -317,6 +396,23 @@ fn answer(mut stream: TcpStream, flaky: &AtomicUsize) -> Result<()> {
             respond(&stream, "503 Service Unavailable\r\nRetry-After: 0", b"")
         }
         "/flaky.bmp" => respond(&stream, "200 OK", &photo),
+        "/busy.bmp" => respond(&stream, "429 Too Many Requests\r\nRetry-After: 50", b""),
+        "/locked.bmp" => {
+            let is_known = heads
+                .iter()
+                .any(|head| head == "authorization: Basic dTpwQHg=");
+            let status = if is_known {
+                "200 OK"
+            } else {
+                "401 Unauthorized"
+            };
+            respond(&stream, status, &photo)
+        }
+        _ if path.starts_with("/moved?") => respond(
+            &stream,
+            "301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1",
+            b"<Error/>",
+        ),
         "/inside.bmp" => respond(
             &stream,
             "302 Found\r\nLocation: http://127.0.0.2:1/x.bmp",
@@ -381,6 +477,50 @@ fn a_store_is_a_folder_and_its_address_is_judged_too() -> Result<()> {
     load(&allow, "true")?
         .expect(0)?
         .expect_stdout(&["2 skipped"])?;
+    let mut elsewhere = shop.lookbook(["load", "s3://moved/", "--retries", "0", allow[0]])?;
+    elsewhere
+        .env("AWS_ENDPOINT_URL", &endpoint)
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "shop")
+        .env("AWS_SECRET_ACCESS_KEY", "secret");
+    Outcome::of(&mut elsewhere)?
+        .expect(1)?
+        .expect_stderr(&["set AWS_REGION=eu-west-1"])?;
+    Ok(())
+}
+
+#[test]
+fn a_password_in_a_url_is_used_and_not_kept() -> Result<()> {
+    let shop = tiny("password")?;
+    let port = serve()?;
+    let url = format!("http://u:p%40x@127.0.0.1:{port}/locked.bmp");
+    let named = format!("http://127.0.0.1:{port}/locked");
+    let allow = "--allow-private-addresses=127.0.0.1";
+    fs::write(shop.path("list.csv"), format!("url\n{url}\n"))?;
+    for source in [
+        &[url.as_str()][..],
+        &["list.csv"],
+        &["--from-sql", &format!("SELECT '{url}' AS url")],
+    ] {
+        shop.database.psql("DROP TABLE IF EXISTS garment, photo")?;
+        shop.run([&["load", allow], source].concat())?.expect(0)?;
+        let kept = shop.database.psql("SELECT path, sku FROM photo")?;
+        assert_eq!(kept, format!("{named}.bmp|{named}"), "{source:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_interrupt_does_not_wait_for_a_server_that_asks_for_patience() -> Result<()> {
+    let shop = tiny("impatient")?;
+    let url = format!("http://127.0.0.1:{}/busy.bmp", serve()?);
+    let allow = "--allow-private-addresses=127.0.0.1";
+    let mut load = shop.lookbook(["load", &url, allow])?.spawn()?;
+    thread::sleep(Duration::from_secs(3));
+    let asked = Instant::now();
+    signal("INT", load.id())?;
+    load.wait()?;
+    ensure!(asked.elapsed() < Duration::from_secs(20), "{asked:?}");
     Ok(())
 }
 

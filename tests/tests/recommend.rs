@@ -97,11 +97,11 @@ fn every_function_goes_through_the_index_and_tests_the_category_inside_of_it() -
         ),
         (
             r"SELECT * FROM shop_the_look('\x00')",
-            "Index Cond: (category = g.category)".to_owned(),
+            "Index Cond: (category = CASE WHEN (g.category = 'photo'::text) THEN NULL::text ELSE g.category END)".to_owned(),
         ),
         (
             "SELECT * FROM complete_the_look(9)",
-            "Index Cond: (category = g_1.category)".to_owned(),
+            "Index Cond: (category = CASE WHEN (g_1.category = 'photo'::text) THEN NULL::text ELSE g_1.category END)".to_owned(),
         ),
         // For each row of another table.
         (
@@ -293,6 +293,52 @@ fn a_where_outside_loses_no_rows_and_the_scan_ends_early() -> Result<()> {
 }
 
 #[test]
+fn a_product_in_whose_photo_nothing_was_found_is_compared_with_all() -> Result<()> {
+    let (_database, mut client) = shop("recommend_bare")?;
+    client.batch_execute(
+        "SET lookbook.recall = 1;
+         INSERT INTO garment (photo_id, sku, category, label, box, embedding)
+           SELECT n, 'bare' || n, 'photo', 'photo', '(1,1),(0,0)', look(200000 + n) FROM generate_series(1, 3) n",
+    )?;
+    let query = "SELECT s.* FROM similar_products('bare1', 20) AS s";
+    expect_plan(
+        &mut client,
+        query,
+        &[
+            "Index Scan using looks",
+            "Index Cond: (category = CASE WHEN ",
+        ],
+    )?;
+    let mut expected = Vec::new();
+    for category in ["upper", "lower", "full_body", "footwear", "photo"] {
+        expected.extend(truth(&mut client, "look(200001)", category, "bare1", 20)?);
+    }
+    expected.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut products_seen = HashSet::new();
+    expected.retain(|(product, _)| products_seen.insert(product.clone()));
+    expected.truncate(20);
+    ensure!(products(&mut client, query)? == expected, "{expected:?}");
+    let diverse = products(
+        &mut client,
+        "SELECT * FROM similar_products('bare1', 20, 0.0, NULL)",
+    )?;
+    ensure!(diverse == expected, "{diverse:?} {expected:?}");
+    // One photo in which a garment was found is enough to know the category.
+    client.batch_execute(
+        "UPDATE garment SET sku = 'bare1' WHERE sku = 'S6' AND category = 'upper'",
+    )?;
+    let kinds = client.query(
+        "SELECT DISTINCT category FROM similar_products('bare1', 20)",
+        &[],
+    )?;
+    ensure!(
+        kinds.len() == 1 && kinds[0].get::<_, &str>(0) == "upper",
+        "{kinds:?}"
+    );
+    Ok(())
+}
+
+#[test]
 fn near_duplicates_are_folded_into_the_nearer_product() -> Result<()> {
     let (_database, mut client) = shop("recommend_fold")?;
     client.batch_execute(
@@ -396,6 +442,14 @@ fn diversity_is_maximal_marginal_relevance() -> Result<()> {
             found == code && message.contains("diversity"),
             "{arguments}: {found} {message}"
         );
+    }
+    for (call, code) in [
+        ("similar_products('S6', -1, 0.3)", "2201W"),
+        ("similar_products('S6', 5, 0.3, -1)", "22023"),
+        ("nearest_products(look(7), 5, NULL, 'NaN')", "22023"),
+    ] {
+        let (found, message) = error_of(&mut client, &format!("SELECT * FROM {call}"))?;
+        ensure!(found == code, "{call}: {found} {message}");
     }
     Ok(())
 }

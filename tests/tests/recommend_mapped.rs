@@ -238,6 +238,7 @@ fn arguments_come_as_drivers_send_them() -> Result<()> {
     )?;
     for query in [
         "SELECT product FROM small_reco.similar_products(7, 3)",
+        "SELECT product FROM small_reco.similar_products(7::bigint, 3)",
         "SELECT product FROM small_reco.similar_products(7::smallint, 3, 0.3::double precision)",
         "SELECT product FROM small_reco.nearest_products(look(7), 3, 'upper', 0.1::double precision)",
         "SELECT product FROM small_reco.complete_the_look(8, 3)",

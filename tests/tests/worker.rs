@@ -315,6 +315,40 @@ fn preloaded_it_starts_with_the_server_and_ends_with_it() -> Result<()> {
 }
 
 #[test]
+fn a_terminated_supervisor_is_replaced_whoever_asks_meanwhile() -> Result<()> {
+    let cluster = Cluster::start(&["lookbook.worker=on"])?;
+    let database = tiny(&cluster, "replaced")?;
+    let mut client = database.connect()?;
+    add_slow_model(&mut client)?;
+    for round in 0..6_u8 {
+        // Amid a run it takes its time to end, and holds its lock meanwhile.
+        let mut slow = database.connect()?;
+        let running =
+            spawn(move || embed(&mut slow, &photo(1 + 10 * round), Some("slow")).is_err());
+        wait_for(&mut client, "running", |count| count == Some(1))?;
+        client.batch_execute("SELECT pg_terminate_backend(supervisor_pid) FROM lookbook_worker")?;
+        let mut asking = Vec::new();
+        for number in 2..8 {
+            let mut client = database.connect()?;
+            asking.push(spawn(move || {
+                embed(&mut client, &photo(number + 10 * round), None)
+            }));
+        }
+        for answer in asking {
+            match answer.join() {
+                Ok(answer) => answer.with_context(|| format!("round {round}"))?,
+                Err(_) => anyhow::bail!("a session panicked"),
+            };
+        }
+        ensure!(
+            running.join().is_ok_and(|failed| failed),
+            "round {round}: it went on"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn it_dies_with_the_postmaster() -> Result<()> {
     let cluster = Cluster::start(&[])?;
     let database = tiny(&cluster, "orphan")?;

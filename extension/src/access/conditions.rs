@@ -6,8 +6,9 @@
 //! `in_stock = true`, for access methods other than its own (`IsBooleanOpfamily`). The path gets them from us.
 //!
 //! And `$2 IS NULL OR category = $2`, as one writes for an argument that may be left out, is no index condition of any
-//! access method. A plan that knows the value has one half of it only; a generic plan gets `category = $2` with a
-//! function that is always true, by which the scan knows that a NULL lets every row pass.
+//! access method. A plan that knows the value has one half of it only; a generic plan gets
+//! `category = CASE WHEN $2 IS NULL THEN NULL ELSE $2 END` with a function that is always true, by which the scan knows
+//! that a NULL lets every row pass.
 
 use super::{items, limit, paths};
 use pgrx::pg_sys;
@@ -42,7 +43,7 @@ pub(super) unsafe fn push_down(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys
             let found = array_condition(root, index, rinfo).or_else(|| boolean(index, rinfo));
             if let Some((column, condition)) = found {
                 paths::add(path, rinfo, condition, column, false);
-            } else if let Some((column, condition)) = null_or_equal(root, index, rinfo) {
+            } else if let Some((column, condition)) = anything_or_equal(root, index, rinfo) {
                 paths::add(path, rinfo, condition, column, true);
             }
         }
@@ -94,14 +95,14 @@ unsafe fn array_condition(
     }
 }
 
-/// `value IS NULL OR column = value`, or instead of the second a strict function of it, as `column = value` that a NULL
-/// fulfils ([`is_fulfilled_by_null`]).
-unsafe fn null_or_equal(
+/// `anything OR column = value`, such as `$1 IS NULL OR column = $1`, as a `column = value` that a NULL fulfils
+/// ([`is_fulfilled_by_null`]); the query's own condition is tested again.
+unsafe fn anything_or_equal(
     root: *mut pg_sys::PlannerInfo,
     index: *mut pg_sys::IndexOptInfo,
     rinfo: *mut pg_sys::RestrictInfo,
 ) -> Option<(usize, *mut pg_sys::RestrictInfo)> {
-    use pg_sys::{BoolExprType, NodeTag, NullTestType};
+    use pg_sys::{BoolExprType, NodeTag};
     // SAFETY: the planner's nodes are what their tags say.
     unsafe {
         let clause = (*rinfo).clause.cast::<pg_sys::BoolExpr>();
@@ -111,43 +112,34 @@ unsafe fn null_or_equal(
         {
             return None;
         }
-        let arguments = || items::<pg_sys::Node>((*clause).args);
-        let mut tests = arguments().filter(|node| pgrx::is_a(*node, NodeTag::T_NullTest));
-        let mut equals = arguments().filter(|node| pgrx::is_a(*node, NodeTag::T_OpExpr));
-        let test = tests.next()?.cast::<pg_sys::NullTest>();
-        let equal = equals.next()?.cast::<pg_sys::OpExpr>();
-        if (*test).nulltesttype != NullTestType::IS_NULL || (*test).argisrow {
+        let mut arguments = items::<pg_sys::Node>((*clause).args);
+        let (first, second) = (arguments.next()?, arguments.next()?);
+        let (
+            Equality {
+                column,
+                operand,
+                value,
+                operator,
+                collation,
+            },
+            anything,
+        ) = match (equality(index, second), equality(index, first)) {
+            (Some(equal), _) => (equal, first),
+            (None, Some(equal)) => (equal, second),
+            (None, None) => return None,
+        };
+        let is_known = |node| {
+            !pg_sys::bms_is_member(
+                (*(*index).rel).relid as i32,
+                pg_sys::pull_varnos(root, node),
+            ) && !pg_sys::contain_volatile_functions(node)
+        };
+        if !is_known(value) || !is_known(anything) {
             return None;
         }
-        let mut operands = items::<pg_sys::Node>((*equal).args);
-        let (left, right) = (operands.next()?, operands.next()?);
-        let collation = (*equal).inputcollid;
-        let commuted = pg_sys::get_commutator((*equal).opno);
-        let (column, operand, value, operator) =
-            [(left, right, (*equal).opno), (right, left, commuted)]
-                .into_iter()
-                .find_map(|(operand, value, operator)| {
-                    let column = filter_column(index, operand, operator, collation)?;
-                    Some((column, operand, value, operator))
-                })?;
-        let tables = pg_sys::pull_varnos(root, value);
-        if pg_sys::bms_is_member((*(*index).rel).relid as i32, tables)
-            || pg_sys::contain_volatile_functions(value)
-            || !is_null_with(value, (*test).arg.cast())
-        {
-            return None;
-        }
-        // In COALESCE, lest PostgreSQL finds that it implies the query's own condition, and leaves that out.
-        let own: *mut pg_sys::CoalesceExpr =
-            pg_sys::palloc0(size_of::<pg_sys::CoalesceExpr>()).cast();
-        (*own).xpr.type_ = NodeTag::T_CoalesceExpr;
-        (*own).coalescetype = pg_sys::exprType(value);
-        (*own).coalescecollid = pg_sys::exprCollation(value);
-        (*own).args = pg_sys::lappend(null_mut(), value.cast());
-        (*own).location = -1;
         let condition = paths::implied(
             rinfo,
-            paths::operation(operator, operand.cast(), own.cast()),
+            paths::operation(operator, operand.cast(), null_if(anything, value).cast()),
         );
         let comparison = (*condition).clause.cast::<pg_sys::OpExpr>();
         (*comparison).inputcollid = collation;
@@ -160,29 +152,65 @@ unsafe fn null_or_equal(
     }
 }
 
-/// Whether `value` is NULL where `tested` is.
-unsafe fn is_null_with(value: *mut pg_sys::Node, tested: *mut pg_sys::Node) -> bool {
-    use pg_sys::NodeTag;
+/// A filter column, from 0, compared with a value.
+struct Equality {
+    column: usize,
+    operand: *mut pg_sys::Node,
+    value: *mut pg_sys::Node,
+    operator: pg_sys::Oid,
+    collation: pg_sys::Oid,
+}
+
+/// `column = value` or `value = column`.
+unsafe fn equality(index: *mut pg_sys::IndexOptInfo, node: *mut pg_sys::Node) -> Option<Equality> {
     // SAFETY: the planner's nodes are what their tags say.
     unsafe {
-        if pg_sys::equal(value.cast(), tested.cast()) {
-            return true;
+        if !pgrx::is_a(node, pg_sys::NodeTag::T_OpExpr) {
+            return None;
         }
-        match (*value).type_ {
-            NodeTag::T_RelabelType => {
-                is_null_with((*value.cast::<pg_sys::RelabelType>()).arg.cast(), tested)
-            }
-            NodeTag::T_FuncExpr => {
-                let call = value.cast::<pg_sys::FuncExpr>();
-                pg_sys::func_strict((*call).funcid)
-                    && items((*call).args).any(|argument| is_null_with(argument, tested))
-            }
-            _ => false,
-        }
+        let equal = node.cast::<pg_sys::OpExpr>();
+        let mut operands = items::<pg_sys::Node>((*equal).args);
+        let (left, right) = (operands.next()?, operands.next()?);
+        let collation = (*equal).inputcollid;
+        let commuted = pg_sys::get_commutator((*equal).opno);
+        [(left, right, (*equal).opno), (right, left, commuted)]
+            .into_iter()
+            .find_map(|(operand, value, operator)| {
+                let column = filter_column(index, operand, operator, collation)?;
+                Some(Equality {
+                    column,
+                    operand,
+                    value,
+                    operator,
+                    collation,
+                })
+            })
     }
 }
 
-/// Whether a NULL fulfils the condition of a scan: it is one of [`null_or_equal`].
+/// `CASE WHEN condition THEN NULL ELSE value END`.
+unsafe fn null_if(condition: *mut pg_sys::Node, value: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    use pg_sys::NodeTag;
+    // SAFETY: palloc0 returns zeroed memory of the planner's context; the fields are those of `primnodes.h`.
+    unsafe {
+        let (of_type, collation) = (pg_sys::exprType(value), pg_sys::exprCollation(value));
+        let when: *mut pg_sys::CaseWhen = pg_sys::palloc0(size_of::<pg_sys::CaseWhen>()).cast();
+        (*when).xpr.type_ = NodeTag::T_CaseWhen;
+        (*when).expr = condition.cast();
+        (*when).result = pg_sys::makeNullConst(of_type, -1, collation).cast();
+        (*when).location = -1;
+        let case: *mut pg_sys::CaseExpr = pg_sys::palloc0(size_of::<pg_sys::CaseExpr>()).cast();
+        (*case).xpr.type_ = NodeTag::T_CaseExpr;
+        (*case).casetype = of_type;
+        (*case).casecollid = collation;
+        (*case).args = pg_sys::lappend(null_mut(), when.cast());
+        (*case).defresult = value.cast();
+        (*case).location = -1;
+        case.cast()
+    }
+}
+
+/// Whether a NULL fulfils the condition of a scan: it is one of [`anything_or_equal`].
 pub(super) fn is_fulfilled_by_null(key: &pg_sys::ScanKeyData) -> bool {
     limit::is_always_true(&key.sk_func)
 }

@@ -9,13 +9,24 @@ use pgrx::{Internal, PgMemoryContexts, PgSqlErrorCode, pg_sys};
 use std::collections::{HashSet, VecDeque};
 use std::ptr;
 
+/// Dimensions that are compared first.
+const GLANCE: usize = 32;
+
 /// What the rows so far have shown.
 #[derive(Default)]
 struct Seen {
     products: HashSet<Box<str>>,
-    /// Distances to the query and vectors of the rows that a later one may duplicate.
-    looks: VecDeque<(f64, Box<[f32]>)>,
+    /// Of the rows that a later one may duplicate.
+    looks: VecDeque<Look>,
     is_new: bool,
+}
+
+struct Look {
+    /// To the query.
+    distance: f64,
+    /// Of the look, lying together with those of others: they tell most looks apart.
+    glance: [f32; GLANCE],
+    look: Box<[f32]>,
 }
 
 impl Seen {
@@ -26,21 +37,35 @@ impl Seen {
         let Some(fold) = fold else {
             return true;
         };
+        if fold.is_nan() || fold < 0.0 {
+            raise(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("fold must be a distance of 0 or more, and it is {fold}"),
+            );
+        }
         // Triangle inequality: what is more than fold nearer to the query than this row is no
         // duplicate of it, nor of any row behind it.
         while self
             .looks
             .front()
-            .is_some_and(|(nearer, _)| *nearer < distance - fold)
+            .is_some_and(|kept| kept.distance < distance - fold)
         {
             self.looks.pop_front();
         }
+        let within = |kept: &[f32], look: &[f32]| distance::l2(kept, look).or_report() <= fold;
+        let mut glance = [0.0; GLANCE];
+        let some = look.len().min(GLANCE);
+        glance[..some].copy_from_slice(&look[..some]);
         let is_duplicate = self
             .looks
             .iter()
-            .any(|(_, kept)| distance::l2(kept, look).or_report() <= fold);
+            .any(|kept| within(&kept.glance, &glance) && within(&kept.look, look));
         if !is_duplicate {
-            self.looks.push_back((distance, look.into()));
+            self.looks.push_back(Look {
+                distance,
+                glance,
+                look: look.into(),
+            });
         }
         !is_duplicate
     }

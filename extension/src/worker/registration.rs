@@ -1,7 +1,9 @@
 //! How the supervisor comes to be: with the server, or at the first need.
 
 use super::{START_LOCK, SUPERVISOR_LOCK, make_folder, try_lock};
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker};
+use pgrx::bgworkers::{
+    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
+};
 use pgrx::{IntoDatum, pg_sys};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,9 +47,14 @@ pub(crate) enum Start {
 #[derive(Default)]
 pub(crate) struct Starting {
     started: Option<(File, DynamicBackgroundWorker)>,
+    /// How many ended at once: one does that finds the lock of another that is just ending.
+    ended: usize,
     /// Since when nobody holds the supervisor's lock although it should start with the server.
     missing: Option<Instant>,
 }
+
+/// So many that ended at once are no accident.
+const ENDED: usize = 3;
 
 /// A supervisor that the postmaster starts anew is back before; where it registered none, for want of a slot, nobody comes.
 const MISSING: Duration = Duration::from_secs(3);
@@ -65,12 +72,16 @@ impl Starting {
             }
         }
         if let Some((_, supervisor)) = &self.started {
-            return match supervisor.pid() {
-                Err(pgrx::bgworkers::BackgroundWorkerStatus::Stopped) => Start::Impossible(
+            if !matches!(supervisor.pid(), Err(BackgroundWorkerStatus::Stopped)) {
+                return Start::UnderWay;
+            }
+            self.started = None;
+            self.ended += 1;
+            if self.ended == ENDED {
+                return Start::Impossible(
                     "the background worker ended at once; the server's log says why".to_owned(),
-                ),
-                _ => Start::UnderWay,
-            };
+                );
+            }
         }
         let lock = match make_folder().and_then(|()| try_lock(START_LOCK)) {
             Ok(Some(lock)) => lock,
@@ -79,6 +90,10 @@ impl Starting {
                 return Start::Impossible(format!("could not write {START_LOCK}: {error}"));
             }
         };
+        // One that is ending lets nobody else begin.
+        if matches!(try_lock(SUPERVISOR_LOCK), Ok(None)) {
+            return Start::UnderWay;
+        }
         // SAFETY: reads a variable of this process.
         let notified = unsafe { pg_sys::MyProcPid };
         match builder(false).set_notify_pid(notified).load_dynamic() {

@@ -61,6 +61,28 @@ pub fn relation_kind(client: &mut impl GenericClient, table: &str) -> Result<Opt
     Ok(row.map(|row| row.get(0)))
 }
 
+/// Whether a table, or a partition of it, has triggers of somebody's own.
+pub fn has_triggers(client: &mut impl GenericClient, table: &str) -> Result<bool> {
+    let found = client.query_one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgrelid IN ( \
+           SELECT pg_catalog.to_regclass($1)::pg_catalog.oid \
+           UNION ALL SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1))))",
+        &[&table],
+    )?;
+    Ok(found.get(0))
+}
+
+/// Tables that inherit from one, but for partitions.
+pub fn heirs_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<String>> {
+    let rows = client.query(
+        "SELECT i.inhrelid::pg_catalog.regclass::text FROM pg_catalog.pg_inherits i \
+         JOIN pg_catalog.pg_class c ON c.oid = i.inhparent AND c.relkind <> 'p' \
+         WHERE i.inhparent = pg_catalog.to_regclass($1) ORDER BY 1",
+        &[&table],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// How an index is made while others write; of a partitioned table PostgreSQL makes none that way.
 pub fn concurrently(client: &mut impl GenericClient, table: &str) -> Result<&'static str> {
     Ok(match relation_kind(client, table)?.as_deref() {

@@ -9,7 +9,7 @@ use postgres::{Client, Transaction};
 
 use super::{
     Extensions, OWN_PATH, Role, RoleColumn, Target, VectorKind, WHOLE_PHOTO,
-    catalog::{Column, columns_of, concurrently, is_indexed, relation_kind, unique_keys},
+    catalog::{Column, columns_of, concurrently, heirs_of, is_indexed, relation_kind, unique_keys},
     connect::SAFE_PATH,
     quoted,
     target::record,
@@ -230,10 +230,18 @@ fn find(client: &mut Client, table: &str) -> Result<(String, String, String)> {
     }
     let (schema, name): (String, String) = (row.get(0), row.get(1));
     let full = format!("{}.{}", quoted(&schema), quoted(&name));
-    match relation_kind(client, &full)?.as_deref() {
-        Some("r" | "p") => Ok((full, schema, name)),
-        _ => bail!("--into {table}: it is no table, and rows are copied into tables only"),
+    let Some("r" | "p") = relation_kind(client, &full)?.as_deref() else {
+        bail!("--into {table}: it is no table, and rows are copied into tables only");
+    };
+    let heirs = heirs_of(client, &full)?;
+    if !heirs.is_empty() {
+        bail!(
+            "--into {table}: {} inherits from it, so that rows of another table would be read, replaced and deleted as its own; load \
+             into a table without heirs, or into a partitioned one",
+            heirs.join(", ")
+        );
     }
+    Ok((full, schema, name))
 }
 
 /// The table that the user means, who has a search path. Within a transaction.

@@ -255,6 +255,20 @@ impl Target {
         })
     }
 
+    /// The same, as an index on the link's column can answer it.
+    pub(super) fn is_of_photo_indexed(&self) -> Result<String> {
+        Ok(match self.link()? {
+            (Role::PhotoId, column) => {
+                format!("g.{} OPERATOR(pg_catalog.=) p.id", quoted(column))
+            }
+            (_, column) => format!(
+                "g.{} OPERATOR(pg_catalog.=) p.path::{}",
+                quoted(column),
+                self.key_type
+            ),
+        })
+    }
+
     /// The statement that finds the nearest rows to `$1`, of category `$2` where that is given: sku, path,
     /// category, label, box, distance. A table of the shop is asked alone, so that nothing hinders its index.
     pub fn nearest(&self, has_category: bool, k: u16) -> Result<String> {

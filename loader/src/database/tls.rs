@@ -16,9 +16,11 @@ use rustls::{
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    server::ParsedCertificate,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -94,47 +96,53 @@ impl Encryption {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .context("cannot set up TLS")?;
-        let roots = match &self.roots {
+        let trusted = match &self.roots {
             Roots::Anybody => None,
-            Roots::System => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                Some(roots)
-            }
-            Roots::File(file) => Some(roots_of(file)?),
+            Roots::System => Some(rustls_native_certs::load_native_certs().certs),
+            Roots::File(file) => Some(certificates_of(file)?),
         };
-        let verified = match roots {
-            Some(roots) if self.checks_name => builder.with_root_certificates(roots),
-            roots => {
-                let signed = roots.map(|roots| {
-                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                        .build()
-                });
-                let signed = signed
-                    .transpose()
-                    .context("no certificates to verify the server by")?;
-                let verifier = AnyName { signed, provider };
-                builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(verifier))
-            }
-        };
+        let trusted = trusted
+            .map(|certificates| self.trusted(certificates, provider.clone()))
+            .transpose()
+            .context("no certificates to verify the server by")?;
+        let verified = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { trusted, provider }));
         Ok(MakeRustlsConnect::new(verified.with_no_client_auth()))
+    }
+
+    fn trusted(
+        &self,
+        certificates: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Trusted> {
+        let mut roots = RootCertStore::empty();
+        match self.roots {
+            // Of the system's, some may be of kinds that are not known here.
+            Roots::Anybody | Roots::System => {
+                roots.add_parsable_certificates(certificates.iter().cloned());
+            }
+            Roots::File(_) => {
+                for certificate in &certificates {
+                    roots.add(certificate.clone())?;
+                }
+            }
+        }
+        Ok(Trusted {
+            signers: WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()?,
+            certificates,
+            checks_name: self.checks_name,
+        })
     }
 }
 
-fn roots_of(file: &Path) -> Result<RootCertStore> {
+fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let name = file.display();
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file)
-        .with_context(|| format!("cannot read sslrootcert {name}"))?;
-    for certificate in certificates {
-        let certificate = certificate.with_context(|| format!("sslrootcert {name}"))?;
-        roots
-            .add(certificate)
-            .with_context(|| format!("sslrootcert {name}"))?;
-    }
-    Ok(roots)
+    CertificateDer::pem_file_iter(file)
+        .with_context(|| format!("cannot read sslrootcert {name}"))?
+        .map(|certificate| certificate.with_context(|| format!("sslrootcert {name}")))
+        .collect()
 }
 
 /// The text without both options, and their values.
@@ -207,15 +215,24 @@ fn first_pair(text: &str) -> (&str, String, &str) {
     (text, value, "")
 }
 
-/// Whoever answers, by any name, has the key of its certificate: libpq's `sslmode=require`. With `signed` somebody trusted signed that
-/// certificate, too: `verify-ca`.
+/// Whoever answers has the key of its certificate: libpq's `sslmode=require`. With `trusted` somebody also has to have
+/// signed that certificate.
 #[derive(Debug)]
-struct AnyName {
-    signed: Option<Arc<WebPkiServerVerifier>>,
+struct Verifier {
+    trusted: Option<Trusted>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for AnyName {
+/// Who may have signed it.
+#[derive(Debug)]
+struct Trusted {
+    signers: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+    /// `verify-full`; else `verify-ca`.
+    checks_name: bool,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -224,15 +241,28 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(signed) = &self.signed else {
+        use CertificateError::{NotValidForName, NotValidForNameContext, Other};
+        use rustls::Error::InvalidCertificate;
+        let Some(trusted) = &self.trusted else {
             return Ok(ServerCertVerified::assertion());
         };
-        match signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let signers = &trusted.signers;
+        match signers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         {
             // Names are looked at last (`rustls::client::WebPkiServerVerifier`).
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            Err(InvalidCertificate(NotValidForName | NotValidForNameContext { .. }))
+                if !trusted.checks_name =>
+            {
+                Ok(ServerCertVerified::assertion())
+            }
+            // Of a certificate that may sign others, as a self-signed one often is, no server's is expected. That it has not
+            // expired was looked at before (`webpki::verify_cert`).
+            Err(InvalidCertificate(Other(_))) if trusted.certificates.contains(end_entity) => {
+                if trusted.checks_name {
+                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             verified => verified,
         }
     }

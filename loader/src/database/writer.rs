@@ -1,7 +1,9 @@
 //! Writing: one transaction per batch of photos, by binary COPY.
 //!
-//! Invariant: a photo and its garments are committed together, and a photo that is replaced is
-//! never seen without its new rows.
+//! Invariants: a photo and its garments are committed together, and a photo that is replaced is
+//! never seen without its new rows; a photo counts as written when its rows are there.
+
+use std::collections::HashMap;
 
 use anyhow::Result;
 use lookbook_vision::Group;
@@ -13,7 +15,8 @@ use postgres::{
 };
 
 use super::{
-    Box2, Models, OWN_PATH, Role, Target, gate::Gate, known::NO_PRODUCT, quoted, retry, types::Cell,
+    Box2, Models, OWN_PATH, Role, Target, catalog::has_triggers, gate::Gate, known::NO_PRODUCT,
+    quoted, retry, types::Cell,
 };
 use crate::source::{Reject, sku_of};
 
@@ -74,6 +77,8 @@ pub struct Writer {
     gate: Gate,
     /// Of the two tables' columns; `None` when nothing shall be written.
     types: Option<[Vec<Type>; 2]>,
+    /// Somebody's, on the garments: they may change or drop what is written.
+    has_triggers: bool,
 }
 
 impl Writer {
@@ -97,6 +102,7 @@ impl Writer {
     pub fn looking(mut client: Client, target: Target, models: Models) -> Result<Self> {
         Ok(Self {
             gate: Gate::of(&mut client, &target)?,
+            has_triggers: has_triggers(&mut client, &target.garment)?,
             client,
             target,
             models,
@@ -135,7 +141,11 @@ impl Writer {
     pub fn write(&mut self, photos: &mut Vec<PhotoRow>, refused: &mut Vec<Reject>) -> Result<()> {
         for attempt in 1.. {
             let error = match self.try_write(photos, refused) {
-                Ok(()) => break,
+                Ok(Written::All) => break,
+                Ok(Written::Without(lost)) => {
+                    refused.extend(take(photos, &lost, &self.target));
+                    continue;
+                }
                 Err(error) => error,
             };
             let Some(cause) = error.downcast_ref::<postgres::Error>() else {
@@ -161,11 +171,15 @@ impl Writer {
     }
 
     /// One transaction; all or none.
-    fn try_write(&mut self, photos: &mut Vec<PhotoRow>, refused: &mut Vec<Reject>) -> Result<()> {
+    fn try_write(
+        &mut self,
+        photos: &mut Vec<PhotoRow>,
+        refused: &mut Vec<Reject>,
+    ) -> Result<Written> {
         let mut change = self.client.transaction()?;
         refused.extend(self.gate.refuse(&mut change, photos)?);
         let Some(types) = self.types.as_ref().filter(|_| !photos.is_empty()) else {
-            return Ok(());
+            return Ok(Written::All);
         };
         let batch = Batch {
             target: &self.target,
@@ -173,8 +187,15 @@ impl Writer {
             types,
             photos,
         };
-        batch.write(&mut change)?;
-        Ok(change.commit()?)
+        let (ids, has_dropped) = batch.write(&mut change)?;
+        if has_dropped || self.has_triggers {
+            let lost = batch.lost(&mut change, &ids)?;
+            if !lost.is_empty() {
+                return Ok(Written::Without(lost));
+            }
+        }
+        change.commit()?;
+        Ok(Written::All)
     }
 
     /// One of these is to blame for `reason`: each half alone.
@@ -216,6 +237,34 @@ impl Writer {
     }
 }
 
+/// What a transaction has done.
+enum Written {
+    All,
+    /// Nothing: rows of these photos, by their place in the batch, would not be there.
+    Without(Vec<Lost>),
+}
+
+/// A photo of whose rows not all are there.
+struct Lost {
+    at: usize,
+    is_there: usize,
+}
+
+/// Takes photos out of a batch whose rows do not stay as they are written.
+fn take(photos: &mut Vec<PhotoRow>, lost: &[Lost], target: &Target) -> Vec<Reject> {
+    let refused = lost.iter().rev().map(|Lost { at, is_there }| {
+        let photo = photos.remove(*at);
+        let reason = format!(
+            "a trigger changed or dropped it: {is_there} of its {} rows are in {} afterwards, told by {}",
+            photo.garments.len(),
+            target.garment,
+            target.link().map_or("", |(_, column)| column)
+        );
+        Reject::new(photo.path, ROW_REFUSED, reason)
+    });
+    refused.collect()
+}
+
 fn garment_columns(target: &Target) -> String {
     let names: Vec<String> = target
         .columns
@@ -233,7 +282,8 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn write(&self, change: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+    /// The ids of the photos, and whether rows were dropped on their way.
+    fn write(&self, change: &mut Transaction<'_>) -> Result<(Vec<i64>, bool), postgres::Error> {
         change.batch_execute(OWN_PATH)?;
         let replaced: Vec<i64> = self
             .photos
@@ -252,8 +302,32 @@ impl Batch<'_> {
             .iter()
             .filter_map(|photo| photo.replaces.or_else(|| fresh.next()))
             .collect();
-        self.copy_photos(change, &ids)?;
-        self.copy_garments(change, &ids)
+        let photos = self.copy_photos(change, &ids)?;
+        let garments = self.copy_garments(change, &ids)?;
+        let sent: usize = self.photos.iter().map(|photo| photo.garments.len()).sum();
+        let is_whole = photos == ids.len() as u64 && garments == sent as u64;
+        Ok((ids, !is_whole))
+    }
+
+    /// Photos of whose garments some are not there.
+    fn lost(&self, change: &mut Transaction<'_>, ids: &[i64]) -> Result<Vec<Lost>> {
+        let count = format!(
+            "SELECT p.id, pg_catalog.count(*) FROM {} p JOIN {} g ON {} \
+             WHERE p.id OPERATOR(pg_catalog.=) ANY ($1) GROUP BY p.id",
+            self.target.photo,
+            self.target.garment,
+            self.target.is_of_photo_indexed()?
+        );
+        let mut there: HashMap<i64, usize> = HashMap::new();
+        for row in change.query(&count, &[&ids])? {
+            there.insert(row.get(0), usize::try_from(row.get::<_, i64>(1))?);
+        }
+        let all = self.photos.iter().zip(ids).enumerate();
+        let lost = all.filter_map(|(at, (photo, id))| {
+            let is_there = there.get(id).copied().unwrap_or(0);
+            (is_there < photo.garments.len()).then_some(Lost { at, is_there })
+        });
+        Ok(lost.collect())
     }
 
     fn reserve(
@@ -270,11 +344,12 @@ impl Batch<'_> {
         rows.iter().map(|row| row.try_get(0)).collect()
     }
 
+    /// How many rows the table took, which its triggers may lessen.
     fn copy_photos(
         &self,
         change: &mut Transaction<'_>,
         ids: &[i64],
-    ) -> Result<(), postgres::Error> {
+    ) -> Result<u64, postgres::Error> {
         let copy = format!(
             "COPY {} ({PHOTO_COLUMNS}) FROM STDIN (FORMAT binary)",
             self.target.photo
@@ -301,14 +376,15 @@ impl Batch<'_> {
             ];
             out.write(&row.each_ref().map(|cell| cell as &(dyn ToSql + Sync)))?;
         }
-        out.finish().map(drop)
+        out.finish()
     }
 
+    /// As [`Self::copy_photos`].
     fn copy_garments(
         &self,
         change: &mut Transaction<'_>,
         ids: &[i64],
-    ) -> Result<(), postgres::Error> {
+    ) -> Result<u64, postgres::Error> {
         let copy = format!(
             "COPY {} ({}) FROM STDIN (FORMAT binary)",
             self.target.garment,
@@ -329,7 +405,7 @@ impl Batch<'_> {
                 out.write(&row)?;
             }
         }
-        out.finish().map(drop)
+        out.finish()
     }
 
     fn cell<'a>(

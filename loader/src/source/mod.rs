@@ -34,7 +34,7 @@ use names::Fingerprint;
 pub use names::{is_hidden, is_photo_name, sku_of};
 use patterns::Filter;
 use remote::Address;
-pub use remote::Network;
+pub use remote::{Network, name_of};
 
 use crate::args::SourceArgs;
 
@@ -298,9 +298,9 @@ impl<'a> Source<'a> {
             }
             Some(Ok(Ok(item))) => item,
             Some(Ok(Err(reject))) => {
-                self.is_damaged |=
-                    [code::UNREADABLE, code::ARCHIVE_DAMAGED].contains(&reject.code.as_str());
-                // What is there and cannot be read is not gone.
+                // What is there and cannot be read is not gone, nor is what nobody knows the key of.
+                self.is_damaged |= [code::UNREADABLE, code::ARCHIVE_DAMAGED, code::KEY_MISSING]
+                    .contains(&reject.code.as_str());
                 self.seen.insert(Fingerprint::of(&reject.path));
                 return Some(Ok(Err(reject)));
             }

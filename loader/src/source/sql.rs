@@ -13,7 +13,7 @@ use super::{
     Entry, Found, Item, Part, Place, Reject, code,
     decimal::{inexact, rounded},
     fetch::too_large,
-    json_fault,
+    json_fault, name_of,
     names::sku_of,
     producer::produced,
     statement,
@@ -231,7 +231,7 @@ impl Plan {
                 .get::<_, Option<String>>(2)
                 .filter(|text| !text.is_empty())
             {
-                Some(text) => place_of(&text, root).map(|place| (place, Some(text))),
+                Some(text) => place_of(&text, root).map(|place| (place, Some(name_of(&text)))),
                 None => Err((
                     code::IMAGE_MISSING.to_owned(),
                     "the column of its image is NULL or empty".to_owned(),
@@ -288,21 +288,59 @@ fn place_of(text: &str, root: &Path) -> Result<Place, super::Refusal> {
     let refuse = |code: &str, reason: String| Err((code.to_owned(), reason));
     match Place::of_text(text, root) {
         Err(error) => refuse(super::remote::code::URL_INVALID, format!("{error:#}")),
-        Ok(Place::File(_)) => {
-            let is_inside = Path::new(text)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-            if is_inside {
-                Ok(Place::File(PathBuf::from(root).join(text)))
-            } else {
-                refuse(
-                    code::PATH_OUTSIDE,
-                    format!(
-                        "the path {text:?} leaves the folder of --image-root, and paths of a database must not"
-                    ),
-                )
-            }
-        }
+        Ok(Place::File(_)) => match inside(Path::new(text), root) {
+            Some(file) => Ok(Place::File(file)),
+            None => refuse(
+                code::PATH_OUTSIDE,
+                format!(
+                    "the path {text:?} leaves the folder of --image-root, and paths of a database must not"
+                ),
+            ),
+        },
         Ok(place) => Ok(place),
+    }
+}
+
+/// The file in `root`, whether the path begins there or says so itself.
+fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
+    let named = |root: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
+    let rest = match path.is_absolute() {
+        false => path.to_owned(),
+        true => {
+            let as_written = std::path::absolute(root.join("")).ok();
+            let resolved = root.join(".").canonicalize().ok();
+            as_written
+                .as_deref()
+                .and_then(named)
+                .or_else(|| named(resolved.as_deref()?))?
+        }
+    };
+    let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    rest.components().all(stays).then(|| root.join(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_in_its_root_however_it_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let absolute = root.join("a/b.jpg");
+        let of = |path: &str| inside(Path::new(path), root);
+        assert_eq!(of("a/b.jpg"), Some(absolute.clone()));
+        assert_eq!(of(absolute.to_str().unwrap()), Some(absolute));
+        let above = root.join("../b.jpg");
+        for outside in [
+            "/etc/passwd",
+            "../b.jpg",
+            "a/../../b.jpg",
+            above.to_str().unwrap(),
+        ] {
+            assert_eq!(of(outside), None, "{outside}");
+        }
+        let here = std::env::current_dir().unwrap().join("b.jpg");
+        assert_eq!(inside(&here, Path::new("")), Some("b.jpg".into()));
     }
 }

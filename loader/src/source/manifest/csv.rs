@@ -33,7 +33,11 @@ pub fn rows(file: &Path, delimiter: Option<u8>, roles: &Roles) -> Result<Rows> {
     let line = format!("line {}", line_of(&reader, &header));
     let name = |at| Ok(text(&header, at)?.trim().to_owned());
     let names: Result<Vec<String>> = (0..header.len()).map(name).collect();
-    let names = names.with_context(|| line.clone())?;
+    let mut names = names.with_context(|| line.clone())?;
+    // Spreadsheets write the empty columns behind a table, too.
+    while names.last().is_some_and(String::is_empty) {
+        names.pop();
+    }
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {
             bail!("{line}: two columns are named {name:?}");
@@ -90,6 +94,14 @@ impl Rows {
         let mut row = Map::new();
         for (column, name) in self.names.iter().enumerate() {
             row.insert(name.clone(), Value::from(text(record, column)?.trim()));
+        }
+        for column in self.names.len()..record.len() {
+            if !text(record, column)?.trim().is_empty() {
+                bail!(
+                    "column {} has a value, and the header no name for it",
+                    column + 1
+                );
+            }
         }
         self.roles.item(&self.found, row, None, self.has_others)
     }
@@ -333,6 +345,15 @@ mod tests {
     }
 
     #[test]
+    fn empty_columns_behind_a_table_are_nothing() {
+        let rows = read(b"path,sku,,\na.jpg,1,,\n", &[]).unwrap();
+        assert_eq!(
+            (rows[0].entry.product(), &rows[0].entry.attributes),
+            ("1", &None)
+        );
+    }
+
+    #[test]
     fn a_wrong_manifest_is_refused_with_the_line_to_mend() {
         for (manifest, expected) in [
             (
@@ -350,6 +371,10 @@ mod tests {
                 "line 3 has 1 columns, the header has 2",
             ),
             (b"path,sku\n,1\n", "line 2: the path is empty"),
+            (
+                b"path,sku,,\na.jpg,1,,\nb.jpg,2,,new\n",
+                "line 3: column 4 has a value, and the header no name for it",
+            ),
             (
                 b"path,sku\r\np00.jpg,1\r\np01.jpg,2\r\np00.jpg,3\r\n",
                 "line 4: path \"p00.jpg\" is already on line 2",

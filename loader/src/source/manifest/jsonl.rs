@@ -22,8 +22,10 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
     let file = File::open(file).context("cannot be opened")?;
     Ok(Rows {
         lines: BufReader::new(file).lines(),
+        unseen: roles.sku.iter().chain(&roles.sells).cloned().collect(),
         roles: roles.clone(),
         line: 0,
+        has_rows: false,
         is_over: false,
     })
 }
@@ -32,7 +34,10 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
 pub struct Rows {
     lines: Lines<BufReader<File>>,
     roles: Roles,
+    /// Names that were mapped, which rows may leave out, and no row has had yet.
+    unseen: Vec<String>,
     line: u64,
+    has_rows: bool,
     is_over: bool,
 }
 
@@ -46,7 +51,10 @@ impl Iterator for Rows {
         loop {
             self.line += 1;
             let line = self.line;
-            let item = match self.lines.next()? {
+            let Some(text) = self.lines.next() else {
+                return self.end().err().map(Err);
+            };
+            let item = match text {
                 Ok(text) if text.trim().is_empty() => continue,
                 Ok(text) => self.row(text.trim_start_matches('\u{feff}')),
                 Err(error) => Err(error.into()),
@@ -62,7 +70,15 @@ impl Iterator for Rows {
 }
 
 impl Rows {
-    fn row(&self, text: &str) -> Result<super::Item> {
+    fn end(&mut self) -> Result<()> {
+        self.is_over = true;
+        if self.has_rows && !self.unseen.is_empty() {
+            bail!("no row has a column named {}", self.unseen.join(" or "));
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, text: &str) -> Result<super::Item> {
         let row: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| anyhow!(explain(&error)))?;
         if let Some(number) = inexact(text) {
@@ -74,6 +90,8 @@ impl Rows {
         {
             bail!("has a zero character, which PostgreSQL cannot store");
         }
+        self.has_rows = true;
+        self.unseen.retain(|name| !row.contains_key(name));
         let names: Vec<&str> = row.keys().map(String::as_str).collect();
         let found = self.roles.find(&names, false)?;
         let is_role = |name: &&str| found.iter().flatten().any(|role| role == name);
@@ -165,6 +183,11 @@ mod tests {
                 "line 1: has a zero character",
             ),
             (b"{\"path\": \"\xff\"}\n", &[], "line 1"),
+            (
+                b"{\"path\": \"a\"}\n{\"path\": \"b\"}\n",
+                &["sku=produkt"],
+                "no row has a column named produkt",
+            ),
             (
                 b"{\"path\": \"a\"}\n{\"path\": \"./a\"}\n",
                 &[],

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value};
 
 use super::{
-    Entry, Item, Part, Place,
+    Entry, Item, Part, Place, name_of,
     names::{Fingerprint, normalised, sku_of},
 };
 use crate::args::{Role, SourceArgs};
@@ -156,6 +156,7 @@ impl Roles {
             text_of(value).with_context(|| format!("column {name}"))
         };
         let (image_text, key_text, sku_text) = (take(image)?, take(key)?, take(sku)?);
+        let name = image_text.as_deref().map(name_of);
         let sells = take(sells)?.map(|text| text.parse()).transpose();
         let sells = sells.map_err(|reason| anyhow!("what it sells: {reason}"))?;
         if key.is_some() && key_text.is_none() {
@@ -167,9 +168,9 @@ impl Roles {
             (None, None) => bail!("the path is empty"),
         };
         // What stands in for a product is made of a file's name, never of a key.
-        let stand_in = image_text.as_deref().filter(|_| key.is_none()).map(sku_of);
+        let stand_in = name.as_deref().filter(|_| key.is_none()).map(sku_of);
         let product = sku_text.or(stand_in.map(str::to_owned));
-        let Some(path) = key_text.or(image_text) else {
+        let Some(path) = key_text.or(name) else {
             bail!("the photo has no name: --map key=COLUMN says which column is its identity");
         };
         for role in columns.iter().flatten() {
@@ -189,7 +190,7 @@ impl Roles {
 }
 
 /// Text, or a number as text; empty is nothing.
-fn text_of(value: Value) -> Result<Option<String>> {
+pub(super) fn text_of(value: Value) -> Result<Option<String>> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text).filter(|text| !text.is_empty())),

@@ -5,9 +5,10 @@ use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use parquet::{
-    basic::{LogicalType, TimeUnit, TimestampType},
+    basic::{LogicalType, TimeUnit},
     file::{reader::FileReader, serialized_reader::SerializedFileReader},
     record::{Field, reader::RowIter},
+    schema::types::{Type, TypePtr},
 };
 use serde_json::{Map, Value};
 
@@ -31,12 +32,7 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
         .iter()
         .map(|field| field.name())
         .collect();
-    let stamp =
-        |field: &parquet::schema::types::TypePtr| match field.get_basic_info().logical_type_ref() {
-            Some(LogicalType::Timestamp(stamp)) => Some(stamp.clone()),
-            _ => None,
-        };
-    let stamps = schema.get_fields().iter().map(stamp).collect();
+    let kinds = schema.get_fields().to_vec();
     let found = roles.find(&names, true)?;
     let is_role = |name: &&str| found.iter().flatten().any(|role| role == name);
     let has_others = !names.iter().all(is_role);
@@ -44,7 +40,7 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
         rows: RowIter::from_file_into(Box::new(reader)).with_batch_size(BATCH_ROWS),
         roles: roles.clone(),
         found,
-        stamps,
+        kinds,
         has_others,
         row: 0,
         is_over: false,
@@ -56,8 +52,8 @@ pub struct Rows {
     rows: RowIter<'static>,
     roles: Roles,
     found: super::Found,
-    /// Of each column, if it holds moments.
-    stamps: Vec<Option<TimestampType>>,
+    /// Of each column.
+    kinds: Vec<TypePtr>,
     has_others: bool,
     row: u64,
     is_over: bool,
@@ -89,16 +85,21 @@ impl Iterator for Rows {
 
 impl Rows {
     fn item(&self, columns: Vec<(String, Field)>) -> Result<super::Item> {
-        let [image, ..] = &self.found;
+        let [image, roles @ ..] = &self.found;
         let mut row = Map::new();
         let mut held = None;
-        for ((name, field), stamp) in columns.into_iter().zip(&self.stamps) {
+        for ((name, field), kind) in columns.into_iter().zip(&self.kinds) {
             let value = if Some(&name) == image.as_ref() {
                 let (bytes, path) = photo_of(field)?;
                 held = bytes;
                 path.map_or(Value::Null, Value::from)
             } else {
-                value_of(field, stamp.as_ref()).with_context(|| format!("column {name}"))?
+                let has_role = roles.iter().flatten().any(|role| *role == name);
+                let value = match field {
+                    Field::Bytes(bytes) if has_role && !is_uuid(kind) => text_of(bytes.data()),
+                    field => value_of(&field, kind),
+                };
+                value.with_context(|| format!("column {name}"))?
             };
             if has_zero(&value) {
                 bail!("column {name} has a zero character, which PostgreSQL cannot store");
@@ -109,25 +110,113 @@ impl Rows {
     }
 }
 
-/// As JSON: numbers by their shortest digits, moments as text with their zone if they have one.
-fn value_of(field: Field, stamp: Option<&TimestampType>) -> Result<Value> {
-    let field = match (field, stamp) {
+/// As JSON, at whatever depth: numbers by their shortest digits, moments as text with their zone if they have one.
+/// `kind` is the type of the column, or of a part of it that has the field in it: what makes up lists has no names.
+fn value_of(field: &Field, kind: &Type) -> Result<Value> {
+    Ok(match field {
+        Field::Group(row) => {
+            let has = |name: &str| fields_of(kind).iter().find(|of| of.name() == name);
+            let is_its_own = row.get_column_iter().all(|(name, _)| has(name).is_some());
+            if let ([only], false) = (fields_of(kind), is_its_own) {
+                return value_of(field, only);
+            }
+            let pair = |(name, field): (&String, &Field)| {
+                let kind = has(name).map_or(kind, |kind| &**kind);
+                Ok((name.clone(), value_of(field, kind)?))
+            };
+            Value::Object(row.get_column_iter().map(pair).collect::<Result<_>>()?)
+        }
+        Field::ListInternal(list) => {
+            let elements = list.elements().iter();
+            Value::Array(
+                elements
+                    .map(|field| value_of(field, kind))
+                    .collect::<Result<_>>()?,
+            )
+        }
+        Field::MapInternal(map) => {
+            let kind = innermost(kind);
+            let [key_kind, value_kind] = fields_of(kind) else {
+                bail!("it is a map of something else than pairs");
+            };
+            let pair = |(key, value): &(Field, Field)| {
+                let key = match value_of(key, key_kind)? {
+                    Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                Ok((key, value_of(value, value_kind)?))
+            };
+            Value::Object(map.entries().iter().map(pair).collect::<Result<_>>()?)
+        }
+        field => scalar_of(field, innermost(kind))?,
+    })
+}
+
+fn fields_of(kind: &Type) -> &[TypePtr] {
+    match kind.is_group() {
+        true => kind.get_fields(),
+        false => &[],
+    }
+}
+
+/// Without what is around it alone, as in a list.
+fn innermost(mut kind: &Type) -> &Type {
+    while let [only] = fields_of(kind) {
+        kind = only;
+    }
+    kind
+}
+
+fn is_uuid(kind: &Type) -> bool {
+    kind.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid)
+}
+
+fn scalar_of(field: &Field, kind: &Type) -> Result<Value> {
+    let logical = kind.get_basic_info().logical_type_ref();
+    let field = match (field, logical) {
         (Field::Float(number), _) => return Ok(number.to_string().parse::<f64>()?.into()),
-        (Field::Long(since), Some(stamp)) => match stamp.unit {
+        (Field::Float16(number), _) => return Ok(number.to_string().parse::<f64>()?.into()),
+        (Field::Bytes(bytes), Some(LogicalType::Uuid)) => return uuid_of(bytes.data()),
+        (Field::Long(since), Some(LogicalType::Timestamp(stamp))) => match stamp.unit {
             TimeUnit::NANOS => Field::TimestampMicros(since.div_euclid(1000)),
-            TimeUnit::MICROS => Field::TimestampMicros(since),
-            TimeUnit::MILLIS => Field::TimestampMillis(since),
+            TimeUnit::MICROS => Field::TimestampMicros(*since),
+            TimeUnit::MILLIS => Field::TimestampMillis(*since),
         },
-        (field, _) => field,
+        (Field::Long(since), Some(LogicalType::Time(time))) => match time.unit {
+            TimeUnit::NANOS => Field::TimeMicros(since.div_euclid(1000)),
+            _ => Field::TimeMicros(*since),
+        },
+        (Field::Int(since), Some(LogicalType::Time(_))) => Field::TimeMillis(*since),
+        (field, _) => field.clone(),
     };
     // The crate takes some moments for impossible.
     let value = messages::contain(|| field.to_json_value());
-    match (value.map_err(|panic| anyhow!(panic))?, stamp) {
-        (Value::String(text), Some(stamp)) if !stamp.is_adjusted_to_u_t_c => {
-            Ok(text.trim_end_matches(" +00:00").into())
-        }
-        (value, _) => Ok(value),
+    let mut value = value.map_err(|panic| anyhow!(panic))?;
+    if let Value::String(text) = &mut value {
+        let end = match (&field, logical) {
+            (Field::Decimal(_), _) => ".",
+            (_, Some(LogicalType::Timestamp(stamp))) if !stamp.is_adjusted_to_u_t_c => " +00:00",
+            _ => "",
+        };
+        let kept = text.strip_suffix(end).map_or(text.len(), str::len);
+        text.truncate(kept);
     }
+    Ok(value)
+}
+
+fn uuid_of(bytes: &[u8]) -> Result<Value> {
+    let number = u128::from_be_bytes(bytes.try_into().context("a uuid has sixteen bytes")?);
+    let digits = format!("{number:032x}");
+    let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &digits[group]);
+    Ok(groups.join("-").into())
+}
+
+/// Some writers do not mark texts as such.
+fn text_of(bytes: &[u8]) -> Result<Value> {
+    let text = std::str::from_utf8(bytes);
+    Ok(text
+        .context("has bytes that are no text, and a key or a product has to be one")?
+        .into())
 }
 
 /// The bytes of a photo, and its path.
@@ -135,6 +224,7 @@ fn photo_of(field: Field) -> Result<(Option<Vec<u8>>, Option<String>)> {
     match field {
         Field::Null => Ok((None, None)),
         Field::Str(text) => Ok((None, Some(text))),
+        Field::Bytes(bytes) if bytes.is_empty() => Ok((Some(Vec::new()), None)),
         Field::Bytes(bytes) => Ok(match as_path(bytes.data()) {
             Some(text) => (None, Some(text.to_owned())),
             None => (Some(bytes.data().to_vec()), None),
@@ -165,8 +255,9 @@ mod tests {
     use std::sync::Arc;
 
     use parquet::{
-        data_type::{ByteArray, ByteArrayType, DoubleType},
+        data_type::{ByteArray, ByteArrayType, Decimal, DoubleType, Int64Type},
         file::{properties::WriterProperties, writer::SerializedFileWriter},
+        record::Row,
         schema::parser::parse_message_type,
     };
     use serde_json::json;
@@ -229,37 +320,100 @@ mod tests {
         );
     }
 
+    fn column(schema: &str) -> TypePtr {
+        let schema = parse_message_type(&format!("message m {{ {schema} }}")).unwrap();
+        schema.get_fields()[0].clone()
+    }
+
     #[test]
-    fn values_are_what_their_columns_say() {
-        let stamp = |unit, is_adjusted_to_u_t_c| TimestampType {
-            is_adjusted_to_u_t_c,
-            unit,
-        };
+    fn values_are_what_their_columns_say_at_every_depth() {
         let nanos = Field::Long(1_704_164_645_678_901_234);
-        for (field, stamp, expected) in [
-            (
-                nanos.clone(),
-                Some(stamp(TimeUnit::NANOS, true)),
-                json!("2024-01-02 03:04:05.678901 +00:00"),
-            ),
-            (
-                nanos.clone(),
-                Some(stamp(TimeUnit::NANOS, false)),
-                json!("2024-01-02 03:04:05.678901"),
-            ),
+        let of_10 = |scale| Field::Decimal(Decimal::from_i64(700, 9, scale));
+        let uuid = Field::Bytes((0..16).collect::<Vec<u8>>().into());
+        let in_utc = json!("2024-01-02 03:04:05.678901 +00:00");
+        let naive = json!("2024-01-02 03:04:05.678901");
+        for (field, kind, expected) in [
+            (nanos.clone(), "int64 c (TIMESTAMP(NANOS,true))", in_utc),
+            (nanos.clone(), "int64 c (TIMESTAMP(NANOS,false))", naive),
             (
                 Field::TimestampMillis(1_704_164_645_678),
-                Some(stamp(TimeUnit::MILLIS, false)),
+                "int64 c (TIMESTAMP(MILLIS,false))",
                 json!("2024-01-02 03:04:05.678"),
             ),
-            (nanos, None, json!(1_704_164_645_678_901_234_i64)),
-            (Field::Float(0.1), None, json!(0.1)),
-            (Field::Float(f32::NAN), None, Value::Null),
+            (nanos, "int64 c", json!(1_704_164_645_678_901_234_i64)),
+            (
+                Field::Long(3_723_000_000),
+                "int64 c (TIME(MICROS,false))",
+                json!("01:02:03.000000"),
+            ),
+            (
+                Field::Long(3_723_000_000_000),
+                "int64 c (TIME(NANOS,false))",
+                json!("01:02:03.000000"),
+            ),
+            (Field::Float(0.1), "float c", json!(0.1)),
+            (Field::Float(f32::NAN), "float c", Value::Null),
+            (of_10(0), "int64 c (DECIMAL(9,0))", json!("700")),
+            (of_10(2), "int64 c (DECIMAL(9,2))", json!("7.00")),
+            (
+                uuid,
+                "fixed_len_byte_array(16) c (UUID)",
+                json!("00010203-0405-0607-0809-0a0b0c0d0e0f"),
+            ),
         ] {
-            assert_eq!(value_of(field, stamp.as_ref()).unwrap(), expected);
+            let alone = column(&format!("required {kind};"));
+            assert_eq!(value_of(&field, &alone).unwrap(), expected, "{kind}");
+            let inside = column(&format!("required group s {{ required {kind}; }}"));
+            let group = Field::Group(Row::new(vec![("c".to_owned(), field)]));
+            assert_eq!(value_of(&group, &inside).unwrap(), json!({"c": expected}));
         }
-        let never = value_of(Field::Long(i64::MAX), Some(&stamp(TimeUnit::MICROS, true)));
+        let never = column("required int64 c (TIMESTAMP(MICROS,true));");
+        let never = value_of(&Field::Long(i64::MAX), &never);
         assert!(never.is_err(), "{never:?}");
+    }
+
+    /// One row of an image, a key and a list of two stamps.
+    fn write_bytes(file: &Path, image: &[u8], key: &[u8]) {
+        let schema = "message photos { required binary image; required binary id;
+            required group l (LIST) { repeated group list { required int64 element (TIMESTAMP(MILLIS,false)); } } }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let out = File::create(file).unwrap();
+        let mut writer = SerializedFileWriter::new(out, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        for bytes in [image, key] {
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<ByteArrayType>();
+            typed
+                .write_batch(&[ByteArray::from(bytes)], None, None)
+                .unwrap();
+            column.close().unwrap();
+        }
+        let mut column = group.next_column().unwrap().unwrap();
+        let typed = column.typed::<Int64Type>();
+        typed
+            .write_batch(&[0, 1_500], Some(&[1, 1]), Some(&[0, 1]))
+            .unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn bytes_are_a_key_where_they_are_a_text_and_an_empty_photo_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("photos.parquet");
+        write_bytes(&file, b"", b"k1");
+        let rows = read(&file, &["key=id"]).unwrap();
+        assert_eq!(rows[0].place, Place::Held(Vec::new()));
+        assert_eq!(rows[0].entry.path, "k1");
+        let stamps = json!({"l": ["1970-01-01 00:00:00.000", "1970-01-01 00:00:01.500"]});
+        assert_eq!(rows[0].entry.attributes, Some(stamps));
+        write_bytes(&file, PHOTO, b"\xff");
+        let error = format!("{:#}", read(&file, &["key=id"]).unwrap_err());
+        assert!(
+            error.contains("column id: has bytes that are no text"),
+            "{error}"
+        );
     }
 
     #[test]

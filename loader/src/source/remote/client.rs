@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use http_body_util::BodyExt;
-use hyper::{Request, Response, Uri, body::Incoming};
+use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -66,6 +66,8 @@ pub enum NoResponse {
     Broken(String),
     #[error("it is not encrypted, and AWS_ALLOW_HTTP is not set to true")]
     Plain,
+    #[error("the bucket is in the region {0}: set AWS_REGION={0}")]
+    Elsewhere(String),
 }
 
 impl Client {
@@ -209,8 +211,14 @@ impl HttpService for Store {
         if !self.allows_plain && request.uri().scheme_str() != Some("https") {
             return Err(HttpError::new(HttpErrorKind::Unknown, NoResponse::Plain));
         }
-        let response = self.client.request(request).await;
-        let (head, body) = response.map_err(of_store)?.into_parts();
+        let response = self.client.request(request).await.map_err(of_store)?;
+        let region = response.headers().get("x-amz-bucket-region");
+        if let Some(region) = region.filter(|_| response.status() == StatusCode::MOVED_PERMANENTLY)
+        {
+            let region = String::from_utf8_lossy(region.as_bytes()).into_owned();
+            return Err(of_store(NoResponse::Elsewhere(region)));
+        }
+        let (head, body) = response.into_parts();
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)))
     }
@@ -219,7 +227,9 @@ impl HttpService for Store {
 fn of_store(error: NoResponse) -> HttpError {
     let kind = match error {
         // Trying again would give the same.
-        NoResponse::Private(_) | NoResponse::Plain => HttpErrorKind::Unknown,
+        NoResponse::Private(_) | NoResponse::Plain | NoResponse::Elsewhere(_) => {
+            HttpErrorKind::Unknown
+        }
         NoResponse::Unresolved(_) | NoResponse::Unconnected(_) => HttpErrorKind::Connect,
         NoResponse::TimedOut(_) => HttpErrorKind::Timeout,
         NoResponse::Broken(_) => HttpErrorKind::Interrupted,

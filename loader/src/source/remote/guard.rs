@@ -99,6 +99,8 @@ const SPECIAL: &[Network] = &[
     Network::v6(0x100, 0, 64),      // discard
     Network::v6(0x2001, 0, 23),     // protocols, Teredo among them
     Network::v6(0x2001, 0xdb8, 32), // documentation
+    Network::v6(0x3fff, 0, 20),     // documentation
+    Network::v6(0x5f00, 0, 16),     // segment routing
     Network::v6(0xfc00, 0, 7),      // private
     Network::v6(0xfe80, 0, 9),      // this link, this site
     Network::v6(0xff00, 0, 8),      // groups
@@ -230,6 +232,7 @@ mod tests {
             "2606:4700::1111",
             "::ffff:8.8.8.8",
             "64:ff9b::808:808",
+            "3fff:1000::1",
         ] {
             assert!(allows(&guard, public), "{public}");
         }
@@ -252,6 +255,8 @@ mod tests {
             "64:ff9b::a00:1",
             "2002:7f00:1::",
             "2001::1",
+            "3fff:fff::1",
+            "5f00::1",
             "fc00::1",
             "fdff::1",
             "fe80::1",

@@ -169,6 +169,23 @@ impl Address {
     }
 }
 
+/// Without user and password.
+fn anonymous(url: &::url::Url) -> ::url::Url {
+    let mut url = url.clone();
+    // Neither fails for a URL with a host, and http has no other.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url
+}
+
+/// What a photo is called that a text names: as written, but for user and password.
+pub fn name_of(text: &str) -> String {
+    match Address::of_text(text) {
+        Some(Ok(Address::Url(url))) if anonymous(&url) != url => anonymous(&url).to_string(),
+        _ => text.to_owned(),
+    }
+}
+
 /// A URL is one photo, a store's prefix is a folder: its photos are named relative to it.
 pub fn part(address: Address, opener: &Opener<'_>) -> Result<Part> {
     let (bucket, key) = match &address {
@@ -176,7 +193,7 @@ pub fn part(address: Address, opener: &Opener<'_>) -> Result<Part> {
         Address::Object { bucket, key } => {
             return Ok(single(format!("s3://{bucket}/{key}"), address.clone()));
         }
-        Address::Url(url) => return Ok(single(url.to_string(), address.clone())),
+        Address::Url(url) => return Ok(single(anonymous(url).to_string(), address.clone())),
     };
     let prefix = key.trim_matches('/').to_owned();
     let (fetcher, filter) = (opener.fetcher.clone(), opener.filter()?);
@@ -241,6 +258,7 @@ fn refusal(error: &NoResponse) -> Refusal {
         NoResponse::Private(_) => code::PRIVATE_ADDRESS,
         NoResponse::Unresolved(_) => code::HOST_UNKNOWN,
         NoResponse::TimedOut(_) => code::TIMED_OUT,
+        NoResponse::Elsewhere(_) => code::STORE_FAILED,
         NoResponse::Unconnected(_) | NoResponse::Broken(_) | NoResponse::Plain => {
             code::CONNECTION_FAILED
         }

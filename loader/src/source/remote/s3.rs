@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use object_store::{
-    BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig,
+    Attribute, BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     path::Path,
 };
@@ -20,6 +20,7 @@ use super::{
     Policy,
     client::{Client, Connector, NoResponse},
     code, refusal,
+    url::decoded,
 };
 
 /// An object of a listing.
@@ -83,6 +84,8 @@ impl Stores {
             Path::parse(key).map_err(|error| (code::URL_INVALID.to_owned(), error.to_string()))?;
         let object = store.get(&path).await.map_err(|error| explain(&error))?;
         let (size, max_bytes) = (object.meta.size, self.policy.max_bytes);
+        let encoding = object.attributes.get(&Attribute::ContentEncoding);
+        let encoding = encoding.map_or_else(String::new, |value| value.to_string());
         if size > max_bytes {
             return Err(too_large(size, max_bytes));
         }
@@ -94,7 +97,7 @@ impl Stores {
                 return Err(too_large(bytes.len() as u64, max_bytes));
             }
         }
-        Ok(bytes)
+        decoded(bytes, &encoding, max_bytes)
     }
 
     pub async fn list(

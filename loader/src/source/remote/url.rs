@@ -2,22 +2,27 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    time::Duration,
+    io::Read,
+    time::{Duration, SystemTime},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::DateTime;
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use hyper::{
     Request, Response, StatusCode,
     body::{Body, Incoming},
     header,
 };
+use lookbook_vision::ErrorCode;
 use object_store::client::HttpRequestBody;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{
     super::{Refusal, fetch::too_large},
-    Policy,
+    Policy, anonymous,
     client::{Client, NoResponse},
     code, refusal,
 };
@@ -29,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// A server may ask for more time than we would give it by ourselves.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// How soon a pause notices that the user asked to stop.
+const WAKE: Duration = Duration::from_millis(100);
 
 /// Why an attempt failed, and whether another one may help.
 struct Failure {
@@ -64,7 +71,8 @@ pub async fn fetch(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8
             Ok(Err(failure)) => failure,
             Err(_) => Failure::of(&NoResponse::TimedOut(policy.timeout)),
         };
-        if !failure.may_pass || attempt >= policy.retries || interrupt::is_requested() {
+        let pause = failure.retry_after.unwrap_or_else(|| pause(attempt));
+        if !failure.may_pass || attempt >= policy.retries || !rested(pause).await {
             let (code, reason) = failure.refusal;
             let tries = match attempt {
                 0 => String::new(),
@@ -72,10 +80,17 @@ pub async fn fetch(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8
             };
             return Err((code, format!("{reason}{tries}")));
         }
-        let pause = failure.retry_after.unwrap_or_else(|| pause(attempt));
-        tokio::time::sleep(pause).await;
         attempt += 1;
     }
+}
+
+/// Waits, unless the user asks to stop.
+async fn rested(mut pause: Duration) -> bool {
+    while !interrupt::is_requested() && !pause.is_zero() {
+        tokio::time::sleep(pause.min(WAKE)).await;
+        pause = pause.saturating_sub(WAKE);
+    }
+    !interrupt::is_requested()
 }
 
 /// Half of it is left to chance, so that readers whose requests failed together do not return together.
@@ -99,24 +114,25 @@ async fn follow(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8>, 
             status => return Err(refused(status, &response)),
         }
     }
-    let reason = format!("more than {MAX_REDIRECTS} redirects, the last to {url}");
+    let last = anonymous(&url);
+    let reason = format!("more than {MAX_REDIRECTS} redirects, the last to {last}");
     Err(Failure::lasting(code::TOO_MANY_REDIRECTS, reason))
 }
 
 fn request(url: &Url) -> Result<Request<HttpRequestBody>, Failure> {
-    let mut bare = url.clone();
+    let mut bare = anonymous(url);
     bare.set_fragment(None);
-    // Neither fails for a URL with a host, and http has no other.
-    let _ = bare.set_password(None);
-    let _ = bare.set_username("");
     let mut request = Request::get(bare.as_str())
         .header(
             header::USER_AGENT,
             concat!("lookbook/", env!("CARGO_PKG_VERSION")),
         )
-        .header(header::ACCEPT, "image/*, */*;q=0.5");
+        .header(header::ACCEPT, "image/*, */*;q=0.5")
+        .header(header::ACCEPT_ENCODING, "identity");
     if !url.username().is_empty() {
-        let pair = format!("{}:{}", url.username(), url.password().unwrap_or_default());
+        let user: Vec<u8> = percent_decode_str(url.username()).collect();
+        let password: Vec<u8> = percent_decode_str(url.password().unwrap_or_default()).collect();
+        let pair = [&user[..], b":", &password].concat();
         let pair = format!("Basic {}", BASE64_STANDARD.encode(pair));
         request = request.header(header::AUTHORIZATION, pair);
     }
@@ -156,16 +172,26 @@ fn target(from: &Url, response: &Response<Incoming>) -> Result<Url, Failure> {
 
 fn refused(status: StatusCode, response: &Response<Incoming>) -> Failure {
     let may_pass = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504);
-    let seconds = response.headers().get(header::RETRY_AFTER);
-    let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = response.headers().get(header::RETRY_AFTER);
+    let retry_after = retry_after.and_then(|value| time_until(value.to_str().ok()?));
     Failure {
         refusal: (
             format!("http_{}", status.as_u16()),
             format!("the server answered {status}"),
         ),
         may_pass,
-        retry_after: seconds.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
+        retry_after: retry_after.map(|pause| pause.min(MAX_RETRY_AFTER)),
     }
+}
+
+/// What `Retry-After` means: seconds, or a date.
+fn time_until(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = DateTime::parse_from_rfc2822(text).ok()?;
+    let pause = SystemTime::from(then).duration_since(SystemTime::now());
+    Some(pause.unwrap_or_default())
 }
 
 async fn body(response: Response<Incoming>, max_bytes: u64) -> Result<Vec<u8>, Failure> {
@@ -173,6 +199,7 @@ async fn body(response: Response<Incoming>, max_bytes: u64) -> Result<Vec<u8>, F
         let (code, reason) = too_large(bytes, max_bytes);
         Failure::lasting(&code, reason)
     };
+    let encoding = response.headers().get(header::CONTENT_ENCODING).cloned();
     let mut body = response.into_body();
     let announced = body.size_hint().lower();
     if announced > max_bytes {
@@ -189,7 +216,36 @@ async fn body(response: Response<Incoming>, max_bytes: u64) -> Result<Vec<u8>, F
             return Err(Failure::lasting(&code, format!("at least {reason}")));
         }
     }
-    Ok(bytes)
+    let encoding = encoding.as_ref().map_or(&b""[..], |value| value.as_bytes());
+    let decoded = decoded(bytes, &String::from_utf8_lossy(encoding), max_bytes);
+    decoded.map_err(|(code, reason)| Failure::lasting(&code, reason))
+}
+
+/// A body without its `Content-Encoding`.
+pub fn decoded(bytes: Vec<u8>, encoding: &str, max_bytes: u64) -> Result<Vec<u8>, Refusal> {
+    match encoding.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => return Ok(bytes),
+        "gzip" | "x-gzip" => {}
+        other => {
+            let reason = format!("it is sent in the encoding {other:?}; gzip is read");
+            return Err((ErrorCode::ImageUnsupported.as_str().to_owned(), reason));
+        }
+    }
+    let mut out = Vec::new();
+    let read = MultiGzDecoder::new(&bytes[..])
+        .take(max_bytes + 1)
+        .read_to_end(&mut out);
+    if let Err(error) = read {
+        let reason = format!("it is sent as gzip, which is damaged: {error}");
+        return Err((ErrorCode::ImageCorrupt.as_str().to_owned(), reason));
+    }
+    match out.len() as u64 > max_bytes {
+        true => {
+            let (code, reason) = too_large(out.len() as u64, max_bytes);
+            Err((code, format!("at least {reason}")))
+        }
+        false => Ok(out),
+    }
 }
 
 #[cfg(test)]
@@ -216,5 +272,41 @@ mod tests {
             "https://example.org/a%20b.jpg?w=2"
         );
         assert_eq!(request.headers()["authorization"], "Basic c2hvcDpzM2NyZXQ=");
+        let url = Url::parse("http://u:p%40x@example.org/").unwrap();
+        let Ok(request) = super::request(&url) else {
+            panic!()
+        };
+        // u:p@x
+        assert_eq!(request.headers()["authorization"], "Basic dTpwQHg=");
+    }
+
+    #[test]
+    fn a_server_names_seconds_or_a_date() {
+        assert_eq!(time_until("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            time_until("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(Duration::ZERO)
+        );
+        let in_a_minute = DateTime::from(SystemTime::now() + Duration::from_secs(60));
+        let in_a_minute: DateTime<chrono::Utc> = in_a_minute;
+        let date = in_a_minute.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let pause = time_until(&date).unwrap();
+        assert!(
+            pause > Duration::from_secs(55) && pause <= Duration::from_secs(60),
+            "{pause:?}"
+        );
+        assert_eq!(time_until("soon"), None);
+    }
+
+    #[test]
+    fn a_body_is_decoded_within_its_limit() {
+        let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut zipped, &[7; 100]).unwrap();
+        let zipped = zipped.finish().unwrap();
+        let of = |encoding, max_bytes| decoded(zipped.clone(), encoding, max_bytes);
+        assert_eq!(of("gzip", 100).unwrap(), [7; 100]);
+        assert_eq!(of("gzip", 99).unwrap_err().0, "image_too_large");
+        assert_eq!(of("identity", 10).unwrap(), zipped);
+        assert_eq!(of("br", 100).unwrap_err().0, "image_unsupported");
     }
 }
