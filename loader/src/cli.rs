@@ -4,6 +4,7 @@
 //! every verb has the variable `LOOKBOOK_` and its name, because it is given here and nowhere else.
 
 use std::{
+    collections::BTreeSet,
     env,
     ffi::{OsStr, OsString},
     path::PathBuf,
@@ -19,6 +20,7 @@ use clap::{
 use crate::{
     args::Args,
     config::{self, Setting},
+    messages,
 };
 
 const PREFIX: &str = "LOOKBOOK_";
@@ -33,7 +35,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Args> {
     if let Some(file) = config_file(&argv) {
         (command, settings) = config::apply(command, &file)?;
     }
-    let matches = command
+    let matches = with_answers(command)
         .try_get_matches_from(&argv)
         .map_err(|error| blame(error, &argv, &settings))?;
     Ok(Args::from_arg_matches(&matches)?)
@@ -78,6 +80,63 @@ fn with_variable(arg: Arg) -> Arg {
     // A URL may hold a password, and help is shown to others.
     let is_secret = matches!(arg.get_long(), Some("database" | "from-database"));
     arg.env(variable).hide_env_values(is_secret)
+}
+
+/// Lets `--no-index=no` undo what the environment or the file says.
+fn with_answers(command: Command) -> Command {
+    let answered = |arg: Arg| match arg.get_action() {
+        ArgAction::SetTrue => {
+            let is_set = !arg.get_default_values().is_empty();
+            let arg = if is_set {
+                arg
+            } else {
+                arg.default_value("false")
+            };
+            arg.action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .value_name("yes|no")
+                .hide_default_value(true)
+                .hide_possible_values(true)
+        }
+        _ => arg,
+    };
+    command.mut_args(answered).mut_subcommands(with_answers)
+}
+
+/// Variables that are one slip away from a flag's, and do nothing.
+pub fn warn_of_slips() {
+    let mut known = BTreeSet::new();
+    variables(&command(), &mut known);
+    for (name, _) in env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        if let Some(meant) = slip(name, &known) {
+            messages::warn(format_args!(
+                "the environment variable {name} is of no flag: did you mean {meant}?"
+            ));
+        }
+    }
+}
+
+fn variables(command: &Command, known: &mut BTreeSet<String>) {
+    known.extend(command.get_arguments().filter_map(variable));
+    for verb in command.get_subcommands() {
+        variables(verb, known);
+    }
+}
+
+/// The variable that was meant. Scripts around the loader have variables of their own, so only a near miss counts: one
+/// letter in five.
+fn slip<'a>(name: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
+    let distance = |known: &&String| strsim::osa_distance(name, known);
+    let nearest = known.iter().min_by_key(distance)?;
+    let letters = name.len() - PREFIX.len();
+    (1..=letters / 5)
+        .contains(&distance(&nearest))
+        .then_some(nearest)
 }
 
 /// The environment variable of a flag; positions have none.
@@ -152,6 +211,7 @@ fn blame(error: Error, argv: &[OsString], settings: &[Setting]) -> anyhow::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Verb;
 
     fn walk(command: &Command, path: &str, seen: &mut Vec<String>) {
         for arg in command.get_arguments() {
@@ -188,6 +248,34 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+        with_answers(command()).debug_assert();
+    }
+
+    #[test]
+    fn a_switch_may_be_answered() {
+        let no_index = |args: &[&str]| {
+            let argv = [&["lookbook", "load", "x"], args].concat();
+            let matches = with_answers(command()).try_get_matches_from(argv).unwrap();
+            let Verb::Load(load) = Args::from_arg_matches(&matches).unwrap().verb else {
+                panic!()
+            };
+            load.no_index
+        };
+        assert!(!no_index(&[]) && no_index(&["--no-index"]) && no_index(&["--no-index=yes"]));
+        assert!(!no_index(&["--no-index=no"]) && !no_index(&["--no-index=false"]));
+    }
+
+    #[test]
+    fn a_variable_that_is_nearly_a_flags_is_a_slip() {
+        let mut known = BTreeSet::new();
+        variables(&command(), &mut known);
+        let slip = |name| slip(name, &known);
+        assert_eq!(slip("LOOKBOOK_PRUNE_LIMT"), Some("LOOKBOOK_PRUNE_LIMIT"));
+        assert_eq!(slip("LOOKBOOK_PRUNE_LIMIT"), None);
+        for name in ["HOME", "DATA", "PG_CONFIG", "USER", "KILLS", "BENCH", "K"] {
+            let name = format!("LOOKBOOK_{name}");
+            assert!(super::slip(&name, &known).is_none(), "{name}");
+        }
     }
 
     #[test]

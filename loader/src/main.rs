@@ -21,6 +21,7 @@ mod messages;
 mod model;
 mod model_cache;
 mod opened;
+mod recommendations;
 mod reembed;
 mod runtime;
 mod search;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         let args = cli::parse(env::args_os())?;
         messages::set_verbosity(args.quiet, args.verbose);
         logging::start(&args.log)?;
+        cli::warn_of_slips();
         run(&args.verb)
     })
 }

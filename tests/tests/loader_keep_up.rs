@@ -13,8 +13,8 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use loader_support::{MAXIMUM, Outcome, Shop};
-use lookbook_tests::{Cluster, check_output, signal};
+use loader_support::{MAXIMUM, Shop};
+use lookbook_tests::{Cluster, check_output};
 use postgres::Client;
 use sql_support::{bmp, import_embedder};
 
@@ -64,28 +64,12 @@ fn expect_as_fresh_of(shop: &Shop<'_>, source: &[&str], embed_model: &str) -> Re
     Ok(())
 }
 
-fn wait_until(shop: &Shop<'_>, child: &mut Child, condition: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut client = shop.database.connect()?;
-    loop {
-        // The tables come into being meanwhile.
-        let is_true = client.query_one(condition, &[]).is_ok_and(|row| row.get(0));
-        if is_true {
-            return Ok(());
-        }
-        if child.try_wait()?.is_some() || Instant::now() > deadline {
-            bail!("never true: {condition}");
-        }
-        sleep(Duration::from_millis(5));
-    }
-}
-
 /// Waits until `condition` holds and stops the work there: it goes on when the session is dropped, which holds a
 /// lock on `table`.
 fn hold_when(shop: &Shop<'_>, child: &mut Child, table: &str, condition: &str) -> Result<Client> {
     let mut session = shop.database.connect()?;
     loop {
-        wait_until(shop, child, condition)?;
+        shop.wait_until(child, condition, PATIENCE)?;
         session.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN SHARE MODE"))?;
         // The condition may have come true in a transaction that was rolled back since.
         if session.query_one(condition, &[])?.get(0) {
@@ -168,6 +152,33 @@ fn a_sync_refuses_to_delete_more_than_a_share_or_on_a_doubtful_word() -> Result<
 }
 
 #[test]
+fn photos_behind_a_link_that_leads_nowhere_are_not_gone() -> Result<()> {
+    let shop = tiny("unmounted")?;
+    shop.put_many(20)?;
+    let (share, off) = (shop.path("nas"), shop.path("off"));
+    fs::create_dir(&share)?;
+    for name in ["a.bmp", "b.bmp", "c.bmp"] {
+        fs::write(share.join(name), bmp(8, 8, RED))?;
+    }
+    std::os::unix::fs::symlink(&share, shop.photos().join("nas"))?;
+    shop.load()?.expect(0)?;
+    fs::rename(&share, &off)?;
+    shop.run(["sync", "photos", "--prune"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "nas: ",
+            "[unreadable]",
+            "3 photos seem to be gone, but the source could not be listed whole",
+        ])?;
+    ensure!(shop.photo_count()? == 23);
+    fs::rename(&off, &share)?;
+    shop.run(["sync", "photos", "--prune"])?
+        .expect(0)?
+        .expect_stdout(&["no photo is gone"])?;
+    Ok(())
+}
+
+#[test]
 fn a_photo_that_the_shop_refers_to_is_not_pruned_and_the_others_are() -> Result<()> {
     let shop = tiny("referred")?;
     shop.put_many(20)?;
@@ -246,43 +257,6 @@ fn a_sync_killed_by_9_is_found_out_and_a_rerun_does_the_rest() -> Result<()> {
         shop.database.psql(runs)?,
         "load complete, sync killed, sync complete|t"
     );
-    expect_as_fresh(&shop, "mean")
-}
-
-#[test]
-fn a_watching_sync_follows_a_folder_until_it_is_told_to_stop() -> Result<()> {
-    let shop = tiny("watched")?;
-    shop.put("a.bmp", &bmp(16, 16, RED))?;
-    let mut child = start(
-        &shop,
-        &["sync", "photos", "--watch", "--prune", "--prune-limit", "1"],
-    )?;
-    let followed = || -> Result<()> {
-        wait_until(&shop, &mut child, "SELECT count(*) = 1 FROM photo")?;
-        shop.put("deep/er/b.bmp", &bmp(16, 16, RED))?;
-        wait_until(&shop, &mut child, "SELECT count(*) = 2 FROM photo")?;
-        shop.put("deep/er/b.bmp", &bmp(30, 20, RED))?;
-        wait_until(
-            &shop,
-            &mut child,
-            "SELECT width = 30 FROM photo WHERE path = 'deep/er/b.bmp'",
-        )?;
-        fs::rename(shop.photos().join("deep"), shop.photos().join("moved"))?;
-        let moved =
-            "SELECT array_agg(path ORDER BY path) = ARRAY['a.bmp', 'moved/er/b.bmp'] FROM photo";
-        wait_until(&shop, &mut child, moved)?;
-        fs::remove_file(shop.photos().join("a.bmp"))?;
-        wait_until(&shop, &mut child, "SELECT count(*) = 1 FROM photo")?;
-        // Told to stop in the middle of a round it would end as partial.
-        let at_rest = "SELECT every(status <> 'running') FROM lookbook_run";
-        wait_until(&shop, &mut child, at_rest)
-    };
-    let mut followed = followed;
-    let outcome = followed();
-    signal("INT", child.id())?;
-    let ended = Outcome::from(child.wait_with_output()?);
-    outcome.map_err(|error| error.context(ended.to_string()))?;
-    ended.expect(0)?;
     expect_as_fresh(&shop, "mean")
 }
 

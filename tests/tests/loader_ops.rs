@@ -54,6 +54,9 @@ fn a_configuration_file_stands_behind_the_environment_and_that_behind_flags() ->
            (SELECT count(*) FROM from_flag.photo)",
     )?;
     assert_eq!(counts, "3|4|3");
+    load(&["--schema", "answered", "--no-index=no"], None)?
+        .expect(0)?
+        .expect_stdout(&["index"])?;
 
     fs::write(shop.path("lookbook.toml"), "[load]\nshema = \"x\"\n")?;
     load(&[], None)?
@@ -67,6 +70,12 @@ fn a_configuration_file_stands_behind_the_environment_and_that_behind_flags() ->
     Outcome::of(wrong.env("LOOKBOOK_MAX_ERROR_RATE", "2"))?
         .expect(1)?
         .expect_stderr(&["environment variable LOOKBOOK_MAX_ERROR_RATE: invalid value '2'"])?;
+    let mut slip = shop.lookbook(["load", "nowhere"])?;
+    Outcome::of(slip.env("LOOKBOOK_MAX_EROR_RATE", "0.1"))?
+        .expect(1)?
+        .expect_stderr(&[
+            "LOOKBOOK_MAX_EROR_RATE is of no flag: did you mean LOOKBOOK_MAX_ERROR_RATE?",
+        ])?;
     Ok(())
 }
 
@@ -153,6 +162,27 @@ fn a_dry_run_and_the_doctor_refuse_what_the_load_would() -> Result<()> {
     as_role("reader", &["load", "photos", "--dry-run"])?
         .expect(1)?
         .expect_stderr(&["rights that this role lacks: GRANT INSERT, DELETE ON"])?;
+    Ok(())
+}
+
+#[test]
+fn a_share_of_bad_photos_is_judged_by_all_and_not_by_the_first() -> Result<()> {
+    let shop = tiny("share")?;
+    shop.put_many(180)?;
+    for number in 0..12 {
+        let link = format!("{:05}.link.jpg", number * 15);
+        std::os::unix::fs::symlink("nowhere", shop.photos().join(link))?;
+    }
+    let load = |more: &[&str]| shop.run(["load", "photos", "--max-error-rate"].iter().chain(more));
+    load(&["0.1"])?
+        .expect(2)?
+        .expect_stdout(&["loaded 180 photos", "12 rejected"])?;
+    // What a shard will have is known at its end only.
+    load(&["0.05", "--shard", "1/1", "--include", "0000*"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "12 of 22 photos were rejected, more than --max-error-rate 0.05 allows",
+        ])?;
     Ok(())
 }
 
@@ -501,93 +531,6 @@ fn json_logs_are_all_that_is_on_standard_error() -> Result<()> {
     let mut traced = shop.lookbook(["load", "photos"])?;
     let traced = Outcome::of(traced.env("LOOKBOOK_LOG", "lookbook=debug"))?.expect(2)?;
     traced.expect_stderr(&["INFO", "run started", "lookbook: warning: broken.jpg"])?;
-    Ok(())
-}
-
-/// Status of each check, by its name.
-fn checks(outcome: &Outcome) -> Result<BTreeMap<String, (String, String)>> {
-    let report: Value =
-        serde_json::from_str(&outcome.stdout).with_context(|| outcome.to_string())?;
-    let checks = report["checks"].as_array().context("a list of checks")?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(checks
-        .iter()
-        .map(|check| {
-            let said = format!("{} {}", text(&check["found"]), text(&check["advice"]));
-            (text(&check["check"]), (text(&check["status"]), said))
-        })
-        .collect())
-}
-
-#[test]
-fn the_doctor_finds_what_is_wrong_and_says_what_to_do() -> Result<()> {
-    let shop = tiny("doctor")?;
-    let examine = |args: &[&str]| shop.run(["doctor", "--json"].iter().chain(args));
-    let is = |outcome: &Outcome, check: &str, status: &str, part: &str| -> Result<()> {
-        let checks = checks(outcome)?;
-        let (found, said) = checks
-            .get(check)
-            .with_context(|| format!("{check}: {outcome}"))?;
-        ensure!(
-            found == status && said.contains(part),
-            "{check} is {found}: {said}"
-        );
-        Ok(())
-    };
-    let healthy = examine(&[])?;
-    for check in [
-        "server",
-        "extension",
-        "pgvector",
-        "detector",
-        "embedder",
-        "embed_image",
-        "tables",
-        "runtime",
-        "device",
-    ] {
-        is(&healthy, check, "ok", "")?;
-    }
-    is(&healthy, "device", "ok", "CPU")?;
-    shop.put("a.bmp", &bmp(16, 32, RED))?;
-    shop.load()?.expect(0)?;
-    let loaded = examine(&[])?;
-    is(&loaded, "index", "ok", "2 rows, every page is sound")?;
-    is(&loaded, "tables", "ok", "filled by model \"mean\"")?;
-    is(&loaded, "runs", "ok", "complete")?;
-
-    shop.database.psql(
-        "DO $$ BEGIN EXECUTE (SELECT 'DROP INDEX ' || indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = indexrelid
-           JOIN pg_am m ON m.oid = relam WHERE amname = 'lookbook'); END $$;
-         UPDATE lookbook_run SET status = 'running'; SELECT lookbook_model_default('garment-embedder')",
-    )?;
-    let ill = examine(&[])?.expect(2)?;
-    is(
-        &ill,
-        "index",
-        "warning",
-        "CREATE INDEX ON \"public\".\"garment\"",
-    )
-    .or_else(|_| is(&ill, "index", "warning", "CREATE INDEX ON"))?;
-    is(&ill, "runs", "warning", "killed")?;
-    is(&ill, "tables", "warning", "lookbook reembed")?;
-
-    let cuda = examine(&["--device", "cuda"])?.expect(1)?;
-    is(&cuda, "device", "failure", "CUDA")?;
-    let library = examine(&["--onnxruntime", "/nowhere.so"])?.expect(1)?;
-    is(&library, "runtime", "failure", "/nowhere.so")?;
-    shop.database.psql("DROP EXTENSION lookbook CASCADE")?;
-    let without = examine(&[])?.expect(1)?;
-    is(
-        &without,
-        "extension",
-        "failure",
-        "CREATE EXTENSION lookbook",
-    )?;
-    let gone = shop
-        .run(["doctor", "-d", "postgresql:///x?host=/nowhere"])?
-        .expect(1)?;
-    gone.expect_stdout(&["FAILURE  server", "-> name the database"])?;
     Ok(())
 }
 

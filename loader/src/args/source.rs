@@ -6,6 +6,7 @@ use std::{
     str::FromStr,
 };
 
+use anyhow::{Result, ensure};
 use clap::Args as ClapArgs;
 
 use crate::source::{Network, name_of};
@@ -125,6 +126,20 @@ impl SourceArgs {
         }
     }
 
+    /// Fails where --map gives a role two columns.
+    pub fn check(&self) -> Result<()> {
+        for (name, role) in Role::ALL {
+            let columns = self.map.iter().filter(|mapped| mapped.role == *role);
+            let columns: Vec<&str> = columns.map(|mapped| mapped.column.as_str()).collect();
+            ensure!(
+                columns.len() < 2,
+                "--map gives the role {name} more than one column: {}",
+                columns.join(", ")
+            );
+        }
+        Ok(())
+    }
+
     /// The column mapped to that role.
     pub fn column(&self, role: Role) -> Option<&str> {
         let found = self.map.iter().find(|mapped| mapped.role == role)?;
@@ -151,5 +166,19 @@ mod tests {
             let error = wrong.parse::<Mapped>().unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn a_role_has_one_column() {
+        let map = |pairs: [&str; 2]| SourceArgs {
+            map: pairs.map(|pair| pair.parse().unwrap()).to_vec(),
+            ..SourceArgs::default()
+        };
+        map(["key=id", "sku=id"]).check().unwrap();
+        let error = map(["key=path", "key=id"]).check().unwrap_err().to_string();
+        assert!(
+            error.contains("role key more than one column: path, id"),
+            "{error}"
+        );
     }
 }

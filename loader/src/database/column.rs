@@ -199,7 +199,8 @@ impl Target {
     }
 }
 
-fn has_rows(client: &mut impl GenericClient, target: &Target) -> Result<bool> {
+/// Whether the column has vectors.
+pub fn has_rows(client: &mut impl GenericClient, target: &Target) -> Result<bool> {
     let query = format!(
         "SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)",
         target.garment,
@@ -210,7 +211,7 @@ fn has_rows(client: &mut impl GenericClient, target: &Target) -> Result<bool> {
 
 /// A model other than `model` that photos name, where nobody recorded the column's: a table
 /// restored without its record, for instance.
-fn unrecorded_model(
+pub fn unrecorded_model(
     client: &mut impl GenericClient,
     target: &Target,
     model: &ModelRow,

@@ -23,7 +23,8 @@ mod types;
 mod writer;
 
 pub use column::{
-    check_embedding_column, claim_embedding_column, embedding_column_model, name_of_filler,
+    check_embedding_column, claim_embedding_column, embedding_column_model, has_rows,
+    name_of_filler, unrecorded_model,
 };
 pub use connect::{
     Extensions, OWN_PATH, connect, connect_anywhere, connect_to_server, connect_to_target, ours,

@@ -124,19 +124,39 @@ fn extension(client: &mut Client, may_be_missing: bool, report: &mut Report) -> 
             report.fail("extension", found, "CREATE EXTENSION lookbook");
             return false;
         }
+        (Some(installed), Some(available)) if is_newer(&installed, &available) => report.warn(
+            "extension",
+            format!("version {installed}, and the server has the files of {available}"),
+            format!("install lookbook {installed} on the server: make install PG_CONFIG=... in its sources"),
+        ),
         (Some(installed), Some(available)) if installed != available => report.warn(
             "extension",
             format!("version {installed}, and the server offers {available}"),
-            "ALTER EXTENSION lookbook UPDATE",
+            match available == loader {
+                true => "ALTER EXTENSION lookbook UPDATE".to_owned(),
+                false => format!("ALTER EXTENSION lookbook UPDATE, and install the loader of lookbook {available}"),
+            },
         ),
         (Some(installed), _) if installed != loader => report.warn(
             "extension",
             format!("version {installed}, this loader is {loader}"),
-            "install loader and extension of one release",
+            match is_newer(&installed, loader) {
+                true => format!("install the loader of lookbook {installed}"),
+                false => format!("install lookbook {loader} on the server, then ALTER EXTENSION lookbook UPDATE"),
+            },
         ),
         (Some(installed), _) => report.ok("extension", format!("version {installed}")),
     }
     true
+}
+
+/// Whether a version is higher than another.
+fn is_newer(version: &str, other: &str) -> bool {
+    let numbers = |version: &str| -> Vec<u64> {
+        let parts = version.split('.');
+        parts.map_while(|part| part.parse().ok()).collect()
+    };
+    numbers(version) > numbers(other)
 }
 
 fn pgvector(client: &mut Client, report: &mut Report) {

@@ -9,9 +9,11 @@ use crate::{
     args::DoctorArgs,
     database::{
         Extensions, IndexBuilder, ModelRow, READ_ONLY, Target, VectorKind, WRITE,
-        check_embedding_column, embedding_column_model, is_read_only_by_default, name_of_filler,
+        check_embedding_column, embedding_column_model, has_rows, is_read_only_by_default,
+        model_by_sha256, name_of_filler, unrecorded_model,
     },
     messages::render,
+    recommendations::{self, Unread},
     runtime::ModelFiles,
 };
 
@@ -58,6 +60,7 @@ pub fn check(
         Err(error) => report.fail("tables", render(error), ""),
     }
     if matches!(exist, Ok(true)) {
+        recommending(&mut client, &target, report);
         runs(&mut client, &target.schema, report);
         index(client, target, report);
     }
@@ -183,6 +186,7 @@ fn fit(client: &mut Client, target: &Target, defaults: &Defaults) -> Result<()> 
     Ok(())
 }
 
+/// Tables restored without the record of their model, say.
 fn unrecorded(
     client: &mut Client,
     target: &Target,
@@ -190,9 +194,47 @@ fn unrecorded(
     found: String,
     report: &mut Report,
 ) {
-    match check_embedding_column(client, target, model, false) {
-        Ok(_) => report.ok("tables", found),
+    if let Err(error) = check_embedding_column(client, target, model, false) {
+        let advice = match filler(client, target, model) {
+            Ok(Some(filler)) => format!(
+                "nothing records it: let the owner of {} run: {}",
+                target.garment,
+                target.record_statement(&filler)
+            ),
+            _ => String::new(),
+        };
+        return report.fail("tables", render(&error), advice);
+    }
+    match has_rows(client, target) {
+        Ok(false) => report.ok("tables", found),
+        Ok(true) => report.warn(
+            "tables",
+            format!("{found}, and nothing records which model filled them: recommendations go by the default model"),
+            format!(
+                "let the owner of {} run: {}",
+                target.garment,
+                target.record_statement(model)
+            ),
+        ),
         Err(error) => report.fail("tables", render(&error), ""),
+    }
+}
+
+/// The model that the photos name, where it is another than `model`.
+fn filler(client: &mut Client, target: &Target, model: &ModelRow) -> Result<Option<ModelRow>> {
+    match unrecorded_model(client, target, model)? {
+        Some((_, sha256)) => model_by_sha256(client, &sha256),
+        None => Ok(None),
+    }
+}
+
+fn recommending(client: &mut Client, target: &Target, report: &mut Report) {
+    match recommendations::unread(client, target) {
+        Ok(None) => {}
+        Ok(Some(Unread { found, statement })) => {
+            report.warn("recommendations", found, statement);
+        }
+        Err(error) => report.warn("recommendations", render(&error), ""),
     }
 }
 

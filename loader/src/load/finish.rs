@@ -2,10 +2,10 @@
 //!
 //! Invariant: nothing is deleted and no index is made after a run that did not reach its end.
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result};
 
 use super::{
-    Job,
+    Job, Verdict,
     index::IndexReport,
     progress::Reporter,
     prune::{Gone, Pruned},
@@ -66,7 +66,7 @@ impl Finish<'_> {
         finished
     }
 
-    /// Why the pipeline did not reach the end of its source.
+    /// Why the pipeline did not reach the end of its source, or should not have.
     fn error(&self, stop: &Stop) -> Option<Error> {
         if let Some(error) = stop.take_error() {
             return Some(error.context(format!(
@@ -74,8 +74,16 @@ impl Finish<'_> {
                 self.counts.loaded
             )));
         }
-        (self.source.was_empty() && !self.job.may_be_empty())
-            .then(|| anyhow!(self.source.nothing()))
+        if self.source.was_empty() && !self.job.may_be_empty() {
+            return Some(Verdict(self.source.nothing()).into());
+        }
+        let (rejected, done) = (self.counts.rejected, self.counts.done());
+        let rate = self.job.args.max_error_rate;
+        let is_too_much = rejected as f64 > rate * done as f64 && !interrupt::is_requested();
+        is_too_much.then(|| {
+            let said = format!("{rejected} of {done} photos were rejected, more than --max-error-rate {rate} allows; the others are loaded");
+            Verdict(said).into()
+        })
     }
 
     fn prune(&self, writer: &mut Writer) -> Result<Option<Pruned>> {

@@ -71,9 +71,14 @@ pub struct Job<'a> {
     pub verb: &'static str,
     /// What to do with photos that are gone; `None` does not look for them.
     pub prune: Option<Prune>,
-    /// Look at these photos only: the others did not change.
+    /// Look at these photos only: the others did not change, nor what the list of rejects says of them.
     pub only: Option<&'a HashSet<String>>,
 }
+
+/// What a run that looked at everything has to say against the photos, as an error: the same run would say it again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Verdict(String);
 
 impl Job<'_> {
     /// Loads everything; listen to interrupts before.
@@ -95,7 +100,7 @@ impl Job<'_> {
         let database = args.database.url.as_deref();
         let mut source = Source::open(&args.source, database, Limits::default().max_bytes)?;
         if source.total() == Some(0) && !self.may_be_empty() {
-            bail!(source.nothing());
+            bail!(Verdict(source.nothing()));
         }
         if let Some(shard) = args.run.shard {
             source = source.filtered(move |path| shard.holds(path));
@@ -170,7 +175,7 @@ impl Job<'_> {
         let stop = Stop::default();
         let rejects_file = match args.run.dry_run {
             true => None,
-            false => Some(RejectsFile::new(&args.rejects)?),
+            false => Some(RejectsFile::new(&args.rejects, self.only)?),
         };
         let tally = Tally::new(source.total(), rejects_file, args.max_error_rate);
         let meters = Meters::new(&shape, &engines);

@@ -8,6 +8,7 @@ use std::fmt;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::Verdict;
 use crate::{
     database::{Known, Writer},
     interrupt, messages,
@@ -98,18 +99,18 @@ impl Gone {
             return Ok(false);
         }
         if !self.is_whole {
-            bail!(
+            bail!(Verdict(format!(
                 "{gone} photos seem to be gone, but the source could not be listed whole (see the rejects): nothing was \
                  deleted; mend the source, then run this again"
-            );
+            )));
         }
         let share = Share { gone, of };
         let limit = self.prune.limit;
         if share.is_above(limit) {
-            bail!(
+            bail!(Verdict(format!(
                 "{share} are gone from the source, more than --prune-limit {limit} allows: nothing was deleted; look whether \
                  the source is the right one and whole, then run this again with a higher limit"
-            );
+            )));
         }
         Ok(true)
     }

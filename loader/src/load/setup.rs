@@ -13,7 +13,9 @@ use crate::{
         Known, ModelKind, ModelRow, Models, Target, Writer, check_embedding_column,
         claim_embedding_column, refuse_read_only,
     },
+    messages,
     opened::Opened,
+    recommendations::{self, Unread},
     runtime,
     shelf::Shelf,
 };
@@ -100,6 +102,9 @@ impl Setup {
             true => Known::read(&mut client, &target, &models)?,
             false => Known::default(),
         };
+        if is_there && known.photos().next().is_none() {
+            say_who_reads(&mut client, &target)?;
+        }
         let writer = match is_dry_run {
             true => Writer::looking(client, target.clone(), models)?,
             false => Writer::new(client, target.clone(), models)?,
@@ -114,6 +119,14 @@ impl Setup {
             threads,
         })
     }
+}
+
+/// Said once, by the load that fills the tables.
+fn say_who_reads(client: &mut Client, target: &Target) -> Result<()> {
+    if let Some(Unread { found, statement }) = recommendations::unread(client, target)? {
+        messages::note(format_args!("{found}: for some that do, run {statement}"));
+    }
+    Ok(())
 }
 
 /// The models that a command line names.

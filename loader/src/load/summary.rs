@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
 use super::{
+    Verdict,
     index::IndexReport,
     pipeline::Meters,
     prune::{Prune, Pruned},
@@ -127,13 +128,11 @@ impl Summary<'_> {
             return Ok(Ending::Partial);
         }
         if rejected > 0 && loaded + skipped == 0 {
-            if self.is_dry_run {
-                bail!("none of the {rejected} photos could be loaded");
-            }
-            bail!(
-                "none of the {rejected} photos could be loaded; {} says why",
-                self.rejects_file.display()
-            );
+            let list = self.rejects_file.display();
+            bail!(Verdict(match self.is_dry_run {
+                true => format!("none of the {rejected} photos could be loaded"),
+                false => format!("none of the {rejected} photos could be loaded; {list} says why"),
+            }));
         }
         let is_complete = self.index.as_ref().is_none_or(IndexReport::is_complete);
         Ok(if rejected == 0 && is_complete {

@@ -16,7 +16,7 @@ use crate::{database::RunCounts, messages, source::Reject};
 
 /// Rejects shown one by one unless asked for more; all are in the file.
 const SHOWN: u64 = 10;
-/// Photos before a share of rejects means something.
+/// Photos before a share of them means something.
 const ENOUGH: u64 = 100;
 
 /// Counters of one load.
@@ -24,6 +24,8 @@ const ENOUGH: u64 = 100;
 pub struct Tally {
     /// Photos of the source, where that is known before they are read.
     pub total: Option<u64>,
+    /// Photos and rejects that came out of it.
+    taken: AtomicU64,
     /// Committed, of which [`Tally::replaced`] took the place of an earlier load.
     loaded: AtomicU64,
     replaced: AtomicU64,
@@ -81,6 +83,7 @@ impl Tally {
     pub fn new(total: Option<usize>, file: Option<RejectsFile>, max_error_rate: f64) -> Self {
         Self {
             total: total.map(|total| total as u64),
+            taken: AtomicU64::new(0),
             loaded: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             garments: AtomicU64::new(0),
@@ -114,6 +117,11 @@ impl Tally {
         };
         counts.total = self.total.unwrap_or(counts.done());
         counts
+    }
+
+    /// A photo, or one that cannot be loaded, came out of the source.
+    pub fn take(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn skip(&self) {
@@ -176,13 +184,17 @@ impl Tally {
                 None => "more rejected photos: they are in the table lookbook_reject only",
             });
         }
-        let judged = self
-            .counts()
-            .done()
-            .max(self.total.map_or(ENOUGH, |total| total.min(ENOUGH)));
-        if rejected as f64 > self.max_error_rate * judged as f64 {
+        self.judge(rejected, stop);
+    }
+
+    /// Stops the run where it is no use to go on: more are rejected than may be of all, or of those that came until now,
+    /// once they are enough. What is under way counts as good; the end tells.
+    fn judge(&self, rejected: u64, stop: &Stop) {
+        let is_too_much = |of: u64| rejected as f64 > self.max_error_rate * of as f64;
+        let taken = self.taken.load(Ordering::Relaxed);
+        if self.total.is_some_and(is_too_much) || (taken >= ENOUGH && is_too_much(taken)) {
             stop.fail(anyhow!(
-                "stopped: {rejected} of {judged} photos were rejected, more than --max-error-rate {} allows",
+                "stopped after {taken} photos: {rejected} of them were rejected, more than --max-error-rate {} allows",
                 self.max_error_rate
             ));
         }
@@ -207,21 +219,25 @@ impl Rejects {
 mod tests {
     use super::*;
 
-    fn stops_after(rejects: usize, total: usize, rate: f64) -> bool {
+    /// Whether so many rejects stop a run, the last photos of those that came.
+    fn stops_after(rejects: usize, taken: usize, total: usize, rate: f64) -> bool {
         let folder = tempfile::tempdir().unwrap();
-        let file = RejectsFile::new(&folder.path().join("rejects.csv")).unwrap();
+        let file = RejectsFile::new(&folder.path().join("rejects.csv"), None).unwrap();
         let (tally, stop) = (Tally::new(Some(total), Some(file), rate), Stop::default());
+        (0..taken).for_each(|_| tally.take());
         (0..rejects).for_each(|n| tally.reject(&Reject::new(n.to_string(), "x", "y"), &stop));
         stop.is_requested()
     }
 
     #[test]
     fn too_many_rejects_stop_a_run_and_few_do_not() {
-        assert!(!stops_after(20, 1_000, 0.2));
-        assert!(stops_after(21, 1_000, 0.2));
-        assert!(!stops_after(2, 10, 0.2));
-        assert!(stops_after(3, 10, 0.2));
-        assert!(stops_after(1, 10, 0.0));
-        assert!(!stops_after(500, 500, 1.0));
+        assert!(!stops_after(20, 100, 1_000, 0.2));
+        assert!(stops_after(21, 100, 1_000, 0.2));
+        // The first few are no measure.
+        assert!(!stops_after(21, 30, 1_000, 0.2));
+        assert!(!stops_after(2, 2, 10, 0.2));
+        assert!(stops_after(3, 3, 10, 0.2));
+        assert!(stops_after(1, 1, 10, 0.0));
+        assert!(!stops_after(500, 500, 500, 1.0));
     }
 }

@@ -79,6 +79,9 @@ impl Load<'_> {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .next();
+            if next.as_ref().is_some_and(Result::is_ok) {
+                self.tally.take();
+            }
             let Item { entry, place } = match next {
                 None => return,
                 Some(Ok(Ok(item))) => item,

@@ -24,9 +24,8 @@ use super::{
 /// What is in a folder.
 #[derive(Debug, Default)]
 struct Scan {
-    /// Path and file.
-    photos: Vec<(String, PathBuf)>,
-    rejects: Vec<Reject>,
+    /// By path: the file, or why there is none. Sorted together, so that what a load meets first is no worse than the rest.
+    found: Vec<(String, Result<PathBuf, Box<Reject>>)>,
     /// Files that are not photos by their name.
     others: usize,
 }
@@ -34,11 +33,13 @@ struct Scan {
 pub fn part(root: &Path, filter: &Filter, ignored: &Arc<AtomicUsize>) -> Result<Part> {
     let scan = scan(root, filter)?;
     ignored.fetch_add(scan.others, Ordering::Relaxed);
-    let total = scan.photos.len() + scan.rejects.len();
-    let items = scan.photos.into_iter().map(|(path, file)| item(path, file));
-    let rejects = scan.rejects.into_iter().map(Err);
+    let total = scan.found.len();
+    let items = scan.found.into_iter().map(|(path, file)| match file {
+        Ok(file) => Ok(item(path, file)),
+        Err(reject) => Err(*reject),
+    });
     Ok(Part {
-        items: Box::new(rejects.chain(items.map(Ok)).map(Ok)),
+        items: Box::new(items.map(Ok)),
         total: Some(total),
         is_list: false,
         is_remote: false,
@@ -91,8 +92,12 @@ fn item(path: String, file: PathBuf) -> Item {
 fn walk(root: &Path) -> Result<impl Iterator<Item = walkdir::Result<DirEntry>>> {
     std::fs::read_dir(root).with_context(|| format!("cannot list {}", root.display()))?;
     let walk = WalkDir::new(root).follow_links(true).into_iter();
-    let is_hidden = |name: &OsStr| is_hidden(&name.to_string_lossy());
-    Ok(walk.filter_entry(move |item| item.depth() == 0 || !is_hidden(item.file_name())))
+    Ok(walk.filter_entry(|item| item.depth() == 0 || !has_hidden_name(item.path())))
+}
+
+fn has_hidden_name(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| is_hidden(&name.to_string_lossy()))
 }
 
 fn scan(root: &Path, filter: &Filter) -> Result<Scan> {
@@ -101,11 +106,12 @@ fn scan(root: &Path, filter: &Filter) -> Result<Scan> {
         match item {
             Ok(item) if item.file_type().is_dir() => {}
             Ok(item) => scan.add(root, item, filter),
-            Err(error) => scan.rejects.push(reject_of(root, &error)),
+            // Links are followed before the walk asks whether they are hidden.
+            Err(error) if error.depth() > 0 && error.path().is_some_and(has_hidden_name) => {}
+            Err(error) => scan.reject(reject_of(root, &error)),
         }
     }
-    scan.photos.sort();
-    scan.rejects.sort_by(|a, b| a.path.cmp(&b.path));
+    scan.found.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(scan)
 }
 
@@ -116,14 +122,19 @@ impl Scan {
             return;
         }
         match relative(root, item.path()) {
-            Ok(path) if filter.wants(&path) => self.photos.push((path, item.into_path())),
+            Ok(path) if filter.wants(&path) => self.found.push((path, Ok(item.into_path()))),
             Ok(_) => {}
-            Err(lossy) => self.rejects.push(Reject::new(
+            Err(lossy) => self.reject(Reject::new(
                 lossy,
                 code::PATH_NOT_UTF8,
                 "the name is not UTF-8, so it cannot be stored as text: rename the file",
             )),
         }
+    }
+
+    fn reject(&mut self, reject: Reject) {
+        self.found
+            .push((reject.path.clone(), Err(Box::new(reject))));
     }
 }
 
@@ -141,11 +152,12 @@ fn relative(root: &Path, path: &Path) -> Result<String, String> {
         .ok_or_else(|| path.display().to_string())
 }
 
+/// What has no photo's name may be a folder: a share that is not mounted, behind a link.
 fn reject_of(root: &Path, error: &walkdir::Error) -> Reject {
     let path = error.path().unwrap_or(root);
     let path = relative(root, path).unwrap_or_else(|lossy| lossy);
     let code = match error.io_error().map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::NotFound) => code::NOT_FOUND,
+        Some(std::io::ErrorKind::NotFound) if is_photo_name(&path) => code::NOT_FOUND,
         _ => code::UNREADABLE,
     };
     let reason = match (error.loop_ancestor(), error.io_error()) {
@@ -182,9 +194,10 @@ mod tests {
             fs::write(root.join(name), b"x").unwrap();
         }
         let scan = scan(root, &Filter::default()).unwrap();
-        let paths: Vec<&str> = scan.photos.iter().map(|(path, _)| path.as_str()).collect();
+        let paths: Vec<&str> = scan.found.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["a.jpeg", "b.heic", "b/a.png", "z.JPG"]);
-        assert_eq!((scan.others, scan.rejects.len()), (1, 0));
+        assert!(scan.found.iter().all(|(_, file)| file.is_ok()));
+        assert_eq!(scan.others, 1);
         let all = files(root, &Filter::default()).unwrap();
         assert_eq!(all.len(), 5);
     }
@@ -195,17 +208,28 @@ mod tests {
         let root = folder.path();
         fs::write(root.join(OsStr::from_bytes(b"caf\xe9.jpg")), b"x").unwrap();
         symlink("nowhere", root.join("dangling.jpg")).unwrap();
+        symlink("not-mounted", root.join("nas")).unwrap();
+        symlink("nowhere", root.join(".#lock")).unwrap();
         symlink(root, root.join("loop")).unwrap();
+        fs::write(root.join("good.jpg"), b"x").unwrap();
         let scan = scan(root, &Filter::default()).unwrap();
-        assert!(scan.photos.is_empty());
-        let codes: Vec<&str> = scan
-            .rejects
+        let found: Vec<&str> = scan
+            .found
             .iter()
-            .map(|reject| reject.code.as_str())
+            .map(|(path, file)| match file {
+                Ok(_) => path.as_str(),
+                Err(reject) => reject.code.as_str(),
+            })
             .collect();
         assert_eq!(
-            codes,
-            [code::PATH_NOT_UTF8, code::NOT_FOUND, code::UNREADABLE]
+            found,
+            [
+                code::PATH_NOT_UTF8,
+                code::NOT_FOUND,
+                "good.jpg",
+                code::UNREADABLE,
+                code::UNREADABLE
+            ]
         );
     }
 }

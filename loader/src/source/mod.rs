@@ -31,7 +31,7 @@ pub use decimal::Decimal;
 pub use fetch::Fetcher;
 use lookbook_vision::Group;
 use names::Fingerprint;
-pub use names::sku_of;
+pub use names::{is_hidden, is_photo_name, sku_of};
 use patterns::Filter;
 use remote::Address;
 pub use remote::{Network, name_of};
@@ -186,6 +186,7 @@ impl<'a> Source<'a> {
     /// Photos of more than `max_bytes` are not even held. A query runs in `database` where the user named
     /// no other.
     pub fn open(args: &SourceArgs, database: Option<&str>, max_bytes: u64) -> Result<Self> {
+        args.check()?;
         let ignored = Arc::new(AtomicUsize::new(0));
         let fetcher = Arc::new(Fetcher::new(args, max_bytes));
         let opener = Opener {
@@ -395,7 +396,7 @@ impl Opener<'_> {
             }
             let (root, rest) = patterns::split_root(&pattern);
             let filter = Filter::new(std::slice::from_ref(&rest), &[])?;
-            if names::is_photo_name(&rest) || rest.ends_with('*') {
+            if is_photo_name(&rest) || rest.ends_with('*') {
                 parts.push(folder::part(
                     &root,
                     &self.filter()?.and(filter),
@@ -433,7 +434,7 @@ impl Opener<'_> {
             manifest::parquet(source, self.args)
         } else if has(&[".tar", ".tar.gz", ".tgz"]) {
             archive::part(source, self)
-        } else if names::is_photo_name(&name) {
+        } else if is_photo_name(&name) {
             folder::single(source)
         } else {
             bail!(

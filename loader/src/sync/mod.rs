@@ -1,5 +1,7 @@
 //! `lookbook sync`: a source and its tables kept in step, once or for as long as it runs.
 
+mod changes;
+mod folders;
 mod inotify;
 mod watch;
 
@@ -9,7 +11,7 @@ use crate::{
     args::SyncArgs,
     interrupt,
     load::{Job, Prune},
-    messages::Ending,
+    messages::{self, Ending},
 };
 
 pub fn run(args: &SyncArgs) -> Result<Ending> {
@@ -23,6 +25,9 @@ pub fn run(args: &SyncArgs) -> Result<Ending> {
             "--watch needs a folder, and {} is none: run lookbook sync again when it changes",
             args.load.source
         );
+    }
+    if args.poll.is_some() && !args.watch {
+        messages::warn("--poll does nothing without --watch");
     }
     interrupt::listen()?;
     let job = Job {

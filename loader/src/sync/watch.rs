@@ -3,20 +3,20 @@
 //! Invariant: what changed during a pass, or during one that failed, is in the next.
 
 use std::{
-    collections::{HashMap, HashSet},
-    path::{Component, Path, PathBuf},
+    collections::HashMap,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use walkdir::WalkDir;
 
-use super::inotify::Inotify;
+use super::{changes::Changes, inotify::Inotify};
 use crate::{
     args::SyncArgs,
     interrupt,
-    load::Job,
+    load::{Job, Verdict},
     messages::{self, Ending},
 };
 
@@ -27,47 +27,9 @@ const QUIET: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between polls where the kernel does not tell.
 const POLL: Duration = Duration::from_secs(10);
-/// After a pass that failed; doubles each time.
+/// After a pass that failed, where nothing else changes; doubles each time.
 const RETRY: Duration = Duration::from_secs(2);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
-
-/// Files that changed, by their identities.
-#[derive(Debug, Default)]
-pub struct Changes {
-    root: PathBuf,
-    paths: HashSet<String>,
-    /// Some are not known: everything has to be looked at.
-    is_lost: bool,
-}
-
-impl Changes {
-    fn under(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            ..Self::default()
-        }
-    }
-
-    /// A name that is not UTF-8 cannot be a photo's.
-    pub fn add(&mut self, path: &Path) {
-        let below = path.strip_prefix(&self.root).unwrap_or(path);
-        let parts = below.components().filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_str()),
-            _ => None,
-        });
-        if let Some(parts) = parts.collect::<Option<Vec<&str>>>() {
-            self.paths.insert(parts.join("/"));
-        }
-    }
-
-    pub fn lost(&mut self) {
-        self.is_lost = true;
-    }
-
-    fn is_empty(&self) -> bool {
-        self.paths.is_empty() && !self.is_lost
-    }
-}
 
 /// Who tells what changed.
 enum Teller {
@@ -86,14 +48,16 @@ impl Teller {
         }
         match Inotify::new(root) {
             Ok(inotify) => Self::Kernel(inotify),
-            Err(error) => {
-                messages::warn(format_args!(
-                    "{error:#}: looking every {} s instead",
-                    POLL.as_secs()
-                ));
-                Self::poll(root, POLL)
-            }
+            Err(error) => Self::poll_instead(root, &error),
         }
+    }
+
+    fn poll_instead(root: &Path, error: &Error) -> Self {
+        messages::warn(format_args!(
+            "{error:#}: looking every {} s instead",
+            POLL.as_secs()
+        ));
+        Self::poll(root, POLL)
     }
 
     fn poll(root: &Path, period: Duration) -> Self {
@@ -104,21 +68,25 @@ impl Teller {
         }
     }
 
-    fn look(&mut self, changes: &mut Changes) -> Result<()> {
+    fn look(&mut self, changes: &mut Changes) {
         match self {
-            Self::Kernel(inotify) => inotify.read(changes),
+            Self::Kernel(inotify) => {
+                if let Err(error) = inotify.read(changes) {
+                    *self = Self::poll_instead(changes.root(), &error);
+                    changes.lost();
+                }
+            }
             Self::Poll { period, due, seen } => {
                 if Instant::now() >= *due {
-                    let now = snapshot(&changes.root);
+                    let now = snapshot(changes.root());
                     let differs = |path: &&PathBuf| now.get(*path) != seen.get(*path);
                     now.keys()
                         .chain(seen.keys())
                         .filter(differs)
-                        .for_each(|path| changes.add(path));
+                        .for_each(|path| changes.add_file(path));
                     *seen = now;
                     *due = Instant::now() + *period;
                 }
-                Ok(())
             }
         }
     }
@@ -144,77 +112,89 @@ pub fn run(args: &SyncArgs, job: &Job<'_>) -> Result<Ending> {
         bail!("--watch needs a folder");
     };
     let mut teller = Teller::new(root, args.poll);
-    let mut ending = job.run()?;
+    let mut ending = pass(job)?;
     let mut changes = Changes::under(root);
-    let mut retry = RETRY;
+    let mut pause = None;
     messages::note(format_args!("watching {}: Ctrl-C ends it", root.display()));
-    while wait(&mut teller, &mut changes)? {
-        let only = match changes.is_lost {
-            true => None,
-            false => Some(&changes.paths),
-        };
-        let pass = Job { only, ..*job };
-        match pass.run() {
+    while wait(&mut teller, &mut changes, pause) {
+        let only = changes.only();
+        match pass(&Job { only, ..*job }) {
             Ok(passed) => {
                 ending = passed;
                 changes = Changes::under(root);
-                retry = RETRY;
+                pause = None;
             }
             Err(error) => {
+                let next = pause.map_or(RETRY, |pause: Duration| (pause * 2).min(LONGEST_RETRY));
                 messages::warn(format_args!(
-                    "{}; trying again in {} s",
+                    "{}; trying again in {} s, or when something changes",
                     messages::render(&error),
-                    retry.as_secs()
+                    next.as_secs()
                 ));
-                pause(retry);
-                retry = (retry * 2).min(LONGEST_RETRY);
+                pause = Some(next);
             }
         }
     }
     Ok(ending)
 }
 
-/// Waits for changes; false when asked to stop.
-fn wait(teller: &mut Teller, changes: &mut Changes) -> Result<bool> {
-    let mut first = None;
-    let mut last = Instant::now();
-    let mut known = 0;
-    while !interrupt::is_requested() {
-        teller.look(changes)?;
-        if changes.paths.len() != known {
-            known = changes.paths.len();
-            last = Instant::now();
+/// A verdict on the photos is said, and no reason to try again.
+fn pass(job: &Job<'_>) -> Result<Ending> {
+    match job.run() {
+        Err(error) if error.is::<Verdict>() => {
+            messages::warn(messages::render(&error));
+            Ok(Ending::Partial)
         }
-        if !changes.is_empty() {
-            let first = *first.get_or_insert_with(Instant::now);
-            if last.elapsed() >= QUIET || first.elapsed() >= PATIENCE {
-                return Ok(true);
-            }
-        }
-        thread::sleep(TICK);
+        ended => ended,
     }
-    Ok(false)
 }
 
-fn pause(time: Duration) {
-    let end = Instant::now() + time;
-    while Instant::now() < end && !interrupt::is_requested() {
+/// Waits for more changes, at most for the pause, if there is one; false when asked to stop.
+fn wait(teller: &mut Teller, changes: &mut Changes, pause: Option<Duration>) -> bool {
+    let start = Instant::now();
+    let mut known = changes.count();
+    // The first change and the last.
+    let mut since: Option<[Instant; 2]> = None;
+    while !interrupt::is_requested() {
+        teller.look(changes);
+        if changes.count() != known {
+            known = changes.count();
+            let now = Instant::now();
+            since = Some([since.map_or(now, |[first, _]| first), now]);
+        }
+        let is_due = since
+            .is_some_and(|[first, last]| last.elapsed() >= QUIET || first.elapsed() >= PATIENCE);
+        if is_due || pause.is_some_and(|pause| start.elapsed() >= pause) {
+            return true;
+        }
         thread::sleep(TICK);
     }
+    false
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 
-    fn changed(teller: &mut Teller, root: &Path) -> Vec<String> {
+    fn looked(teller: &mut Teller, root: &Path) -> Changes {
         let mut changes = Changes::under(root);
-        teller.look(&mut changes).unwrap();
-        let mut paths: Vec<String> = changes.paths.into_iter().collect();
+        teller.look(&mut changes);
+        changes
+    }
+
+    fn changed(teller: &mut Teller, root: &Path) -> Vec<String> {
+        let changes = looked(teller, root);
+        let mut paths: Vec<String> = changes.only().unwrap().iter().cloned().collect();
         paths.sort();
         paths
+    }
+
+    fn watched(root: &Path) -> Teller {
+        let teller = Teller::new(root, None);
+        assert!(matches!(teller, Teller::Kernel(_)));
+        teller
     }
 
     #[test]
@@ -223,19 +203,110 @@ mod tests {
         let root = folder.path();
         fs::create_dir(root.join("a")).unwrap();
         fs::write(root.join("a/old.jpg"), b"x").unwrap();
-        let mut teller = Teller::new(root, None);
-        assert!(matches!(teller, Teller::Kernel(_)));
+        let mut teller = watched(root);
         assert!(changed(&mut teller, root).is_empty());
         fs::write(root.join("a/new.jpg"), b"x").unwrap();
         fs::remove_file(root.join("a/old.jpg")).unwrap();
         assert_eq!(changed(&mut teller, root), ["a/new.jpg", "a/old.jpg"]);
         fs::create_dir_all(root.join("b/c")).unwrap();
         fs::write(root.join("b/c/deep.jpg"), b"x").unwrap();
-        assert_eq!(changed(&mut teller, root), ["b/c/deep.jpg"]);
+        assert_eq!(changed(&mut teller, root), ["b", "b/c/deep.jpg"]);
         fs::write(root.join("b/c/later.jpg"), b"x").unwrap();
         fs::rename(root.join("a/new.jpg"), root.join("moved.jpg")).unwrap();
         let expected = ["a/new.jpg", "b/c/later.jpg", "moved.jpg"];
         assert_eq!(changed(&mut teller, root), expected);
+        // A folder is told of by the name that it has now.
+        fs::rename(root.join("b"), root.join("d")).unwrap();
+        let expected = ["b", "d", "d/c/deep.jpg", "d/c/later.jpg"];
+        assert_eq!(changed(&mut teller, root), expected);
+        fs::remove_file(root.join("d/c/later.jpg")).unwrap();
+        assert_eq!(changed(&mut teller, root), ["d/c/later.jpg"]);
+    }
+
+    #[test]
+    fn the_kernel_tells_of_what_is_behind_links_by_each_of_its_names() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = folder.path();
+        fs::create_dir(root.join("real")).unwrap();
+        symlink("real", root.join("alias")).unwrap();
+        let mut teller = watched(root);
+        fs::write(root.join("real/a.jpg"), b"x").unwrap();
+        assert_eq!(changed(&mut teller, root), ["alias/a.jpg", "real/a.jpg"]);
+        fs::write(other.path().join("b.jpg"), b"x").unwrap();
+        symlink(other.path(), root.join("link")).unwrap();
+        assert_eq!(changed(&mut teller, root), ["link", "link/b.jpg"]);
+        fs::write(other.path().join("c.jpg"), b"x").unwrap();
+        assert_eq!(changed(&mut teller, root), ["link/c.jpg"]);
+        fs::remove_file(root.join("link")).unwrap();
+        assert_eq!(changed(&mut teller, root), ["link"]);
+        fs::write(other.path().join("d.jpg"), b"x").unwrap();
+        assert!(changed(&mut teller, root).is_empty());
+    }
+
+    #[test]
+    fn the_kernel_goes_on_telling_of_a_root_that_was_exchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let [root, one, two] = ["root", "one", "two"].map(|name| folder.path().join(name));
+        fs::create_dir(&one).unwrap();
+        symlink(&one, &root).unwrap();
+        let mut teller = watched(&root);
+        fs::remove_file(&root).unwrap();
+        assert!(changed(&mut teller, &root).is_empty());
+        fs::create_dir(&two).unwrap();
+        symlink(&two, &root).unwrap();
+        assert_eq!(looked(&mut teller, &root).only(), None);
+        fs::write(two.join("a.jpg"), b"x").unwrap();
+        assert_eq!(changed(&mut teller, &root), ["a.jpg"]);
+        // File systems give a folder the number of one that is gone.
+        let mut teller = watched(&one);
+        fs::remove_dir(&one).unwrap();
+        fs::create_dir(&one).unwrap();
+        let told = [(); 2].map(|()| looked(&mut teller, &one).only().is_none());
+        assert!(told.contains(&true));
+        fs::write(one.join("a.jpg"), b"x").unwrap();
+        assert_eq!(changed(&mut teller, &one), ["a.jpg"]);
+    }
+
+    #[test]
+    fn folders_that_came_while_the_kernel_lost_count_are_watched() {
+        let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut teller = watched(root);
+        // One after the other of the same kind would be one.
+        for number in 0..=limit.trim().parse().unwrap() {
+            fs::write(root.join(format!("{}.jpg", number % 2)), b"x").unwrap();
+        }
+        fs::create_dir(root.join("new")).unwrap();
+        assert_eq!(looked(&mut teller, root).only(), None);
+        fs::write(root.join("new/late.jpg"), b"x").unwrap();
+        assert_eq!(changed(&mut teller, root), ["new/late.jpg"]);
+    }
+
+    #[test]
+    fn where_the_kernel_tells_no_more_a_poll_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut teller = watched(root);
+        if let Teller::Kernel(inotify) = &mut teller {
+            inotify.break_off();
+        }
+        assert_eq!(looked(&mut teller, root).only(), None);
+        assert!(matches!(teller, Teller::Poll { .. }));
+    }
+
+    #[test]
+    fn a_pause_ends_when_something_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut teller = watched(root);
+        let mut changes = Changes::under(root);
+        changes.add_file(&root.join("failed.jpg"));
+        let start = Instant::now();
+        assert!(wait(&mut teller, &mut changes, Some(TICK)));
+        fs::write(root.join("failed.jpg"), b"x").unwrap();
+        assert!(wait(&mut teller, &mut changes, Some(LONGEST_RETRY)));
+        assert!(start.elapsed() < LONGEST_RETRY);
     }
 
     #[test]

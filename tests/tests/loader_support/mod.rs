@@ -183,6 +183,23 @@ impl<'c> Shop<'c> {
         }
     }
 
+    /// Waits, while the loader runs, until a query gives true.
+    pub fn wait_until(&self, child: &mut Child, condition: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut client = self.database.connect()?;
+        loop {
+            // The tables come into being meanwhile.
+            let is_true = client.query_one(condition, &[]).is_ok_and(|row| row.get(0));
+            if is_true {
+                return Ok(());
+            }
+            if child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("never true: {condition}");
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The server notices that a killed loader is gone.
     pub fn wait_for_the_end(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
