@@ -70,7 +70,7 @@ prove-arm: ## Kernels on aarch64: compiled in a newer Debian root, run by qemu-u
 bench-distance: ## l2_distance in a sequential scan, against pgvector
 	@scripts/bench/distance
 bench-decode: ## Decoding and preparing of a 12-megapixel JPEG, against Pillow
-	@scripts/setup test && .lookbook/venv/bin/python scripts/bench/decode
+	@scripts/setup test && $${LOOKBOOK_HOME:-.lookbook}/venv/bin/python scripts/bench/decode
 bench-embed: ## First and later calls of embed_image
 	@scripts/bench/embed
 bench-worker: ## The inference worker: fresh connections, many of them, and beside its model alone

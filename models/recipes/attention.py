@@ -110,16 +110,15 @@ def grey(count: int) -> Tensor:
 
 def closet_pixels(rows: list[dict]) -> np.ndarray:
     width, height = CLOSET_SIZE
-    path = data.CACHE / f"closet_{width}x{height}.npy"
-    if not path.exists():
-        data.CACHE.mkdir(parents=True, exist_ok=True)
+
+    def make() -> np.ndarray:
         pixels = np.empty((len(rows), height, width, 3), np.uint8)
         for target, row in zip(pixels, rows):
             image = Image.open(data.root() / "catalogue" / row["path"]).convert("RGB")
             target[:] = np.asarray(image.resize(CLOSET_SIZE, Image.Resampling.BILINEAR))
-        np.save(path.with_suffix(".part.npy"), pixels)
-        path.with_suffix(".part.npy").rename(path)
-    return np.load(path, mmap_mode="r")
+        return pixels
+
+    return data.keep(data.CACHE / f"closet_{width}x{height}.npy", make)
 
 
 def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -191,7 +190,7 @@ class Feature(nn.Module):
 
 def trained(path: Path | None) -> attend.Network:
     network = attend.Network(len(tags()))
-    network.load_state_dict(torch.load(path or data.RUNS / NAME / "best.pt", map_location="cpu", weights_only=True))
+    network.load_state_dict(torch.load(path or loop.best(NAME), map_location="cpu", weights_only=True))
     return network.eval()
 
 

@@ -64,10 +64,10 @@ def foreground(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int
 
 def closet_cutouts() -> dict:
     """For the closet part of the garment cache: `group` [n] (a position in CLASSES), `box` f32 [n, 4] in 0..1 (NaN: unclear), `mask` u8."""
-    path = data.CACHE / "cutouts.npz"
     cache = data.garment_pixels()
     count = len(data.closet("train"))
-    if not path.exists():
+
+    def make() -> dict[str, np.ndarray]:
         masks = np.zeros(cache["pixels"].shape[:3], np.uint8)[:count]
         boxes = np.full((count, 4), np.nan, np.float32)
         width, height = data.GARMENT_SIZE
@@ -76,11 +76,10 @@ def closet_cutouts() -> dict:
             if found is not None:
                 masks[index], box = found
                 boxes[index] = np.array(box) / [width, height, width, height]
-        np.savez(path.with_suffix(".part.npz"), mask=masks, box=boxes)
-        path.with_suffix(".part.npz").rename(path)
-    stored = np.load(path)
+        return {"mask": masks, "box": boxes}
+
     groups = [data.CLASSES.index(i["group"]) for i in cache["items"][:count]]
-    return {"pixels": cache["pixels"], "group": np.array(groups), "box": stored["box"], "mask": stored["mask"]}
+    return {"pixels": cache["pixels"], "group": np.array(groups)} | data.keep(data.CACHE / "cutouts.npz", make)
 
 
 def framed(cutouts: dict, index: int, ground: float, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,11 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing import Pool
 from pathlib import Path
 
+import metrics
 import numpy as np
 from PIL import Image
 
@@ -43,6 +44,20 @@ def root() -> Path:
     if not (folder / "detection").is_dir():
         sys.exit(f"no training data in {folder}: set LOOKBOOK_DATA to the folder that holds detection/ and catalogue/")
     return folder
+
+
+def keep(path: Path, make: Callable[[], np.ndarray | dict[str, np.ndarray]]):
+    """What `make` gave when `path` was missing: the array of a .npy file, memory-mapped, or the arrays of an .npz file by name."""
+    if not path.exists():
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".part{path.suffix}")
+        if path.suffix == ".npy":
+            np.save(part, made)
+        else:
+            np.savez(part, **made)
+        part.rename(path)
+    return np.load(path, mmap_mode="r") if path.suffix == ".npy" else dict(np.load(path))
 
 
 def in_float(name: str) -> Path:
@@ -129,14 +144,6 @@ def _garment_items() -> list[dict]:
     return items
 
 
-def _teacher_session():
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(root() / TEACHER), options, providers=["CPUExecutionProvider"])
-
-
 _worker: dict = {}
 
 
@@ -144,7 +151,7 @@ def _prepare_garment(task: tuple[int, dict]):
     """One garment: the view boxes in 0..1 and the teacher's feature of each view."""
     index, item = task
     if not _worker:
-        _worker["teacher"] = _teacher_session()
+        _worker["teacher"] = metrics.session(root() / TEACHER)
     image = _seen(item)
     rng = np.random.default_rng([11, index])
     boxes, features = [], []
@@ -171,13 +178,12 @@ def _seen(item: dict) -> Image.Image:
 
 def garment_pixels() -> dict:
     """Training garments: `pixels` u8 [n, 208, 160, 3], `items`; all that the detector needs of them."""
-    items, path = _garment_items(), CACHE / "garments_pixels.npy"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        pixels = np.stack([np.asarray(_seen(item).resize(GARMENT_SIZE, Image.Resampling.BILINEAR)) for item in items])
-        np.save(path.with_suffix(".part.npy"), pixels)
-        path.with_suffix(".part.npy").rename(path)
-    return {"pixels": np.load(path, mmap_mode="r"), "items": items}
+    items = _garment_items()
+
+    def make() -> np.ndarray:
+        return np.stack([np.asarray(_seen(item).resize(GARMENT_SIZE, Image.Resampling.BILINEAR)) for item in items])
+
+    return {"pixels": keep(CACHE / "garments_pixels.npy", make), "items": items}
 
 
 def garments() -> dict:
@@ -207,17 +213,16 @@ def street_pixels() -> tuple[np.ndarray, list[dict]]:
     photos = street("train", extras=True, hints=True)
     for photo in photos:
         photo["scale"] = PHOTO_SIDE / max(photo["width"], photo["height"])
-    path = CACHE / f"street_{PHOTO_SIDE}.npy"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
+
+    def make() -> np.ndarray:
         pixels = np.full((len(photos), PHOTO_SIDE, PHOTO_SIDE, 3), PAD, np.uint8)
         for canvas, photo in zip(pixels, photos):
             size = (round(photo["width"] * photo["scale"]), round(photo["height"] * photo["scale"]))
             image = Image.open(photo["path"]).convert("RGB").resize(size, Image.Resampling.BILINEAR)
             canvas[: size[1], : size[0]] = np.asarray(image)
-        np.save(path.with_suffix(".part.npy"), pixels)
-        path.with_suffix(".part.npy").rename(path)
-    return np.load(path, mmap_mode="r"), photos
+        return pixels
+
+    return keep(CACHE / f"street_{PHOTO_SIDE}.npy", make), photos
 
 
 if __name__ == "__main__":

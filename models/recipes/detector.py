@@ -1,11 +1,11 @@
-"""Recipe of `garment-detector`: upper, lower, full_body and footwear boxes.
+"""Recipe of `garment-detector`: boxes of upper, lower, full_body, footwear, bags and headwear.
 
     python detector.py train      # the stages below, each resumable
     python detector.py export     # models/shipped/garment-detector.{onnx,json}; with --name another model, which may read another size
     python detector.py eval       # the figures of the card, from the exported file
 
-Owns: scenes, targets, losses and stages of this model. Must not know: how the embedder is trained (it only starts from its backbone
-when that was trained before). Invariant: no validation photo is trained on.
+Owns: scenes, targets, losses and stages of this model. Must not know: how the embedder is trained, from whose first stage it takes the
+backbone. Invariant: no validation photo is trained on.
 
 Centre points with elliptic Gaussians as targets and box regression weighted by them: Liu et al., Training-Time-Friendly Network for
 Real-Time Object Detection, 2019; penalty-reduced focal loss: Zhou et al., Objects as Points, 2019; box loss: Rezatofighi et al.,
@@ -22,6 +22,7 @@ from pathlib import Path
 import augment
 import cutouts
 import data
+import embedder
 import export
 import integers
 import loop
@@ -43,6 +44,8 @@ HINT_WEIGHT = 0.5  # of their class loss beside that of the classes
 MOST = 24  # boxes of one scene
 DRESSED = 0.15  # of street photos: cut-outs pasted over the person
 CLOSET = [0.26, 0.22, 0.26, 0.22, 0.0, 0.04]  # how often a scene of one garment shows each class; no closet photo shows a bag
+OUTFITS = [[0, 1], [0, 1, 3], [2, 3], [1, 3], [0, 3], [0, 1, 3]]  # from top to bottom; what is listed twice is drawn twice as often
+TALL = {0: 1.0, 1: 1.1, 2: 1.8, 3: 0.4, 5: 0.3}  # a class beside the others of an outfit
 STAGES = [  # height, width, batch, steps, rate, weight of the box loss, share of street photos
     (256, 192, 16, 1100, 2e-3, 2.5, 0.70),
     (320, 224, 16, 1150, 1.2e-3, 6.0, 0.70),
@@ -162,20 +165,16 @@ class Scenes:
     def _composed(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cut-outs on a made background: one garment, or an outfit laid out from top to bottom."""
         canvas = cutouts.background(rng, self.height, self.width)
-        if rng.random() < 0.55:
-            order = [[int(rng.choice(CLASSES, p=CLOSET))]]
-        else:
-            order = [[0, 1], [0, 1, 3], [2, 3], [1, 3], [0, 3], [0, 1, 3]][rng.integers(6)]
-            order = [[group] for group in order]
+        outfit = [int(rng.choice(CLASSES, p=CLOSET))] if rng.random() < 0.55 else OUTFITS[rng.integers(len(OUTFITS))]
         boxes, groups = [], []
         reach = self.height * rng.uniform(0.55, 0.97)
-        parts = np.array([{0: 1.0, 1: 1.1, 2: 1.8, 3: 0.4, 5: 0.3}[group] for (group,) in order]) * rng.uniform(0.8, 1.2, len(order))
-        if len(order) == 1:
+        parts = np.array([TALL[group] for group in outfit]) * rng.uniform(0.8, 1.2, len(outfit))
+        if len(outfit) == 1:
             reach = self.height * rng.uniform(0.3, 0.95)
         tall = parts / parts.sum() * reach
         top = rng.uniform(0, self.height - reach)
         across = self.width * rng.uniform(0.4, 0.6)
-        for (group,), height in zip(order, tall):
+        for group, height in zip(outfit, tall):
             index = rng.choice(self.by_group[group])
             size = self.cutouts["box"][index] * [*data.GARMENT_SIZE, *data.GARMENT_SIZE]
             aspect = (size[2] - size[0]) / (size[3] - size[1]) * np.exp(rng.uniform(-0.15, 0.15))
@@ -284,10 +283,8 @@ def losses(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], box_w
 def val_inputs(height: int, width: int) -> tuple[np.ndarray, list[dict], list[tuple]]:
     """Validation photos as the manifest's letterbox makes them, their rows, and each one's geometry."""
     spec = {"width": width, "height": height, "filter": "bilinear", "resize": "letterbox", "pad": [data.PAD] * 3}
-    model = metrics.Model.__new__(metrics.Model)
-    model.manifest = {"input": spec}
     photos = data.street("val", extras=True)
-    made = [model.prepare(Image.open(photo["path"]).convert("RGB")) for photo in photos]
+    made = [metrics.prepare(Image.open(photo["path"]).convert("RGB"), spec) for photo in photos]
     return np.stack([values for values, _ in made]), photos, [geometry for _, geometry in made]
 
 
@@ -306,7 +303,7 @@ def evaluate(model: Detector, inputs: tuple[np.ndarray, list[dict], list[tuple]]
     return {"score": float(np.mean(each[: len(data.GROUPS)]))} | dict(zip(data.CLASSES, each))
 
 
-def _run(name: str, stage: tuple, model: Detector, start: Path | None, options: argparse.Namespace) -> Path:
+def _run(name: str, stage: tuple, model: Detector, options: argparse.Namespace) -> Path:
     height, width, count, steps, rate, box_weight, street = stage
     scenes = Scenes(height, width, count, street)
     inputs = val_inputs(height, width)
@@ -319,29 +316,31 @@ def _run(name: str, stage: tuple, model: Detector, start: Path | None, options: 
         rate,
         evaluate_every=500 if steps > 500 else 100,
         threads=options.threads,
-        start=start,
     )
-    return loop.fit(
-        plan, model, lambda model, step: losses(model, scenes.draw(step), box_weight), lambda model: evaluate(model, inputs)
-    )
+    loop.fit(plan, model, lambda model, step: losses(model, scenes.draw(step), box_weight), lambda model: evaluate(model, inputs))
+    return loop.best(name)
 
 
 def train(options: argparse.Namespace) -> None:
     torch.manual_seed(SEED)
     if options.start == "shipped":
-        _run("detector-continued", CONTINUED, Detector(CLASSES, HINTS), None, options)
+        _run("detector-continued", CONTINUED, Detector(CLASSES, HINTS), options)
         return
-    start = data.RUNS / "embedder-1" / "best.pt"
-    start = start if start.exists() else None
+    before = embedder.train_first(options)
     for number, stage in enumerate(STAGES[: options.stages], 1):
         torch.manual_seed(SEED)
-        start = _run(f"detector-{number}", stage, Detector(CLASSES, HINTS), start, options)
+        model = Detector(CLASSES, HINTS)
+        if number == 1:
+            loop.adopt(model.backbone, before, "embedder.backbone.")
+        else:
+            loop.adopt(model, before)
+        before = _run(f"detector-{number}", stage, model, options)
 
 
 def _blend() -> dict[str, Tensor]:
     """Midway between the best weights of the stage before the last and the last weights of the last: better than either on the
     validation photos (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)."""
-    before = torch.load(data.RUNS / f"detector-{len(STAGES) - 1}" / "best.pt", map_location="cpu", weights_only=True)
+    before = torch.load(loop.best(f"detector-{len(STAGES) - 1}"), map_location="cpu", weights_only=True)
     after = torch.load(data.RUNS / f"detector-{len(STAGES)}" / "last.pt", map_location="cpu", weights_only=True)["averaged"]
     return {key: value.lerp(after[key], 0.5) if value.dtype.is_floating_point else value for key, value in before.items()}
 
@@ -359,7 +358,7 @@ def write(options: argparse.Namespace) -> None:
         shipped.adopt(model, NAME, images)
     elif options.weights:
         loop.adopt(model, options.weights)
-    elif (continued := data.RUNS / "detector-continued" / "best.pt").exists():
+    elif (continued := loop.best("detector-continued")).exists():
         loop.adopt(model, continued)
     else:
         model.load_state_dict(_blend())

@@ -17,7 +17,6 @@ views (`views.py`).
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import augment
@@ -28,11 +27,12 @@ import integers
 import loop
 import metrics
 import numpy as np
+import retrieval
 import shipped
 import torch
 import torch.nn.functional as F
 import views
-from nets import Embedder
+from nets import Embedder, still_norms
 from PIL import Image
 from torch import Tensor, nn
 
@@ -63,11 +63,9 @@ class Learner(nn.Module):
         self.still = still
 
     def train(self, mode: bool = True) -> Learner:
-        """With `still`, norms keep their statistics: batches of few labels would pull them."""
         super().train(mode)
-        for layer in self.modules():
-            if self.still and isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                layer.eval()
+        if self.still:  # batches of few labels would pull them
+            still_norms(self)
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,16 +236,16 @@ def _regress(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
 
 def closet_pixels(height: int, width: int) -> np.ndarray:
     """Every closet photo, stretched as the manifest says: u8 [n, height, width, 3]."""
-    path = data.CACHE / f"val_closet_{width}x{height}.npy"
-    if not path.exists():
+
+    def make() -> np.ndarray:
         rows = data.closet()
         pixels = np.empty((len(rows), height, width, 3), np.uint8)
         for target, row in zip(pixels, rows):
             image = Image.open(data.root() / "catalogue" / row["path"]).convert("RGB")
             target[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-        np.save(path.with_suffix(".part.npy"), pixels)
-        path.with_suffix(".part.npy").rename(path)
-    return np.load(path, mmap_mode="r")
+        return pixels
+
+    return data.keep(data.CACHE / f"val_closet_{width}x{height}.npy", make)
 
 
 def evaluate(learner: Learner, size: tuple[int, int]) -> dict[str, float]:
@@ -274,25 +272,33 @@ def _run(name: str, stage: tuple, start: Path | None, options: argparse.Namespac
     batches = Batches(height, width, count)
     learner = Learner(len(batches.labels), batches.teacher.shape[2], still=options.start == "shipped")
     learner.embedder.share.copy_(torch.tensor(SHARE))
+    if start is not None:
+        loop.adopt(learner, start)
     fresh = options.start == "shipped" and not (data.RUNS / name / "last.pt").exists()
     if fresh:
         shipped.adopt(learner.embedder, NAME, batches.draw(0)[0])
         prime(learner.embedder, (height, width))
     if options.start == "shipped":
         learner.embedder.backbone.freeze(FROZEN)
-    plan = loop.Plan(name, round(steps * options.schedule), rate, evaluate_every=250, threads=options.threads, start=start)
+    plan = loop.Plan(name, round(steps * options.schedule), rate, evaluate_every=250, threads=options.threads)
     closet_pixels(height, width)
     if fresh:
         print(f"{name}: before training {evaluate(learner, (height, width))}", flush=True)
-    return loop.fit(plan, learner, lambda model, step: losses(model, batches.draw(step)), lambda model: evaluate(model, (height, width)))
+    loop.fit(plan, learner, lambda model, step: losses(model, batches.draw(step)), lambda model: evaluate(model, (height, width)))
+    return loop.best(name)
+
+
+def train_first(options: argparse.Namespace) -> Path:
+    """The weights of the first stage, trained as far as they are not."""
+    return _run("embedder-1", STAGES[0], None, options)
 
 
 def train(options: argparse.Namespace) -> None:
     if options.start == "shipped":
         _run("embedder-continued", CONTINUED, None, options)
         return
-    start = None
-    for number, stage in enumerate(STAGES[: options.stages], 1):
+    start = train_first(options)
+    for number, stage in enumerate(STAGES[1 : options.stages], 2):
         start = _run(f"embedder-{number}", stage, start, options)
 
 
@@ -302,8 +308,9 @@ def write(options: argparse.Namespace) -> None:
         shipped.adopt(embedder, NAME, torch.cat(next(views.pairs(INPUT))))
         prime(embedder, INPUT)
     else:
-        continued = data.RUNS / "embedder-continued" / "best.pt"
-        loop.adopt(embedder, options.weights or (continued if continued.exists() else data.RUNS / f"embedder-{len(STAGES)}" / "best.pt"))
+        continued = loop.best("embedder-continued")
+        best = continued if continued.exists() else loop.best(f"embedder-{len(STAGES)}")
+        loop.adopt(embedder, options.weights or best, "embedder.")
         settle(embedder, INPUT)
     embedder.share.copy_(torch.tensor(SHARE))
     export.write(
@@ -326,20 +333,14 @@ def write(options: argparse.Namespace) -> None:
 def report(_: argparse.Namespace) -> None:
     """Closet precision@5 and, never trained on, `family` retrieval over myntra, of the exported file."""
     model = metrics.Model(data.SHIPPED / f"{NAME}.json")
-    catalogue = data.root() / "catalogue"
 
-    def rows(paths: list[Path]) -> np.ndarray:
-        return model.embed([Image.open(path).convert("RGB") for path in paths])
+    def rows(paths: list[str]) -> np.ndarray:
+        return model.embed([Image.open(data.root() / path).convert("RGB") for path in paths])
 
-    closet = rows([catalogue / row["path"] for row in data.closet()])
+    closet = rows([f"catalogue/{row['path']}" for row in data.closet()])
     print(f"closet val label precision@5: {closet_precision(closet):.4f}")
-    with open(catalogue / "catalogue.csv", newline="") as lines:
-        studio = [f"catalogue/{row['path']}" for row in csv.DictReader(lines) if row["source"].startswith("myntra")]
-    with open(data.root() / "retrieval" / "retrieval.csv", newline="") as lines:
-        family = {row["path"]: row for row in csv.DictReader(lines) if row["set"] == "family"}
-    items = np.array([family[path]["item_id"] if path in family else path for path in studio])
-    queries = np.flatnonzero([path in family and family[path]["role"] == "query" for path in studio])
-    first, fifth = metrics.recall_at([1, 5], queries, rows([data.root() / path for path in studio]), items)
+    studio, queries, items = retrieval.family()
+    first, fifth = metrics.recall_at([1, 5], queries, rows(studio), items)
     print(f"family retrieval on myntra ({len(queries)} queries, {len(studio)} photos): R@1 {first:.4f}, R@5 {fifth:.4f}")
     export.latency(model)
 

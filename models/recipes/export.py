@@ -118,8 +118,9 @@ def latency(model) -> None:
 
 def command(name: str, train, write_model, report, extend=None) -> None:
     """The command line of a recipe: train, export, eval, and what `extend(verbs)` adds to them."""
-    parser = argparse.ArgumentParser(description=name)
-    verbs = parser.add_subparsers(required=True)
+    more = "models/train --help names further verbs, and how a shipped model goes on with photos of your own"
+    parser = argparse.ArgumentParser(prog=f"models/train {name}", description=name, epilog=more)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("train", help="run every stage, continuing where a stopped run was")
     verb.add_argument("--threads", type=int, default=1, help="one wastes least on a shared machine")
     verb.add_argument("--stages", type=int, default=None, help="run only the first STAGES stages")

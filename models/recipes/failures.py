@@ -171,7 +171,7 @@ def failures(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="garment-detector: covering, failures")
+    parser = argparse.ArgumentParser(prog=f"models/train {NAME}", description="garment-detector: covering, failures")
     verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("covering", help="the share of closet val photos that a box covers")
     verb.add_argument("--score", type=float, default=None, help="default: the manifest's threshold")

@@ -13,7 +13,7 @@ within the batch, so that what the labels do not speak of stays as it was.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import copy
 import sys
 from pathlib import Path
 
@@ -25,14 +25,12 @@ import integers
 import loop
 import metrics
 import numpy as np
-import onnx
 import run_files
 import shipped
 import shop
 import torch
 import torch.nn.functional as F
-from nets import Embedder
-from onnx import numpy_helper
+from nets import Embedder, still_norms
 from PIL import Image
 from torch import Tensor, nn
 
@@ -45,8 +43,7 @@ PIXELS = data.GARMENT_SIZE  # width, height of a photo in training
 
 def load() -> Embedder:
     """The shipped embedder's network with what comes after the convolutions."""
-    model = onnx.load(data.in_float(embedder.NAME).with_suffix(".onnx"))
-    stored = {t.name.removesuffix(".half"): torch.from_numpy(numpy_helper.to_array(t).astype(np.float32)) for t in model.graph.initializer}
+    stored = shipped.tensors(shipped.load(embedder.NAME))
     network = Embedder(len(stored["kind.bias"]), embedder.DIMENSIONS)
     network.share.copy_(torch.tensor(embedder.SHARE))
     own = network.state_dict()
@@ -116,9 +113,7 @@ class Learner(nn.Module):
 
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                layer.eval()
+        still_norms(self)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -141,9 +136,8 @@ def losses(learner: nn.Module, before: nn.Module, batch: tuple[Tensor, Tensor]) 
 
 
 def _facts(options: argparse.Namespace, photos: shop.Photos, manifest: dict) -> dict:
-    listing = "\n".join(f"{path}\t{label}" for path, label in zip(photos.paths, photos.labels))
     return {
-        "photos": hashlib.sha256(listing.encode()).hexdigest(),
+        "photos": run_files.fingerprint(photos.folder, zip(photos.paths, photos.labels.tolist())),
         "from": manifest["sha256"],
         "steps": options.steps,
         "batch": options.batch,
@@ -156,6 +150,8 @@ def _facts(options: argparse.Namespace, photos: shop.Photos, manifest: dict) -> 
 def run(options: argparse.Namespace) -> None:
     old = metrics.Model(data.SHIPPED / f"{embedder.NAME}.json")
     photos = shop.read(options.photos, SEED)
+    shop.check(photos.paths)
+    run_files.make_folder(options.out)
     name = f"finetune-{options.name}"
     run_files.begin(data.RUNS / name, _facts(options, photos, old.manifest))
     detector = None if options.whole else metrics.Model(data.SHIPPED / "garment-detector.json")
@@ -169,15 +165,10 @@ def run(options: argparse.Namespace) -> None:
     adopt(network, batches.draw(0)[0])
     network.backbone.freeze(embedder.FROZEN)
     learner = Learner(network)
-    reference = Learner(load())
-    adopt(reference.embedder, batches.draw(0)[0])
-    reference.to(loop.device()).eval().requires_grad_(False)
-    # One evaluation at the end: the held-out photos choose nothing.
-    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, evaluate_every=max(1, options.steps), threads=options.threads)
-    loop.fit(plan, learner, lambda model, step: losses(model, reference, batches.draw(step)), lambda _: {"score": 0.0})
-
-    state = torch.load(data.RUNS / name / "last.pt", map_location="cpu", weights_only=True)["averaged"]
-    learner.cpu().load_state_dict(state)
+    reference = copy.deepcopy(learner).to(loop.device()).eval().requires_grad_(False)
+    # No evaluation: the held-out photos choose nothing.
+    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, threads=options.threads)
+    learner = loop.fit(plan, learner, lambda model, step: losses(model, reference, batches.draw(step))).cpu()
     path = _export(learner.embedder, options, old.manifest, data.RUNS / name / "export")
     if not options.in_float:
         path = integers.convert(path, options.name, path.parent, [images[place] for place in trained[: run_files.CALIBRATED]])

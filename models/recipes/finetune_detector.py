@@ -9,9 +9,9 @@ folder (none is needed). Invariants as in `finetune.py`; the categories stay the
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import data
@@ -25,7 +25,7 @@ import run_files
 import shipped
 import shop
 import torch
-from nets import Detector, DetectorExport
+from nets import Detector, DetectorExport, still_norms
 from PIL import Image
 from torch import nn
 
@@ -142,8 +142,12 @@ class Scenes(detector.Scenes):
         self.shares = {"street": 1.0}
         self.photos = photos
         self.weight = np.full(len(photos), 1 / len(photos))
-        self.pixels = np.full((len(photos), data.PHOTO_SIDE, data.PHOTO_SIDE, 3), data.PAD, np.uint8)
+        # On disk, since half a megabyte a photo adds up; gone with the program.
+        data.RUNS.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=data.RUNS)
+        self.pixels = np.memmap(file, np.uint8, "w+", shape=(len(photos), data.PHOTO_SIDE, data.PHOTO_SIDE, 3))
         for canvas, photo in zip(self.pixels, photos):
+            canvas[:] = data.PAD
             image = shop.opened(photo["path"])
             photo["width"], photo["height"] = image.size
             photo["scale"] = data.PHOTO_SIDE / max(image.size)
@@ -160,9 +164,7 @@ class Learner(nn.Module):
 
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
+        still_norms(self)
         return self
 
     def forward(self, images):
@@ -186,12 +188,14 @@ def described(photos: list[dict]) -> str:
 def run(options: argparse.Namespace) -> None:
     old = metrics.Model(data.SHIPPED / f"{detector.NAME}.json")
     photos = read(options.coco, dict(options.map))
+    shop.check([photo["path"] for photo in photos])
+    run_files.make_folder(options.out)
     held = held_out(photos)
     apart = [photo for photo, is_held in zip(photos, held) if is_held]
     print(f"{options.coco}: {described(photos)}; held out: {described(apart)}", flush=True)
     name = f"finetune-{options.name}"
-    listing = json.dumps([[str(photo["path"]), *(photo[part].tolist() for part in ("boxes", "groups", "counts"))] for photo in photos])
-    facts = {"photos": hashlib.sha256(listing.encode()).hexdigest(), "from": old.manifest["sha256"], "seed": SEED}
+    known = ((photo["path"], [photo[part].tolist() for part in ("boxes", "groups", "counts")]) for photo in photos)
+    facts = {"photos": run_files.fingerprint(options.coco.parent, known), "from": old.manifest["sha256"], "seed": SEED}
     run_files.begin(data.RUNS / name, facts | {"steps": options.steps, "batch": options.batch, "rate": options.rate})
     before = figures(old, apart)
     height, width = old.manifest["input"]["height"], old.manifest["input"]["width"]
@@ -201,11 +205,9 @@ def run(options: argparse.Namespace) -> None:
     learner = Learner(Detector(detector.CLASSES))
     shipped.adopt(learner.detector, detector.NAME, scenes.draw(0)[0])
     learner.detector.backbone.freeze(detector.FROZEN)
-    # One evaluation at the end: the held-out photos choose nothing.
-    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, evaluate_every=max(1, options.steps), threads=options.threads)
-    loop.fit(plan, learner, lambda model, step: detector.losses(model, scenes.draw(step), BOX_WEIGHT), lambda _: {"score": 0.0})
-    state = torch.load(data.RUNS / name / "last.pt", map_location="cpu", weights_only=True)["averaged"]
-    learner.cpu().load_state_dict(state)
+    # No evaluation: the held-out photos choose nothing.
+    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, threads=options.threads)
+    learner = loop.fit(plan, learner, lambda model, step: detector.losses(model, scenes.draw(step), BOX_WEIGHT)).cpu()
     about = {
         "version": options.version,
         "kind": "detector",

@@ -169,7 +169,7 @@ def ship(name: str, version: str | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="models/train NAME integers", description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=MODELS)
     parser.add_argument("--version", default=None, help="default: the float file's")
     options = parser.parse_args()

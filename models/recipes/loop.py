@@ -1,7 +1,8 @@
-"""The training loop both recipes share: schedule, averaged weights, checkpoints, the CSV of losses.
+"""The training loop that the recipes share: schedule, averaged weights, checkpoints, the CSV of losses.
 
-Owns: `models/runs/NAME/` (last.pt, best.pt, losses.csv, scores.csv). Must not know: what is trained. Invariant: a batch depends
-on the seed and the step alone and checkpoints are renamed into place, so a stopped run continues as if it had not stopped.
+Owns: `models/runs/NAME/` (last.pt, best.pt, losses.csv, scores.csv). Must not know: what is trained. Invariant: a batch depends on the
+seed and the step alone, checkpoints are renamed into place and what the CSVs have beyond them is cut off, so a stopped run continues as
+if it had not stopped.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import data
 import torch
 from torch import Tensor, nn
 
+Losses = Callable[[nn.Module, int], dict[str, Tensor]]
+Evaluate = Callable[[nn.Module], dict[str, float]]
+
 
 @dataclass
 class Plan:
-    """How long and how fast: `rate` after warm-up, falling to `floor` of it by a cosine; `start`: weights of an earlier run."""
+    """How long and how fast: `rate` after warm-up, falling to `floor` of it by a cosine."""
 
     name: str
     steps: int
@@ -32,7 +36,6 @@ class Plan:
     evaluate_every: int = 500
     save_every: int = 100
     threads: int = 1
-    start: Path | None = None
     momentum: float | None = None  # SGD with it instead of AdamW
     floor: float = 0.01  # share of the rate that is left at the end
 
@@ -66,18 +69,115 @@ def _optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.99))
 
 
-def adopt(model: nn.Module, path: Path) -> None:
-    """Take from another run's weights whatever fits by name and shape."""
+def adopt(module: nn.Module, path: Path, prefix: str = "") -> None:
+    """Fill the module with another run's weights: with all that its names begin with `prefix`, which have to be all of the module's."""
+    print(f"starting from {path.parent.name}", flush=True)
     theirs = torch.load(path, map_location="cpu", weights_only=True)
-    names = {key.split("embedder.")[-1].split("detector.")[-1]: key for key in theirs}
-    ours = model.state_dict()
-    fitting = {}
-    for key, value in ours.items():
-        name = names.get(key.split("embedder.")[-1].split("detector.")[-1])
-        if name is not None and theirs[name].shape == value.shape:
-            fitting[key] = theirs[name]
-    model.load_state_dict(fitting, strict=False)
-    print(f"starting from {path.parent.name}: {len(fitting)} of {len(ours)} tensors", flush=True)
+    module.load_state_dict({key.removeprefix(prefix): value for key, value in theirs.items() if key.startswith(prefix)})
+
+
+def best(name: str) -> Path:
+    """The averaged weights of a run whose score was highest: a state_dict."""
+    return data.RUNS / name / "best.pt"
+
+
+class Run:
+    """One training and how far it is; `save` keeps it in `last.pt`, and it goes on from there."""
+
+    def __init__(self, plan: Plan, model: nn.Module):
+        self.plan, self.folder = plan, data.RUNS / plan.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.model = model.to(device(), memory_format=torch.channels_last)
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+        self.optimizer = _optimizer(plan, model)
+        self.step = self.scored = 0  # steps done, and how many of them the last score is of
+        self.best, self.seconds = -math.inf, 0.0
+        self.lines: list[str] = []  # of losses.csv, since the last save
+        if (self.folder / "last.pt").exists():
+            self._resume()
+        _cut(self.folder / "losses.csv", self.step - 1)
+        _cut(self.folder / "scores.csv", self.scored)
+
+    def _resume(self) -> None:
+        state = torch.load(self.folder / "last.pt", map_location=device(), weights_only=True)
+        for part in ("model", "averaged", "optimizer"):
+            getattr(self, part).load_state_dict(state[part])
+        self.step, self.scored, self.best, self.seconds = (state[name] for name in ("step", "scored", "best", "seconds"))
+        print(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}", flush=True)
+
+    def save(self) -> None:
+        known = {"step": self.step, "scored": self.scored, "best": self.best, "seconds": self.seconds}
+        parts = {part: getattr(self, part).state_dict() for part in ("model", "averaged", "optimizer")}
+        _save(self.folder / "last.pt", parts | known)
+
+    def is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.plan.steps
+
+    def learn(self, losses: Losses) -> None:
+        """One step."""
+        began, rate = time.monotonic(), rate_at(self.plan, self.step)
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        parts = losses(self.model, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        self.optimizer.step()
+        self._average(min(self.plan.average, (1 + self.step) / (10 + self.step)))
+        self.lines.append(f"{self.step},{rate:.6f}," + ",".join(f"{value.item():.5f}" for value in parts.values()))
+        self.step += 1
+        self.seconds += time.monotonic() - began
+        if self.is_due(self.plan.save_every) or self.is_due(self.plan.evaluate_every):
+            self._tell("step,rate," + ",".join(parts))
+            self.save()
+
+    @torch.no_grad()
+    def _average(self, keep: float) -> None:
+        for ours, theirs in zip(self.averaged.state_dict().values(), self.model.state_dict().values()):
+            if ours.dtype.is_floating_point:
+                ours.lerp_(theirs, 1 - keep)
+            else:
+                ours.copy_(theirs)
+
+    def _tell(self, header: str) -> None:
+        _append(self.folder / "losses.csv", header, self.lines)
+        speed, named = self.seconds / self.step, header.split(",", 1)[1]
+        print(f"{self.plan.name} {self.step}/{self.plan.steps} {speed:.2f} s/step {named} {self.lines[-1].split(',', 1)[1]}", flush=True)
+        self.lines.clear()
+
+    def score(self, evaluate: Evaluate) -> None:
+        """What the averaged weights of this step are worth; those of the highest score are kept."""
+        scores = evaluate(self.averaged)
+        row = f"{self.step}," + ",".join(f"{value:.4f}" for value in scores.values())
+        _append(self.folder / "scores.csv", "step," + ",".join(scores), [row])
+        print(f"{self.plan.name} {self.step} scores {scores}", flush=True)
+        if scores["score"] > self.best:
+            self.best = scores["score"]
+            _save(best(self.plan.name), self.averaged.state_dict())
+        self.scored = self.step
+        self.save()
+
+
+def fit(plan: Plan, model: nn.Module, losses: Losses, evaluate: Evaluate | None = None) -> nn.Module:
+    """Minimise `losses(model, step)["loss"]`; keep the averaged weights whose `evaluate(model)["score"]` was highest.
+
+    Continues from `last.pt` when it is there. Returns the model with the averaged weights of the last step.
+    """
+    torch.set_num_threads(plan.threads)
+    run = Run(plan, model)
+
+    def score_if_due() -> None:
+        if evaluate is not None and run.scored < run.step and run.is_due(plan.evaluate_every):
+            run.score(evaluate)
+
+    score_if_due()  # a run that was stopped while it was scored
+    while run.step < plan.steps:
+        run.learn(losses)
+        score_if_due()
+    chosen = "" if evaluate is None else f", best score {run.best:.4f}"
+    print(f"{plan.name}: {plan.steps} steps, {run.seconds / 60:.1f} minutes of training{chosen}", flush=True)
+    return run.averaged
 
 
 def _save(path: Path, state: dict) -> None:
@@ -85,77 +185,15 @@ def _save(path: Path, state: dict) -> None:
     os.replace(path.with_suffix(".part"), path)
 
 
-def fit(
-    plan: Plan,
-    model: nn.Module,
-    losses: Callable[[nn.Module, int], dict[str, Tensor]],
-    evaluate: Callable[[nn.Module], dict[str, float]],
-) -> Path:
-    """Minimise `losses(model, step)["loss"]`; keep the averaged weights whose `evaluate(model)["score"]` was highest.
-
-    Continues from `last.pt` when it is there. Returns the path of `best.pt`, a state_dict of the averaged weights.
-    """
-    torch.set_num_threads(plan.threads)
-    folder = data.RUNS / plan.name
-    folder.mkdir(parents=True, exist_ok=True)
-    if plan.start is not None:
-        adopt(model, plan.start)
-    model.to(device(), memory_format=torch.channels_last)
-    averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = _optimizer(plan, model)
-    start, best, seconds = 0, -math.inf, 0.0
-    last = folder / "last.pt"
-    if last.exists():
-        state = torch.load(last, map_location=device(), weights_only=True)
-        model.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, best, seconds = state["step"], state["best"], state["seconds"]
-        print(f"{plan.name}: continuing at step {start} of {plan.steps}", flush=True)
-    rows: list[str] = []
-    header = None
-    since, shown = time.monotonic(), start
-    for step in range(start, plan.steps):
-        model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(plan, step)
-        parts = losses(model, step)
-        optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        keep = min(plan.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for ours, theirs in zip(averaged.state_dict().values(), model.state_dict().values()):
-                if ours.dtype.is_floating_point:
-                    ours.lerp_(theirs, 1 - keep)
-                else:
-                    ours.copy_(theirs)
-        header = header or "step,rate," + ",".join(parts)
-        rows.append(f"{step},{rate_at(plan, step):.6f}," + ",".join(f"{v.item():.5f}" for v in parts.values()))
-        done = step + 1
-        if done % plan.save_every and done % plan.evaluate_every and done != plan.steps:
-            continue
-        now = time.monotonic()
-        seconds, speed, since, shown = seconds + now - since, (now - since) / (done - shown), now, done
-        _append(folder / "losses.csv", header, rows)
-        print(f"{plan.name} {done}/{plan.steps} {speed:.2f} s/step {header.split(',', 1)[1]} {rows[-1].split(',', 1)[1]}", flush=True)
-        rows.clear()
-        if done % plan.evaluate_every == 0 or done == plan.steps:
-            scores = evaluate(averaged)
-            _append(folder / "scores.csv", "step," + ",".join(scores), [f"{done}," + ",".join(f"{v:.4f}" for v in scores.values())])
-            print(f"{plan.name} {done} scores {scores}", flush=True)
-            if scores["score"] > best:
-                best = scores["score"]
-                _save(folder / "best.pt", averaged.state_dict())
-            since = time.monotonic()
-        state = {"model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
-        _save(last, state | {"step": done, "best": best, "seconds": seconds})
-    print(f"{plan.name}: {plan.steps} steps, {seconds / 60:.1f} minutes of training, best score {best:.4f}", flush=True)
-    return folder / "best.pt"
-
-
 def _append(path: Path, header: str, rows: list[str]) -> None:
-    fresh = not path.exists()
     with open(path, "a") as out:
-        out.write("".join(line + "\n" for line in ([header] if fresh else []) + rows))
+        out.write("".join(line + "\n" for line in ([] if out.tell() else [header]) + rows))
+
+
+def _cut(path: Path, last: int) -> None:
+    """Leave out the rows of steps after `last`."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = lines[:1] + [row for row in lines[1:] if int(row.split(",", 1)[0]) <= last]
+        path.with_suffix(".part").write_text("".join(kept))
+        os.replace(path.with_suffix(".part"), path)

@@ -23,42 +23,53 @@ FILTERS = {
 SLACK = 0.01  # of the best F1, for the recall that it buys
 
 
+def session(path: Path):
+    """Of an ONNX file, one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def prepare(image: Image.Image, spec: dict) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """What a manifest's `input` makes of a photo: the tensor [3, H, W] and (scale x, scale y, offset x, offset y) from photo to input
+    pixels."""
+    width, height, method = spec["width"], spec["height"], FILTERS[spec["filter"]]
+    if spec.get("colour") == "bgr":
+        image = Image.merge("RGB", image.split()[::-1])
+    if spec["resize"] == "stretch":
+        canvas = np.asarray(image.resize((width, height), method))
+        geometry = (width / image.width, height / image.height, 0.0, 0.0)
+    elif spec["resize"] == "letterbox":
+        scale = min(width / image.width, height / image.height)
+        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        canvas = np.empty((height, width, 3), np.uint8)
+        canvas[:] = spec.get("pad", [0, 0, 0])
+        canvas[top : top + inner[1], left : left + inner[0]] = np.asarray(image.resize(inner, method))
+        geometry = (inner[0] / image.width, inner[1] / image.height, left, top)
+    else:
+        raise ValueError(f"resize {spec['resize']} is not used by the shipped models")
+    values = canvas.astype(np.float32) * np.float32(spec.get("scale", 1 / 255))
+    values -= np.asarray(spec.get("mean", [0, 0, 0]), np.float32)
+    values /= np.asarray(spec.get("std", [1, 1, 1]), np.float32)
+    return values.transpose(2, 0, 1), geometry
+
+
 class Model:
     """A manifest and a session over the file beside it, one thread."""
 
     def __init__(self, manifest_path: Path):
-        import onnxruntime
-
-        self.manifest = json.loads(Path(manifest_path).read_text())
-        weights = Path(manifest_path).with_suffix(".onnx").read_bytes()
-        digest = hashlib.sha256(weights).hexdigest()
+        self.manifest = json.loads(manifest_path.read_text())
+        file = manifest_path.with_suffix(".onnx")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if digest != self.manifest["sha256"]:
             raise ValueError(f"{manifest_path}: sha256 is {self.manifest['sha256']}, the ONNX file has {digest}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+        self.session = session(file)
 
     def prepare(self, image: Image.Image) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-        """The input tensor [3, H, W] and (scale x, scale y, offset x, offset y) from photo to input pixels."""
-        spec = self.manifest["input"]
-        width, height, method = spec["width"], spec["height"], FILTERS[spec["filter"]]
-        if spec["resize"] == "stretch":
-            canvas = np.asarray(image.resize((width, height), method))
-            geometry = (width / image.width, height / image.height, 0.0, 0.0)
-        elif spec["resize"] == "letterbox":
-            scale = min(width / image.width, height / image.height)
-            inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-            canvas = np.empty((height, width, 3), np.uint8)
-            canvas[:] = spec.get("pad", [0, 0, 0])
-            canvas[top : top + inner[1], left : left + inner[0]] = np.asarray(image.resize(inner, method))
-            geometry = (inner[0] / image.width, inner[1] / image.height, left, top)
-        else:
-            raise ValueError(f"resize {spec['resize']} is not used by the shipped models")
-        values = canvas.astype(np.float32) * np.float32(spec.get("scale", 1 / 255))
-        values -= np.asarray(spec.get("mean", [0, 0, 0]), np.float32)
-        values /= np.asarray(spec.get("std", [1, 1, 1]), np.float32)
-        return values.transpose(2, 0, 1), geometry
+        return prepare(image, self.manifest["input"])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return self.session.run(None, {self.manifest["input"]["name"]: batch})[0]

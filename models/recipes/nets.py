@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 WIDTHS, DEPTHS = (48, 96, 192, 288), (1, 2, 3, 1)
 STRIDE = 8
@@ -21,6 +22,13 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequ
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
+
+
+def still_norms(module: nn.Module) -> None:
+    """Norms keep their statistics in training: for batches that are not like what the network will see."""
+    for layer in module.modules():
+        if isinstance(layer, NORMS):
+            layer.eval()
 
 
 class Residual(nn.Module):

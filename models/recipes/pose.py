@@ -53,9 +53,8 @@ BATCH, STEPS, RATE = 32, 1000, 1.5e-3
 
 def _letterbox(image: Image.Image) -> np.ndarray:
     """As the manifest and the teacher want it: centred on black."""
-    model = metrics.Model.__new__(metrics.Model)
-    model.manifest = {"input": {"width": SIDE, "height": SIDE, "filter": "bilinear", "resize": "letterbox", "pad": [0] * 3, "scale": 1}}
-    return model.prepare(image)[0].transpose(1, 2, 0).astype(np.uint8)
+    spec = {"width": SIDE, "height": SIDE, "filter": "bilinear", "resize": "letterbox", "pad": [0] * 3, "scale": 1}
+    return metrics.prepare(image, spec)[0].transpose(1, 2, 0).astype(np.uint8)
 
 
 def _square(window: np.ndarray) -> np.ndarray:
@@ -66,11 +65,7 @@ def _square(window: np.ndarray) -> np.ndarray:
 
 class Teacher:
     def __init__(self):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(data.root() / TEACHER), options, providers=["CPUExecutionProvider"])
+        self.session = metrics.session(data.root() / TEACHER)
 
     def points(self, pixels: np.ndarray) -> np.ndarray:
         """[17, 3]: y, x in 0..1 of the square, score."""
@@ -125,23 +120,17 @@ def _looked(task: tuple[list[int], Path, list[tuple[int, int, int, int]], int]) 
     return [_letterbox(image.crop(window)) for window in windows], [teacher.mean(image, window, views, rng) for window in windows]
 
 
-def _look(tasks: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+def _look(tasks: list[tuple]) -> dict[str, np.ndarray]:
     with Pool(2) as pool:
         found = pool.map(_looked, tasks, 8)
-    return np.concatenate([pixels for pixels, _ in found]), np.concatenate([points for _, points in found])
-
-
-def _keep(path: Path, **arrays) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path.with_suffix(".part.npz"), **arrays)
-    path.with_suffix(".part.npz").rename(path)
+    return {"pixels": np.concatenate([pixels for pixels, _ in found]), "points": np.concatenate([points for _, points in found])}
 
 
 def seen() -> tuple[np.ndarray, np.ndarray]:
     """Training windows u8 [n, 192, 192, 3] and the teacher's mean points f32 [n, 17, 3]: the street photos' windows first, of each
     photo the whole one first, then closet photos."""
-    path = data.CACHE / "pose_means.npz"
-    if not path.exists():
+
+    def make() -> dict[str, np.ndarray]:
         tasks = []
         for index, photo in enumerate(data.street("train")):
             windows = [_window(np.random.default_rng([SEED, index, number]), photo, number) for number in range(WINDOWS)]
@@ -149,9 +138,9 @@ def seen() -> tuple[np.ndarray, np.ndarray]:
         closet = data.closet("train")
         for index in np.random.default_rng(SEED).permutation(len(closet))[:CLOSET]:
             tasks.append(([SEED, 1, int(index)], data.root() / "catalogue" / closet[index]["path"], [], 2))
-        pixels, points = _look(tasks)
-        _keep(path, pixels=pixels, points=points)
-    stored = np.load(path)
+        return _look(tasks)
+
+    stored = data.keep(data.CACHE / "pose_means.npz", make)
     return stored["pixels"], stored["points"]
 
 
@@ -213,28 +202,29 @@ def _read(heat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def validation() -> dict:
     """Street and closet validation photos (letterboxed), the teacher's points from one look, its mean over views, and how many are
     street photos."""
-    path = data.CACHE / "val_pose_means.npz"
-    if not path.exists():
+
+    def make() -> dict[str, np.ndarray]:
         street = [photo["path"] for photo in data.street("val")]
         tasks = [([SEED, 2, index], path_of, [], 16) for index, path_of in enumerate(street)]
         tasks += [([SEED, 3, index], data.root() / "catalogue" / row["path"], [], 2) for index, row in enumerate(data.closet("val"))]
-        pixels, means = _look(tasks)
-        teacher = Teacher()
-        _keep(path, pixels=pixels, once=np.stack([teacher.points(one) for one in pixels]), mean=means, street=len(street))
-    return dict(np.load(path))
+        seen, teacher = _look(tasks), Teacher()
+        once = np.stack([teacher.points(one) for one in seen["pixels"]])
+        return {"pixels": seen["pixels"], "once": once, "mean": seen["points"], "street": np.array(len(street))}
+
+    return data.keep(data.CACHE / "val_pose_means.npz", make)
 
 
 def cut() -> tuple[np.ndarray, np.ndarray]:
     """Windows of street validation photos, drawn as in training (heads and feet are cut off in many), and the teacher's mean points."""
-    path = data.CACHE / "val_pose_windows.npz"
-    if not path.exists():
+
+    def make() -> dict[str, np.ndarray]:
         tasks = []
         for index, photo in enumerate(data.street("val")):
             windows = [_window(np.random.default_rng([SEED, 4, index, number]), photo, number) for number in range(1, WINDOWS)]
             tasks.append(([SEED, 4, index], photo["path"], windows, VIEWS))
-        pixels, points = _look(tasks)
-        _keep(path, pixels=pixels, points=points)
-    stored = np.load(path)
+        return _look(tasks)
+
+    stored = data.keep(data.CACHE / "val_pose_windows.npz", make)
     return stored["pixels"], stored["points"]
 
 
@@ -292,7 +282,7 @@ class Export(nn.Module):
 
 def write(options: argparse.Namespace) -> None:
     model = PoseNet(len(POINTS))
-    loop.adopt(model, options.weights or data.RUNS / "pose" / "best.pt")
+    loop.adopt(model, options.weights or loop.best("pose"))
     export.write(
         data.in_float(NAME).stem,
         Export(model),

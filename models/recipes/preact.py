@@ -99,9 +99,9 @@ def whiten(pixels: np.ndarray) -> Tensor:
 
 def photos(split: str) -> dict:
     """Closet photos of the six categories, 64×64, with category and (train) the garment's weak box in 0..1."""
-    path = data.CACHE / f"{'val_' if split == 'val' else ''}preact.npz"
     rows = [row for row in data.closet(split) if row["label"] in CATEGORIES]
-    if not path.exists():
+
+    def make() -> dict[str, np.ndarray]:
         images = [Image.open(data.root() / "catalogue" / row["path"]).convert("RGB") for row in rows]
         pixels = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in images])
         boxes = np.full((len(rows), 4), np.nan, np.float32)
@@ -109,9 +109,10 @@ def photos(split: str) -> dict:
             found = cutouts.foreground(np.asarray(image.resize(data.GARMENT_SIZE, Image.Resampling.BILINEAR)))
             if found is not None:
                 boxes[place] = np.array(found[1]) / [*data.GARMENT_SIZE, *data.GARMENT_SIZE]
-        np.savez(path, pixels=pixels, boxes=boxes)
-    stored = np.load(path)
-    return {"pixels": stored["pixels"], "boxes": stored["boxes"], "category": np.array([CATEGORIES.index(row["label"]) for row in rows])}
+        return {"pixels": pixels, "boxes": boxes}
+
+    stored = data.keep(data.CACHE / f"{'val_' if split == 'val' else ''}preact.npz", make)
+    return stored | {"category": np.array([CATEGORIES.index(row["label"]) for row in rows])}
 
 
 def draw(train: dict, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +169,7 @@ def train(options: argparse.Namespace) -> None:
 
 def write(options: argparse.Namespace) -> None:
     network = Network()
-    loop.adopt(network, options.weights or data.RUNS / NAME / "best.pt")
+    loop.adopt(network, options.weights or loop.best(NAME))
     facts = {
         "version": options.version,
         "kind": "embedder",
@@ -185,8 +186,10 @@ def write(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Top-1 error of the heads over the exported feature's network, then what the exported file retrieves."""
-    best = data.RUNS / NAME / "best.pt"
-    if best.exists():
+    best = loop.best(NAME)
+    if not best.exists():
+        print(f"no {best}: the top-1 error of its heads, which the exported file has not, is not measured")
+    else:
         network = Network()
         network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
         network.eval()

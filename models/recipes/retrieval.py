@@ -64,12 +64,8 @@ class Baseline:
     """MobileNetV2 cut at its 1,280-d pool, trained elsewhere."""
 
     def __init__(self):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
         path = data.root() / data.TEACHER
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = metrics.session(path)
         self.manifest = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def embed(self, images: list[Image.Image]) -> np.ndarray:
@@ -84,13 +80,11 @@ def embedders() -> dict:
 
 def embedded(name: str, paths: list[str], model) -> np.ndarray:
     """The set's rows, kept by the digest of the model, so that a stopped evaluation continues."""
-    path = data.CACHE / f"val_rows_{name}_{model.manifest['sha256'][:16]}.npy"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = np.concatenate([model.embed([Image.open(data.root() / one).convert("RGB")]) for one in paths])
-        np.save(path.with_suffix(".part.npy"), rows)
-        path.with_suffix(".part.npy").rename(path)
-    return np.load(path)
+
+    def make() -> np.ndarray:
+        return np.concatenate([model.embed([Image.open(data.root() / one).convert("RGB")]) for one in paths])
+
+    return data.keep(data.CACHE / f"val_rows_{name}_{model.manifest['sha256'][:16]}.npy", make)
 
 
 def table(names: list[str] | None = None) -> None:

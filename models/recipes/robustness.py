@@ -127,7 +127,7 @@ def ranks(gallery: np.ndarray, altered: np.ndarray, own: np.ndarray) -> np.ndarr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="garment-embedder: finding altered photos again")
+    parser = argparse.ArgumentParser(prog=f"models/train {NAME}", description="garment-embedder: finding altered photos again")
     parser.add_argument("verb", choices=["robustness"])
     parser.add_argument("--manifest", type=Path, default=data.SHIPPED / f"{NAME}.json", help="of another embedder")
     model = metrics.Model(parser.parse_args().manifest)

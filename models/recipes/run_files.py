@@ -8,10 +8,13 @@ written only when that is asked for.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
+import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 OUR_NAMES = ("garment-detector", "garment-embedder", "full-front-pose", "resnet-preact-64", "attention-texture")
@@ -54,6 +57,25 @@ def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--threads", type=count, default=1)
 
 
+def make_folder(folder: Path) -> None:
+    """Before the training, not after it, the program ends where no file could be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"--out {folder}: cannot be made ({error.strerror})")
+    if not os.access(folder, os.W_OK):
+        sys.exit(f"--out {folder}: cannot be written into")
+
+
+def fingerprint(folder: Path, photos: Iterable[tuple[Path, object]]) -> str:
+    """Of photos in a folder and what is known of each: the same wherever the folder lies, another where a photo was overwritten."""
+    digest = hashlib.sha256()
+    for path, known in photos:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(json.dumps([os.path.relpath(path, folder), content, known]).encode())
+    return digest.hexdigest()
+
+
 def begin(folder: Path, facts: dict) -> None:
     """Remember what a run is made of, or end the program where a run of that name was made of something else."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +100,7 @@ def deliver(manifest: Path, options: argparse.Namespace, before: dict[str, float
     (manifest.parent.parent / "figures.json").write_text(figures)
     if after[decides] < before[decides] and not options.anyway:
         sys.exit(f"{decides} of the held-out photos fell: nothing was written (--anyway writes it)")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     for source in (manifest.with_suffix(".onnx"), manifest):
         (options.out / source.name).write_bytes(source.read_bytes())
     onnx, json_file = options.out / f"{options.name}.onnx", options.out / f"{options.name}.json"

@@ -13,13 +13,16 @@ import data
 import numpy as np
 import onnx
 import torch
+from nets import NORMS
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+def load(name: str) -> onnx.ModelProto:
+    return onnx.load(data.in_float(name).with_suffix(".onnx"))
 
 
-def _tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
+def tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Initializers by name, those stored as float16 under the name that the graph reads."""
     return {
         tensor.name.removesuffix(".half"): torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
@@ -45,18 +48,18 @@ def adopt(module: nn.Module, name: str, images: Tensor, prefix: bool = False) ->
     A last layer may have more outputs than the file's (added classes): its first rows are filled. What comes after the file's last
     convolution is left as it was. With `prefix` the module is the beginning of the file's network and may end before the file does.
     """
-    model = onnx.load(data.in_float(name).with_suffix(".onnx"))
-    tensors = _tensors(model)
+    model, file = load(name), data.in_float(name).with_suffix(".onnx").name
+    stored = tensors(model)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     order = _called(module, images)
     filled, norms = 0, []
     for place, layer in enumerate(order):
         if not isinstance(layer, nn.Conv2d) or filled == len(convolutions):
             continue
-        weight, bias = (tensors[key] for key in convolutions[filled].input[1:3])
+        weight, bias = (stored[key] for key in convolutions[filled].input[1:3])
         rows = min(len(weight), len(layer.weight))
         if weight.shape[1:] != layer.weight.shape[1:]:
-            raise ValueError(f"{name}.onnx: convolution {filled} is {list(weight.shape)}, the network's is {list(layer.weight.shape)}")
+            raise ValueError(f"{file}: convolution {filled} is {list(weight.shape)}, the network's is {list(layer.weight.shape)}")
         with torch.no_grad():
             layer.weight[:rows] = weight[:rows]
             if layer.bias is not None:
@@ -65,9 +68,9 @@ def adopt(module: nn.Module, name: str, images: Tensor, prefix: bool = False) ->
                 norms.append((order[place + 1], bias))
         filled += 1
     if filled < len(convolutions) and not prefix:
-        raise ValueError(f"{name}.onnx has {len(convolutions)} convolutions, the network {filled}")
+        raise ValueError(f"{file} has {len(convolutions)} convolutions, the network {filled}")
     _identity_norms(module, norms, images)
-    print(f"starting from {name}.onnx: {filled} of {len(convolutions)} convolutions", flush=True)
+    print(f"starting from {file}: {filled} of {len(convolutions)} convolutions", flush=True)
 
 
 def _identity_norms(module: nn.Module, norms: list[tuple[nn.Module, Tensor]], images: Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,9 @@ FEW = 20  # labels from here on are held out whole: new products are what a shop
 
 @dataclass
 class Photos:
-    """Paths, the label of each, and whether it is held out (a query, not trained on)."""
+    """Paths, the label of each, and whether it is held out (a query, not trained on); the folder that they are given in."""
 
+    folder: Path
     paths: list[Path]
     labels: np.ndarray
     held: np.ndarray
@@ -40,6 +42,7 @@ def read(source: Path, seed: int) -> Photos:
     """
     if not source.exists():
         sys.exit(f"{source}: there is no such folder or CSV file")
+    folder = source if source.is_dir() else source.parent
     pairs = _of_folder(source) if source.is_dir() else _of_csv(source)
     counts: dict[str, int] = {}
     for _, label in pairs:
@@ -50,17 +53,27 @@ def read(source: Path, seed: int) -> Photos:
     paths, labels = [path for path, _ in kept], np.array([label for _, label in kept])
     held, whole = _split(labels, seed)
     print(f"{source}: {len(paths)} photos of {len(set(labels))} labels, {held.sum()} held out{' (whole labels)' if whole else ''}")
-    return Photos(paths, labels, held, whole)
+    return Photos(folder, paths, labels, held, whole)
 
 
 def _of_folder(folder: Path) -> list[tuple[Path, str]]:
     """Photos in sub-folders. What begins with a dot is no photo: macOS leaves `._NAME.jpg` beside NAME.jpg."""
-    pairs = []
+    pairs, loose, others = [], 0, Counter()
     for path in folder.rglob("*"):
         inner = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inner.parts)
-        if path.suffix.lower() in SUFFIXES and len(inner.parts) > 1 and not hidden:
+        if any(part.startswith(".") for part in inner.parts) or path.is_dir():
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            others[path.suffix.lower() or path.name] += 1
+        elif len(inner.parts) == 1:
+            loose += 1
+        else:
             pairs.append((path, inner.parent.as_posix()))
+    if others:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
+        print(f"{folder}: left out what is no photo of a kind that is read: {kinds}")
+    if loose:
+        print(f"{folder}: left out {loose} photos that lie in no sub-folder: the name of the sub-folder is a photo's label")
     return pairs
 
 
@@ -112,6 +125,18 @@ def opened(path: Path) -> Image.Image:
         return flattened(ImageOps.exif_transpose(Image.open(path)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         sys.exit(f"{path}: cannot be read ({error}); leave it out")
+
+
+def check(paths: list[Path]) -> None:
+    """Ends the program where photos cannot be read, and names all of them."""
+    unread = []
+    for path in paths:
+        try:
+            opened(path)
+        except SystemExit as end:
+            unread.append(str(end))
+    if unread:
+        sys.exit("\n".join([*unread, f"{len(unread)} of {len(paths)} photos cannot be read"]))
 
 
 def flattened(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """What the detector's scenes, losses and exports promise. Needs PyTorch, no data."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import embedder  # noqa: E402
 import export  # noqa: E402
 import integers  # noqa: E402
 import metrics  # noqa: E402
+import nets  # noqa: E402
 import torch  # noqa: E402
 from nets import Detector, DetectorExport  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -65,6 +67,19 @@ def test_hints_stay_behind_in_the_export():
     exported = DetectorExport(model, 64, 64).eval()
     assert exported(torch.zeros(1, 3, 64, 64)).shape == (1, 4 + len(data.CLASSES), len(data.CLASSES) * 64)
     assert model.class_head.out_channels == len(model.class_head.weight) == len(data.CLASSES) + len(data.HINTS)
+
+
+def test_from_nothing_the_backbone_is_that_of_the_embedders_first_stage(tmp_path, monkeypatch):
+    theirs = {f"embedder.{key}": torch.randn_like(value) if value.dtype.is_floating_point else value for key, value in nets.Embedder(3).state_dict().items()}
+    torch.save(theirs, tmp_path / "best.pt")
+    monkeypatch.setattr(embedder, "train_first", lambda options: tmp_path / "best.pt")
+    stages = []
+    monkeypatch.setattr(detector, "_run", lambda name, stage, model, options: stages.append((name, model)))
+    options = argparse.Namespace(start="nothing", stages=1)
+    detector.train(options)
+    ((name, model),) = stages
+    assert name == "detector-1"
+    assert all(torch.equal(value, theirs[f"embedder.backbone.{key}"]) for key, value in model.backbone.state_dict().items())
 
 
 def call(monkeypatch, *words):

@@ -49,6 +49,7 @@ def test_photos_become_a_model_of_another_name_and_a_stopped_run_goes_on(photos,
     run(monkeypatch, photos, "--steps", "2", "--version", "2.1.0", "--licence", "ours")
     said = capsys.readouterr().out
     assert "3 held out" in said and "before    after" in said and "lookbook model add tiny-shop" in said
+    assert said.count("starting from garment-embedder-float.onnx") == 1 and "score" not in said
     manifest = json.loads((photos.parent / "tiny-shop.json").read_text())
     assert (manifest["name"], manifest["version"], manifest["licence"], manifest["kind"]) == ("tiny-shop", "2.1.0", "ours", "embedder")
     model = metrics.Model(photos.parent / "tiny-shop.json")  # checks the digest
@@ -110,12 +111,14 @@ def test_boxes_become_a_detector_of_another_name(tmp_path, monkeypatch, capsys):
     assert before and after and metrics.overlaps(before[0][2][None], after[0][2][None])[0, 0] > 0.95
 
 
-def test_scenes_show_photos_without_boxes_and_ignore_crowds(tmp_path):
+def test_scenes_show_photos_without_boxes_and_ignore_crowds(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "RUNS", tmp_path / "runs")
     photos = finetune_detector.read(coco(tmp_path), {"shirt": "upper", "person": ""})
     empty = finetune_detector.Scenes(photos[5:], 64, 64, 4)
     batch = empty.draw(0)
     assert (batch[2] == -1).all() and not batch[3].any()
     assert (empty.pixels[0, :400, :300] == 255).all()  # what shows nothing lies over white
+    assert isinstance(empty.pixels, np.memmap) and not list((tmp_path / "runs").iterdir())
     network = finetune_detector.Detector(finetune_detector.detector.CLASSES)
     assert torch.isfinite(finetune_detector.detector.losses(network, batch, 1.0)["loss"])
     photos[0]["boxes"], photos[0]["groups"], photos[0]["counts"] = (photos[0][part][2:] for part in ("boxes", "groups", "counts"))

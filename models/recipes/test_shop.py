@@ -28,13 +28,16 @@ def some_photos(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
-def test_folders_and_csv_files_name_the_same_labels(tmp_path):
+def test_folders_and_csv_files_name_the_same_labels(tmp_path, capsys):
     folder = some_photos(tmp_path / "photos", {"shirt": 4, "skirt": 5, "single": 1})
     (folder / "stray.png").write_bytes((folder / "shirt" / "0.png").read_bytes())
     (folder / "shirt" / "notes.txt").write_text("not a photo")
     (folder / "shirt" / "._0.png").write_bytes(b"what macOS leaves beside a photo")
     shutil.copytree(folder / "shirt", folder / ".trash" / "shirt")
     by_folder = shop.read(folder, 1)
+    said = capsys.readouterr().out
+    assert "photos: left out what is no photo of a kind that is read: .txt 1" in said
+    assert "photos: left out 1 photos that lie in no sub-folder" in said
     assert sorted(set(by_folder.labels)) == ["shirt", "skirt"]  # one photo teaches nothing
     assert len(by_folder.paths) == 9
     listing = tmp_path / "photos" / "list.csv"
@@ -147,7 +150,7 @@ def test_the_split_holds_out_photos_of_few_labels_and_whole_labels_of_many(tmp_p
 
 def test_retrieval_counts_others_of_the_label_only():
     labels = np.array(["a", "a", "a", "b", "b"])
-    photos = shop.Photos([Path()] * 5, labels, np.array([True, False, False, True, False]), False)
+    photos = shop.Photos(Path(), [Path()] * 5, labels, np.array([True, False, False, True, False]), False)
     angles = np.array([0.0, 0.1, 2.0, 0.15, 2.1])
     figures = shop.retrieval(np.stack([np.cos(angles), np.sin(angles)], 1), photos)
     # Nearest to photo 0: 1 (a), 3 (b); it has two others of its label. Nearest to 3: 1 (a), 0 (a); it has one.
@@ -157,7 +160,7 @@ def test_retrieval_counts_others_of_the_label_only():
 def test_crops_are_what_the_detector_found_with_a_margin(tmp_path):
     path = tmp_path / "photo.png"
     Image.new("RGB", (100, 200)).save(path)
-    photos = shop.Photos([path], np.array(["a"]), np.array([False]), False)
+    photos = shop.Photos(tmp_path, [path], np.array(["a"]), np.array([False]), False)
 
     class Detector:
         manifest = {"output": {"score_threshold": 0.3}}
@@ -185,6 +188,17 @@ def test_alterations_change_the_photo_and_repeat_themselves():
         assert made is not None and made.tobytes() == again.tobytes(), name
         same_size = made.resize(photo.size)
         assert np.abs(np.asarray(same_size, float) - np.asarray(photo, float)).mean() > 0.5, name
+
+
+def test_a_photo_is_prepared_as_its_manifest_says():
+    photo = Image.new("RGB", (4, 8), (255, 51, 0))
+    spec = {"width": 8, "height": 8, "filter": "bilinear", "resize": "letterbox", "pad": [0, 0, 255], "scale": 1 / 51, "mean": [1, 0, 0]}
+    values, geometry = metrics.prepare(photo, spec)
+    assert values.shape == (3, 8, 8) and geometry == (1, 1, 2, 0)
+    assert values[:, 0, 2].tolist() == [4, 1, 0] and values[:, 0, 1].tolist() == [-1, 0, 5]
+    values, _ = metrics.prepare(photo, spec | {"colour": "bgr"})  # mean and pad are in that order, too
+    assert values[:, 0, 2].tolist() == [-1, 1, 5] and values[:, 0, 1].tolist() == [-1, 0, 5]
+    assert metrics.prepare(photo, spec | {"resize": "stretch"})[1] == (2, 1, 0, 0)
 
 
 def test_a_photo_is_ranked_by_how_many_are_nearer():
@@ -239,6 +253,42 @@ def test_a_run_goes_on_only_as_it_began(tmp_path):
     run_files.begin(tmp_path, {"photos": "b"})
     with pytest.raises(SystemExit, match="begun with other photos"):
         run_files.begin(tmp_path, {"photos": "a"})
+
+
+def test_a_run_is_of_what_the_photos_show_wherever_they_lie(tmp_path, monkeypatch):
+    def fingerprint(folder: Path) -> str:
+        photos = shop.read(folder, 1)
+        return run_files.fingerprint(photos.folder, zip(photos.paths, photos.labels.tolist()))
+
+    folder = some_photos(tmp_path / "photos", {"shirt": 4, "skirt": 5})
+    first = fingerprint(folder)
+    monkeypatch.chdir(tmp_path)
+    assert fingerprint(Path("photos")) == fingerprint(Path("./photos/../photos")) == first
+    shutil.copytree(folder, tmp_path / "moved")
+    assert fingerprint(tmp_path / "moved") == first
+    Image.new("RGB", (8, 8), (0, 9, 0)).save(folder / "shirt" / "0.png")
+    assert fingerprint(folder) != first
+    (tmp_path / "moved" / "shirt" / "0.png").rename(tmp_path / "moved" / "skirt" / "9.png")
+    assert fingerprint(tmp_path / "moved") != first
+
+
+def test_all_photos_that_cannot_be_read_are_named_at_once(tmp_path):
+    folder = some_photos(tmp_path / "photos", {"shirt": 4})
+    paths = sorted(folder.rglob("*.png"))
+    shop.check(paths)
+    for number in (1, 3):
+        paths[number].write_bytes(b"no photo")
+    with pytest.raises(SystemExit, match=r"(?s)1.png: cannot be read.*3.png: cannot be read.*2 of 4 photos cannot be read"):
+        shop.check(paths)
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    run_files.make_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(SystemExit, match=f"--out {folder}: cannot be made"):
+            run_files.make_folder(folder)
 
 
 def test_a_worse_model_is_not_delivered_unless_asked_for(tmp_path, capsys):

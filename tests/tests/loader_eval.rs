@@ -116,11 +116,27 @@ fn detection_is_judged_by_label_or_group_as_coco_does() -> Result<()> {
         outcome.expect_stderr(&[part])?;
     }
 
-    let table = shop
-        .run(["eval", "detection", "--coco", boxes])?
+    // A failed run leaves no file of detections behind, and what was there stays.
+    let absent = ["--out", "left.json", "--detect-model", "nothing"];
+    let args = ["eval", "detection", "--coco", boxes];
+    shop.run(args.iter().chain(&absent))?.expect(1)?;
+    ensure!(!shop.path("left.json").exists());
+
+    let higher = shop
+        .run(args.iter().chain(&["--score-threshold", "0.85"]))?
         .expect(0)?;
+    let says = "what scores 0.85 or more, by --score-threshold; a load keeps from 0.3";
+    ensure!(higher.stdout.contains(says), "{}", higher.stdout);
+    let more = ["--score-threshold", "0.85", "--json"];
+    let higher = shop.run(args.iter().chain(&more))?.expect(0)?;
+    let higher: Value = serde_json::from_str(&higher.stdout)?;
+    expect_number(&higher, "score_threshold", 0.85)?;
+    expect_number(&higher, "load_threshold", 0.3)?;
+
+    let table = shop.run(args)?.expect(0)?;
     ensure!(
-        table.stdout.contains("upper")
+        table.stdout.contains("as a load keeps it")
+            && table.stdout.contains("upper")
             && table.stdout.contains("0.505")
             && table.stdout.contains("0.752"),
         "{}",
@@ -153,6 +169,12 @@ fn a_shop_has_names_of_its_own_for_categories() -> Result<()> {
         shop.run(args.into_iter().chain(named))
     };
     run(&[])?.expect(0)?.expect_stderr(&["blouse, tee"])?;
+    let none = run(&["shoe=Shoe"])?.expect(1)?.expect_stderr(&[
+        "Shoe (it has shoe)",
+        "--map NAME=LABEL",
+        "which has",
+    ])?;
+    ensure!(none.stdout.is_empty(), "{none}");
     let outcome = run(&["blouse=upper", "tee=upper", "shoe="])?.expect(0)?;
     ensure!(!outcome.stderr.contains("no label"), "{outcome}");
     let object: Value = serde_json::from_str(&outcome.stdout)?;
@@ -253,6 +275,7 @@ fn retrieval_counts_the_item_among_the_nearest() -> Result<()> {
     ] {
         expect_number(&object, key, expected)?;
     }
+    ensure!(number(&object, "recall")? > 0.5, "{object}");
     // Navy is nearer to the blue query than the other blue.
     let object = run(&["--gallery", "photos/more"])?;
     for (key, expected) in [("top1", 0.5), ("top5", 1.0), ("gallery", 5.0)] {
@@ -275,7 +298,9 @@ fn retrieval_counts_the_item_among_the_nearest() -> Result<()> {
         ])?
         .expect(0)?;
     ensure!(
-        table.stdout.contains("top 10") && table.stdout.contains("1.000"),
+        table.stdout.contains("top 10")
+            && table.stdout.contains("1.000")
+            && table.stdout.contains("searched with lookbook.recall 0."),
         "{}",
         table.stdout
     );

@@ -4,11 +4,16 @@
 mod loader_support;
 mod sql_support;
 
-use std::fs;
+use std::{
+    fs,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use loader_support::{AVERAGE, MAXIMUM, Shop};
-use lookbook_tests::Cluster;
+use lookbook_tests::{Cluster, signal, workspace};
 use sql_support::{bmp, embedder_manifest, import_detector, import_embedder, onnx};
 
 const RED: [u8; 3] = [255, 0, 0];
@@ -302,6 +307,52 @@ fn models_make_the_round_trip_through_every_verb() -> Result<()> {
         .run(["model", "export", "nothing", "--out", "x"])?
         .expect(1)?;
     absent.expect_stderr(&["no model \"nothing\"", "garment-detector"])?;
+    Ok(())
+}
+
+#[test]
+fn a_check_of_a_model_can_be_interrupted_while_that_runs() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "slow_check")?;
+    let model = onnx::slow_embedder(1 << 62);
+    let manifest = embedder_manifest(&mut shop.database.connect()?, "slow", &model)?;
+    fs::write(shop.path("slow.onnx"), model)?;
+    fs::write(shop.path("slow.json"), manifest.to_string())?;
+    for name in ["INT", "TERM"] {
+        let mut command = shop.lookbook(["model", "check", "slow.onnx"])?;
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        thread::sleep(Duration::from_secs(2));
+        let begin = Instant::now();
+        signal(name, child.id())?;
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            begin.elapsed() < Duration::from_secs(20) && output.status.code() == Some(1),
+            "{name}: {:?} after {:?}: {said}",
+            output.status,
+            begin.elapsed()
+        );
+        ensure!(
+            said.contains("interrupted: the model was not examined"),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sound_model_of_a_shipped_name_needs_another() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "shipped_name")?;
+    let file = workspace().join("models/shipped/resnet-preact-64.onnx");
+    let file = file.to_str().context("a path in UTF-8")?;
+    let outcome = shop.run(["model", "check", file, "--json"])?;
+    ensure!(
+        outcome.stdout.contains("needs another name")
+            && !outcome.stdout.contains("lookbook model add"),
+        "{outcome}"
+    );
     Ok(())
 }
 

@@ -79,9 +79,13 @@ impl Embedder {
             return Err(short);
         }
         let refuse = || {
+            let remedy = match (self.output.pool, output.shape.as_slice()) {
+                (Pool::None, [_, _, _, _]) => "; output.pool mean or max makes one vector of a map",
+                _ => "",
+            };
             Err(format!(
                 "has shape {:?}; expected {expected} with {dimensions} dimensions and at least {count} \
-                 photos (output.dimensions and output.pool say so)",
+                 photos (output.dimensions and output.pool say so){remedy}",
                 output.shape
             ))
         };

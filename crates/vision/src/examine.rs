@@ -9,11 +9,12 @@ mod numbers;
 
 use std::time::{Duration, Instant};
 
-use crate::check::check_model;
+use crate::cancel::Cancel;
+use crate::check::check_model_with;
 use crate::device::{Device, SessionOptions};
 use crate::error::Error;
 use crate::manifest::{Manifest, sha256_hex};
-use crate::manifest_parts::{DetectorOutput, EmbedderOutput, Output, PoseOutput};
+use crate::manifest_parts::{Activation, DetectorOutput, EmbedderOutput, Output, PoseOutput};
 use crate::opened::{KindOutput, Opened};
 use crate::photo::{Photo, View};
 use crate::ports::{compare, described, masks};
@@ -90,12 +91,13 @@ impl Findings {
 }
 
 /// Looks at everything about a model that can be looked at: `manifest` is the JSON text, or `None` where there is none; `photo` is
-/// tried instead of a drawn picture. On the CPU, with one thread.
+/// tried instead of a drawn picture. On the CPU, with one thread. Once `cancel` is thrown, what was found is of no worth.
 pub fn examine(
     runtime: &Runtime,
     manifest: Option<&str>,
     onnx: &[u8],
     photo: Option<&Photo>,
+    cancel: &Cancel,
 ) -> Vec<Finding> {
     let mut findings = Findings::default();
     let manifest = read_manifest(manifest, onnx, &mut findings);
@@ -144,9 +146,15 @@ pub fn examine(
         Some(photo) => [photo.clone(), Photo::from_pixels(sketch::dress())],
         None => [sketch::person(), sketch::dress()].map(Photo::from_pixels),
     };
-    try_out(runtime, &manifest, onnx, &pictures, &mut findings);
+    let trial = Trial {
+        runtime,
+        manifest: &manifest,
+        onnx,
+        cancel,
+    };
+    trial.run(&pictures, &mut findings);
     if !findings.has_failure() {
-        conclude(runtime, &manifest, onnx, &mut findings);
+        trial.conclude(&mut findings);
     }
     findings.0
 }
@@ -194,50 +202,97 @@ fn read_manifest(json: Option<&str>, onnx: &[u8], findings: &mut Findings) -> Op
     Some(manifest.with_digest(digest))
 }
 
-fn try_out(
-    runtime: &Runtime,
-    manifest: &Manifest,
-    onnx: &[u8],
-    pictures: &[Photo; 2],
-    findings: &mut Findings,
-) {
-    let views = [pictures[0].whole(), pictures[1].whole()];
-    numbers::input(manifest, findings);
-    let outcome = match manifest.output() {
-        Output::Embedder(_) => {
-            open::<EmbedderOutput>(runtime, manifest, onnx).and_then(|mut embedder| {
-                let vectors = [&views[..1], &views[1..]].map(|view| embedder.embed(view));
-                let [first, second] = vectors;
-                numbers::vectors(manifest, &first?, &second?, findings);
-                time(&mut embedder, &views[0], findings, Opened::embed)
-            })
-        }
-        Output::Detector(_) => {
-            open::<DetectorOutput>(runtime, manifest, onnx).and_then(|mut detector| {
-                let raw = detector.raw_boxes(&views[..1])?;
-                let kept = detector.detect(&views[..1])?;
-                numbers::boxes(&detector, &raw.concat(), &kept.concat(), findings);
-                time(&mut detector, &views[0], findings, Opened::detect)
-            })
-        }
-        Output::Pose(_) => open::<PoseOutput>(runtime, manifest, onnx).and_then(|mut estimator| {
-            let [person, nobody] = [&views[0], &views[1]].map(|view| estimator.estimate_one(view));
-            numbers::points(&person?, &nobody?, findings);
-            time(&mut estimator, &views[0], findings, Opened::estimate)
-        }),
-    };
-    if let Err(error) = outcome {
-        let has_constants = !manifest.input().constants.is_empty();
-        findings.fail("run", reason(&error), remedy(&error, has_constants));
-    }
+/// A model whose inputs and outputs are those of its manifest.
+struct Trial<'a> {
+    runtime: &'a Runtime,
+    manifest: &'a Manifest,
+    onnx: &'a [u8],
+    cancel: &'a Cancel,
 }
 
-fn open<O: KindOutput>(
-    runtime: &Runtime,
-    manifest: &Manifest,
-    onnx: &[u8],
-) -> Result<Opened<O>, Error> {
-    Opened::<O>::open(runtime, manifest.clone(), onnx, &OPTIONS)
+impl Trial<'_> {
+    fn run(&self, pictures: &[Photo; 2], findings: &mut Findings) {
+        numbers::input(self.manifest, findings);
+        let views = [pictures[0].whole(), pictures[1].whole()];
+        let outcome = match self.manifest.output() {
+            Output::Embedder(_) => self.embed(&views, findings),
+            Output::Detector(_) => self.detect(&views[0], findings),
+            Output::Pose(output) => self.estimate(output, &views, findings),
+        };
+        if let Err(error) = outcome {
+            findings.fail("run", reason(&error), self.remedy(&error));
+        }
+    }
+
+    fn embed(&self, views: &[View<'_>; 2], findings: &mut Findings) -> Result<(), Error> {
+        let mut embedder = self.open::<EmbedderOutput>()?;
+        let [first, second] = [&views[..1], &views[1..]].map(|view| embedder.embed(view));
+        numbers::vectors(self.manifest, &first?, &second?, findings);
+        time(&mut embedder, &views[0], findings, Opened::embed)
+    }
+
+    fn detect(&self, view: &View<'_>, findings: &mut Findings) -> Result<(), Error> {
+        let mut detector = self.open::<DetectorOutput>()?;
+        let alone = std::slice::from_ref(view);
+        let raw = detector.raw_boxes(alone)?;
+        let kept = detector.detect(alone)?;
+        numbers::boxes(&detector, &raw.concat(), &kept.concat(), findings);
+        time(&mut detector, view, findings, Opened::detect)
+    }
+
+    fn estimate(
+        &self,
+        output: &PoseOutput,
+        views: &[View<'_>; 2],
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let mut estimator = self.open::<PoseOutput>()?;
+        let [person, nobody] = views.each_ref().map(|view| estimator.estimate_one(view));
+        let activation = match output {
+            PoseOutput::Heatmaps(output) => output.activation,
+            PoseOutput::Movenet(_) => Activation::None,
+        };
+        numbers::points(&person?, &nobody?, activation, findings);
+        time(&mut estimator, &views[0], findings, Opened::estimate)
+    }
+
+    fn open<O: KindOutput>(&self) -> Result<Opened<O>, Error> {
+        let mut opened =
+            Opened::<O>::open(self.runtime, self.manifest.clone(), self.onnx, &OPTIONS)?;
+        opened.set_cancel(self.cancel);
+        Ok(opened)
+    }
+
+    /// Asks what decides in the end: the check that stands before every row.
+    fn conclude(&self, findings: &mut Findings) {
+        match check_model_with(self.runtime, self.manifest, self.onnx, self.cancel) {
+            Ok(report) => {
+                let form = match (self.manifest.output(), report.dimensions) {
+                    (_, Some(dimensions)) => format!(" of {dimensions} dimensions"),
+                    (Output::Detector(output), None) => {
+                        format!(" of {} labels", output.labels.len())
+                    }
+                    _ => String::new(),
+                };
+                let batch = match report.batched {
+                    true => "several photos in a run",
+                    false => "one photo in a run",
+                };
+                findings.ok(
+                    "store",
+                    format!("can be stored: {}{form}, {batch}", report.kind),
+                );
+            }
+            Err(error) => {
+                let found = format!("would be refused: {}", reason(&error));
+                findings.fail("store", found, self.remedy(&error));
+            }
+        }
+    }
+
+    fn remedy(&self, error: &Error) -> &'static str {
+        remedy(error, !self.manifest.input().constants.is_empty())
+    }
 }
 
 /// The median of some runs of one photo, preparing included.
@@ -271,32 +326,6 @@ fn time<O, R>(
         findings.ok("speed", found);
     }
     Ok(())
-}
-
-/// Asks what decides in the end: the check that stands before every row.
-fn conclude(runtime: &Runtime, manifest: &Manifest, onnx: &[u8], findings: &mut Findings) {
-    match check_model(runtime, manifest, onnx) {
-        Ok(report) => {
-            let form = match (manifest.output(), report.dimensions) {
-                (_, Some(dimensions)) => format!(" of {dimensions} dimensions"),
-                (Output::Detector(output), None) => format!(" of {} labels", output.labels.len()),
-                _ => String::new(),
-            };
-            let batch = match report.batched {
-                true => "several photos in a run",
-                false => "one photo in a run",
-            };
-            findings.ok(
-                "store",
-                format!("can be stored: {}{form}, {batch}", report.kind),
-            );
-        }
-        Err(error) => {
-            let found = format!("would be refused: {}", reason(&error));
-            let has_constants = !manifest.input().constants.is_empty();
-            findings.fail("store", found, remedy(&error, has_constants));
-        }
-    }
 }
 
 /// An error without the model's name, which is known, and without the remedy, which [`remedy`] gives.

@@ -135,10 +135,7 @@ fn best_of_rows(
     let mut classes = vec![0; anchors];
     let mut most = vec![f32::NEG_INFINITY; anchors];
     for (class, row) in scores.chunks_exact(anchors.max(1)).enumerate() {
-        let row: Cow<'_, [f32]> = match output.activation() {
-            Activation::Sigmoid => row.iter().map(|&logit| sigmoid(logit)).collect(),
-            Activation::None | Activation::Softmax => row.into(),
-        };
+        let row = activated(output, row);
         if !row
             .iter()
             .fold(true, |all, score| all & is_probability(score))
@@ -189,11 +186,9 @@ fn read_yolo_v5(
             photo
                 .chunks_exact(columns)
                 .map(|anchor| {
-                    let objectness = probability(name, activated(output, anchor[4]))?;
-                    let scores = anchor[5..5 + classes]
-                        .iter()
-                        .map(|&value| activated(output, value));
-                    let (class, score) = best(name, scores)?;
+                    let scores = activated(output, &anchor[4..5 + classes]);
+                    let objectness = probability(name, scores[0])?;
+                    let (class, score) = best(name, scores[1..].iter().copied())?;
                     let bbox = centred(name, std::array::from_fn(|at| anchor[at]))?;
                     Ok(RawBox {
                         class,
@@ -254,7 +249,7 @@ fn read_detr(
                     let row = &logit_values[query * classes..(query + 1) * classes];
                     all_finite(logits_name, row)?;
                     let (class, score) = if by_softmax {
-                        softmax_best(row)
+                        best(logits_name, shares_but_last(row))?
                     } else {
                         best(logits_name, row.iter().map(|&logit| sigmoid(logit)))?
                     };
@@ -349,29 +344,25 @@ fn all_finite(name: &str, logits: &[f32]) -> Result<(), String> {
     }
 }
 
-/// The best class but the last ("no object") with its share of the softmax.
-fn softmax_best(logits: &[f32]) -> (usize, f32) {
+/// What each class but the last ("no object") has of the softmax.
+fn shares_but_last(logits: &[f32]) -> impl Iterator<Item = f32> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
     let classes = &logits[..logits.len() - 1];
-    let mut most = (0, f32::NEG_INFINITY);
-    for (class, &logit) in classes.iter().enumerate() {
-        if logit > most.1 {
-            most = (class, logit);
-        }
-    }
-    (most.0, (most.1 - highest).exp() / sum)
+    classes
+        .iter()
+        .map(move |logit| (logit - highest).exp() / sum)
 }
 
 fn sigmoid(value: f32) -> f32 {
     1.0 / (1.0 + (-value).exp())
 }
 
-/// A class number of the model as a score.
-fn activated(output: &DetectorOutput, value: f32) -> f32 {
+/// Class numbers of the model as scores.
+fn activated<'a>(output: &DetectorOutput, values: &'a [f32]) -> Cow<'a, [f32]> {
     match output.activation() {
-        Activation::Sigmoid => sigmoid(value),
-        Activation::None | Activation::Softmax => value,
+        Activation::Sigmoid => values.iter().map(|&logit| sigmoid(logit)).collect(),
+        Activation::None | Activation::Softmax => values.into(),
     }
 }
 

@@ -3,10 +3,12 @@
 
 mod common;
 
-use lookbook_vision::{Finding, Photo, Verdict, examine, sha256_hex};
+use std::{thread, time::Duration};
+
+use lookbook_vision::{Cancel, Finding, Photo, Verdict, examine, sha256_hex};
 use serde_json::{Value, json};
 
-use common::{detector_output, document, embedder_output, onnx, runtime, white};
+use common::{detector_output, document, embedder_document, embedder_output, onnx, runtime, white};
 
 fn embedder(file: &str, output: &str) -> Value {
     document(
@@ -31,8 +33,12 @@ fn detector(file: &str, family: &str) -> Value {
     )
 }
 
+fn examined(manifest: Option<&str>, onnx: &[u8], photo: Option<&Photo>) -> Vec<Finding> {
+    examine(&runtime(), manifest, onnx, photo, &Cancel::new())
+}
+
 fn findings(document: &Value, file: &str, photo: Option<&Photo>) -> Vec<Finding> {
-    examine(&runtime(), Some(&document.to_string()), &onnx(file), photo)
+    examined(Some(&document.to_string()), &onnx(file), photo)
 }
 
 fn worst(findings: &[Finding]) -> Verdict {
@@ -117,7 +123,7 @@ fn the_shipped_models_find_something_in_the_drawn_picture() {
             .join(name);
         let json = std::fs::read_to_string(path.with_extension("json")).unwrap();
         let onnx = std::fs::read(path.with_extension("onnx")).unwrap();
-        let all = examine(&runtime(), Some(&json), &onnx, None);
+        let all = examined(Some(&json), &onnx, None);
         println!("{name}: {}", of(&all, check).found);
         // A debug build on a busy machine may be slow, and says so.
         let others = all.iter().filter(|finding| finding.check != "speed");
@@ -385,7 +391,7 @@ fn files_that_are_refused_say_why() {
 
 #[test]
 fn without_a_manifest_the_names_for_one_are_told() {
-    let all = examine(&runtime(), None, &onnx("embed_clip"), None);
+    let all = examined(None, &onnx("embed_clip"), None);
     assert_eq!(of(&all, "manifest").verdict, Verdict::Failure);
     assert_eq!(of(&all, "digest").found, sha256_hex(&onnx("embed_clip")));
     assert!(
@@ -398,12 +404,75 @@ fn without_a_manifest_the_names_for_one_are_told() {
         of(&all, "outputs").found.contains("\"image_embeds\" f32"),
         "{all:#?}"
     );
-    let all = examine(&runtime(), Some("{\"format\": 1}"), &onnx("embed"), None);
+    let all = examined(Some("{\"format\": 1}"), &onnx("embed"), None);
     assert!(of(&all, "manifest").found.contains("name"), "{all:#?}");
-    let all = examine(&runtime(), Some("{}"), b"no model", None);
+    let all = examined(Some("{}"), b"no model", None);
     assert!(
         of(&all, "file").found.contains("not a valid ONNX file"),
         "{all:#?}"
     );
     assert_advised(&all);
+}
+
+#[test]
+fn a_version_that_is_too_new_is_told_in_numbers() {
+    let file = onnx("embed");
+    assert_eq!(file[..2], [0x08, 8], "ir_version of make.py");
+    let opset = file
+        .windows(2)
+        .rposition(|pair| pair == [0x10, 17])
+        .unwrap();
+    for (at, version, words) in [
+        (1, 20, "it has IR version 20;"),
+        (opset + 1, 30, "it has opset 30;"),
+    ] {
+        let mut newer = file.clone();
+        newer[at] = version;
+        let all = examined(None, &newer, None);
+        let refused = of(&all, "file");
+        assert!(
+            refused.found.starts_with(words) && refused.found.len() < 100,
+            "{refused:?}"
+        );
+        assert!(
+            refused.advice.contains("export it with an older one"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_map_without_a_pool_is_told_what_makes_a_vector_of_it() {
+    let mut document = document(
+        "densenet",
+        "embedder",
+        &onnx("densenet"),
+        embedder_output("features", 1024, "none", true),
+    );
+    document["input"]["name"] = json!("input");
+    for side in ["width", "height"] {
+        document["input"][side] = json!(512);
+    }
+    assert_says(
+        &document,
+        "densenet",
+        "run",
+        Verdict::Failure,
+        &["[1, 1024, 16, 16]", "output.pool mean or max"],
+    );
+}
+
+#[test]
+fn an_examination_can_be_stopped_while_the_model_runs() {
+    let document = embedder_document("slow").to_string();
+    let cancel = Cancel::new();
+    let all = thread::scope(|scope| {
+        let examiner =
+            scope.spawn(|| examine(&runtime(), Some(&document), &onnx("slow"), None, &cancel));
+        thread::sleep(Duration::from_millis(500));
+        assert!(!examiner.is_finished());
+        cancel.cancel();
+        examiner.join().unwrap()
+    });
+    assert_eq!(of(&all, "run").found, "inference was cancelled");
 }

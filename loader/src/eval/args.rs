@@ -55,7 +55,7 @@ pub struct DetectionArgs {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("list").required(true).args(["csv", "deepfashion_inshop"])))]
 pub struct RetrievalArgs {
-    /// A list of photos: columns path, item_id and role (query or gallery), maybe set and group
+    /// A list of photos, CSV or TSV: columns path, item_id and role (query or gallery), maybe set and group
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// The folder of DeepFashion's In-Shop Clothes Retrieval benchmark as published
@@ -64,7 +64,7 @@ pub struct RetrievalArgs {
     /// Only the rows of this set
     #[arg(long, value_name = "NAME", conflicts_with = "deepfashion_inshop")]
     pub set: Option<String>,
-    /// Further photos to search among: a folder, or a CSV file with the column path
+    /// Further photos to search among: a folder, or a CSV or TSV file with the column path
     #[arg(long, value_name = "FOLDER|CSV")]
     pub gallery: Option<PathBuf>,
     /// The folder that listed paths are relative to; else the nearest folder above their list that has them

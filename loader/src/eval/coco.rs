@@ -105,7 +105,7 @@ impl Dataset {
 
 impl Document {
     fn into_dataset(self, folder: &Path, names: &[(String, String)]) -> Result<Dataset> {
-        let (categories, numbers) = named(self.categories, names)?;
+        let categories = named(self.categories, names)?;
         let mut photos: Vec<AnnotatedPhoto> = self
             .images
             .into_iter()
@@ -128,7 +128,7 @@ impl Document {
             } = annotation;
             let is_crowd = iscrowd.is_some_and(|flag| flag.is_set());
             let photo = photos.binary_search_by_key(&image_id, |photo| photo.id);
-            let (Ok(photo), Some(&category)) = (photo, numbers.get(&category_id)) else {
+            let (Ok(photo), Some(&category)) = (photo, categories.places.get(&category_id)) else {
                 bail!(
                     "annotation {at} belongs to image {image_id} and category {category_id}, one of which it does not list"
                 );
@@ -154,16 +154,21 @@ impl Document {
                 is_crowd,
             });
         }
-        Ok(Dataset { photos, categories })
+        Ok(Dataset {
+            photos,
+            categories: categories.named,
+        })
     }
 }
 
-/// Ids and names of the categories that count, and by each id of the file which of them it is, if any.
-#[expect(clippy::type_complexity, reason = "taken apart by its one caller")]
-fn named(
-    all: Vec<Category>,
-    names: &[(String, String)],
-) -> Result<(Vec<(i64, String)>, HashMap<i64, Option<usize>>)> {
+struct Categories {
+    /// Ids and names of those that count.
+    named: Vec<(i64, String)>,
+    /// Which of them each id of the file is, if any.
+    places: HashMap<i64, Option<usize>>,
+}
+
+fn named(all: Vec<Category>, names: &[(String, String)]) -> Result<Categories> {
     let mut own = HashSet::new();
     if let Some(twin) = all.iter().find(|category| !own.insert(&category.name)) {
         bail!("two of its categories have the name {:?}", twin.name);
@@ -171,21 +176,24 @@ fn named(
     if let Some((name, _)) = names.iter().find(|(name, _)| !own.contains(name)) {
         bail!("no category is named {name:?}, which --map gives a name");
     }
-    let mut categories: Vec<(i64, String)> = Vec::new();
-    let mut numbers = HashMap::new();
+    let mut categories = Categories {
+        named: Vec::new(),
+        places: HashMap::new(),
+    };
     for Category { id, name } in all {
-        let named = names.iter().find(|(own, _)| *own == name);
-        let name = named.map_or(name, |(_, label)| label.clone());
-        let known = categories.iter().position(|(_, known)| *known == name);
-        let number = (!name.is_empty()).then(|| known.unwrap_or(categories.len()));
-        if number == Some(categories.len()) {
-            categories.push((id, name));
+        let mapped = names.iter().find(|(own, _)| *own == name);
+        let name = mapped.map_or(name, |(_, label)| label.clone());
+        let named = &mut categories.named;
+        let known = named.iter().position(|(_, known)| *known == name);
+        let place = (!name.is_empty()).then(|| known.unwrap_or(named.len()));
+        if place == Some(named.len()) {
+            named.push((id, name));
         }
-        if numbers.insert(id, number).is_some() {
+        if categories.places.insert(id, place).is_some() {
             bail!("two of its categories have the same id");
         }
     }
-    Ok((categories, numbers))
+    Ok(categories)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `lookbook eval detection`: how well the database's detector finds what people annotated.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     fs::{self, OpenOptions},
     path::Path,
 };
 
 use anyhow::{Context, Result, ensure};
 use lookbook_vision::{Detection, Detector, decode_side_alone};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     args::DetectionArgs,
@@ -59,34 +60,45 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
     let threads = runtime::threads(&args.runtime);
     let is_on_cpu = |detector: &Detector| !detector.provider().is_gpu();
     let mut detectors = engines::on_each(&args.runtime, threads, open, is_on_cpu)?;
-    let kept_from = detectors[0].score_threshold().max(args.score_threshold);
+    let thresholds = Thresholds {
+        of_load: detectors[0].score_threshold(),
+        asked: args.score_threshold,
+    };
     for detector in &mut detectors {
         // How many of a category count is decided where they are judged.
         detector.limit(args.score_threshold, usize::MAX);
     }
     let assignment = Assignment::new(&dataset, &detectors[0]);
-    assignment.warn(&row.name);
+    assignment.check(&row.name)?;
 
     let outcomes = workers::run(&dataset.photos, &mut detectors, |detector, photos| {
         look_at(detector, photos)
     })?;
-    let mut report = Report::new(&row, &dataset, &assignment, outcomes, kept_from)?;
+    let mut report = Report::new(&row, &dataset, &assignment, outcomes, thresholds)?;
     report.judge();
     // Neither of the two is lost where the other cannot be written.
     let written = args.out.as_deref().map(|file| report.write(file));
-    report.print(args.json)?;
+    if args.json {
+        messages::print_exactly(report.json())?;
+    } else {
+        report.print_table()?;
+    }
     written.transpose()?;
     Ok(workers::ending(report.skipped))
 }
 
-/// That the detections can be written to `file` is known before they are made; what it has stays until then.
+/// That the detections can be written to `file` is known before they are made; until then it has what it had, or is not there.
 fn check_target(file: &Path, annotated: &Path) -> Result<()> {
+    let is_new = !file.exists();
     let mut options = OpenOptions::new();
     options
         .create(true)
         .append(true)
         .open(file)
         .with_context(|| format!("cannot write {}", file.display()))?;
+    if is_new {
+        fs::remove_file(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     let canonical = |file| fs::canonicalize(file).ok();
     ensure!(
         canonical(file).is_none_or(|file| canonical(annotated) != Some(file)),
@@ -117,7 +129,7 @@ fn look_at(
 struct Assignment {
     categories: Vec<String>,
     /// Those of which there are boxes.
-    annotated: Vec<String>,
+    annotated: HashSet<String>,
     /// Names that the detector can give: its labels and their groups.
     given: Vec<String>,
 }
@@ -149,11 +161,14 @@ impl Assignment {
         named(&found.label).or_else(|| named(found.group.as_str()))
     }
 
-    fn warn(&self, model: &str) {
+    /// Warns of annotated categories that the detector cannot give; an error where it can give none.
+    fn check(&self, model: &str) -> Result<()> {
         let missing: Vec<String> = self
             .categories
             .iter()
-            .filter(|category| self.annotated.contains(category) && !self.given.contains(category))
+            .filter(|category| {
+                self.annotated.contains(category.as_str()) && !self.given.contains(category)
+            })
             .map(|category| {
                 let mut given = self.given.iter();
                 match given.find(|given| given.eq_ignore_ascii_case(category)) {
@@ -162,11 +177,44 @@ impl Assignment {
                 }
             })
             .collect();
+        ensure!(
+            missing.len() < self.annotated.len(),
+            "model {model:?} has no label or group named {}, and nothing else is annotated; --map NAME=LABEL says what a \
+             category is to it, which has {}",
+            missing.join(", "),
+            Vec::from_iter(BTreeSet::from_iter(self.given.iter().map(String::as_str))).join(", ")
+        );
         if !missing.is_empty() {
             messages::warn(format_args!(
                 "model {model:?} has no label or group named {}: annotated boxes of that name count as not found",
                 missing.join(", ")
             ));
+        }
+        Ok(())
+    }
+}
+
+/// Scores from which detections count.
+#[derive(Debug, Clone, Copy)]
+struct Thresholds {
+    /// The manifest's, from which a load keeps one.
+    of_load: f64,
+    /// The command line's, from which average precision counts one.
+    asked: f64,
+}
+
+impl Thresholds {
+    /// From which precision and recall count one: a load's, unless weaker ones were not even looked for.
+    fn kept(self) -> f64 {
+        self.of_load.max(self.asked)
+    }
+
+    fn described(self) -> String {
+        if self.asked > self.of_load {
+            let Self { of_load, asked } = self;
+            format!("{asked} or more, by --score-threshold; a load keeps from {of_load}")
+        } else {
+            format!("{} or more, as a load keeps it", self.of_load)
         }
     }
 }
@@ -178,8 +226,8 @@ struct Report<'a> {
     detected: Vec<Detected>,
     skipped: usize,
     precision: Vec<Option<Precision>>,
-    /// The manifest's threshold, and by category what came of the detections that reach it.
-    kept_from: f64,
+    thresholds: Thresholds,
+    /// By category what came of the detections that reach [`Thresholds::kept`].
     kept: Vec<Counts>,
 }
 
@@ -189,7 +237,7 @@ impl<'a> Report<'a> {
         dataset: &'a Dataset,
         assignment: &Assignment,
         outcomes: Vec<Outcome<Vec<Detection>>>,
-        kept_from: f64,
+        thresholds: Thresholds,
     ) -> Result<Self> {
         let used = workers::used(&dataset.photos, outcomes)?;
         let mut report = Self {
@@ -199,7 +247,7 @@ impl<'a> Report<'a> {
             detected: Vec::new(),
             skipped: used.skipped,
             precision: Vec::new(),
-            kept_from,
+            thresholds,
             kept: Vec::new(),
         };
         for (_, photo, found) in &used.photos {
@@ -244,7 +292,7 @@ impl<'a> Report<'a> {
         let count = self.categories.len();
         self.precision = average_precision(&self.judged, count);
         self.kept = (0..count)
-            .map(|category| counts(&self.judged, category, self.kept_from))
+            .map(|category| counts(&self.judged, category, self.thresholds.kept()))
             .collect();
     }
 
@@ -253,44 +301,45 @@ impl<'a> Report<'a> {
         fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    fn print(&self, as_json: bool) -> Result<()> {
-        let defined = || self.precision.iter().flatten();
-        let map50 = mean(defined().map(|precision| precision.at_50));
-        let map50_95 = mean(defined().map(|precision| precision.at_50_95));
-        let kept: Counts = self.kept.iter().copied().sum();
-        let named = || {
-            let names = self.categories.iter().map(|(_, name)| name.clone());
-            names.zip(self.precision.iter().zip(&self.kept))
+    /// Mean of what is defined.
+    fn mean(&self, value: fn(&Precision) -> f64) -> Option<f64> {
+        mean(self.precision.iter().flatten().map(value))
+    }
+
+    fn kept_of_all(&self) -> Counts {
+        self.kept.iter().copied().sum()
+    }
+
+    fn json(&self) -> Value {
+        let by_name = |values: &dyn Fn(usize) -> Option<f64>| -> Map<String, Value> {
+            let names = self.categories.iter().enumerate();
+            names
+                .map(|(at, (_, name))| (name.clone(), json!(values(at))))
+                .collect()
         };
-        if as_json {
-            let of = |value: fn(&Precision) -> f64| -> serde_json::Map<String, serde_json::Value> {
-                named()
-                    .map(|(name, (precision, _))| (name, json!(precision.as_ref().map(value))))
-                    .collect()
-            };
-            let kept_of =
-                |value: fn(&Counts) -> Option<f64>| -> serde_json::Map<String, serde_json::Value> {
-                    named()
-                        .map(|(name, (_, kept))| (name, json!(value(kept))))
-                        .collect()
-                };
-            return messages::print_exactly(json!({
-                "map50": map50,
-                "map50_95": map50_95,
-                "ap50": of(|precision| precision.at_50),
-                "ap50_95": of(|precision| precision.at_50_95),
-                "score_threshold": self.kept_from,
-                "precision": kept.precision(),
-                "recall": kept.recall(),
-                "f1": kept.f1(),
-                "precision_by_category": kept_of(Counts::precision),
-                "recall_by_category": kept_of(Counts::recall),
-                "photos": self.judged.len(),
-                "skipped": self.skipped,
-                "model": self.model.name,
-                "sha256": self.model.sha256,
-            }));
-        }
+        let precision =
+            |value: fn(&Precision) -> f64| by_name(&|at| self.precision[at].as_ref().map(value));
+        let kept = self.kept_of_all();
+        json!({
+            "map50": self.mean(|precision| precision.at_50),
+            "map50_95": self.mean(|precision| precision.at_50_95),
+            "ap50": precision(|precision| precision.at_50),
+            "ap50_95": precision(|precision| precision.at_50_95),
+            "score_threshold": self.thresholds.kept(),
+            "load_threshold": self.thresholds.of_load,
+            "precision": kept.precision(),
+            "recall": kept.recall(),
+            "f1": kept.f1(),
+            "precision_by_category": by_name(&|at| self.kept[at].precision()),
+            "recall_by_category": by_name(&|at| self.kept[at].recall()),
+            "photos": self.judged.len(),
+            "skipped": self.skipped,
+            "model": self.model.name,
+            "sha256": self.model.sha256,
+        })
+    }
+
+    fn print_table(&self) -> Result<()> {
         let mut table = Numbers::new([
             "category",
             "annotated",
@@ -301,29 +350,31 @@ impl<'a> Report<'a> {
         ]);
         let shown =
             |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        for (name, (precision, kept)) in named() {
+        let mut add = |name: &str, at_50, at_50_95, kept: Counts| {
             table.add([
-                name,
+                name.to_owned(),
                 kept.annotated.to_string(),
-                shown(precision.map(|precision| precision.at_50)),
-                shown(precision.map(|precision| precision.at_50_95)),
+                shown(at_50),
+                shown(at_50_95),
                 shown(kept.precision()),
                 shown(kept.recall()),
             ]);
+        };
+        for (at, (_, name)) in self.categories.iter().enumerate() {
+            let precision = self.precision[at];
+            let at_50 = precision.map(|precision| precision.at_50);
+            let at_50_95 = precision.map(|precision| precision.at_50_95);
+            add(name, at_50, at_50_95, self.kept[at]);
         }
-        table.add([
-            "mean, all".to_owned(),
-            kept.annotated.to_string(),
-            shown(map50),
-            shown(map50_95),
-            shown(kept.precision()),
-            shown(kept.recall()),
-        ]);
+        let kept = self.kept_of_all();
+        let map50 = self.mean(|precision| precision.at_50);
+        let map50_95 = self.mean(|precision| precision.at_50_95);
+        add("mean, all", map50, map50_95, kept);
         table.print(format_args!(
-            "model {}, {} photos; precision and recall of what scores {} or more, as a load keeps it (F1 of all: {})",
+            "model {}, {} photos; precision and recall of what scores {} (F1 of all: {})",
             self.model.name,
             self.judged.len(),
-            self.kept_from,
+            self.thresholds.described(),
             shown(kept.f1()),
         ))
     }

@@ -12,10 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use lookbook_vision::BoundingBox;
-use serde::Deserialize;
 
 use super::args::{Crop, RetrievalArgs};
-use crate::source;
+use crate::source::{self, Entry};
 
 /// A photo to search with or among.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,17 +75,16 @@ impl List {
 
     fn of_csv(file: &Path, images: Option<&Path>, set: Option<&str>) -> Result<Self> {
         let wrong = || format!("cannot use the list {}", file.display());
-        let rows: Vec<Row> = read_rows(file).with_context(wrong)?;
-        let mut rows: Vec<(usize, Row)> = (2..).zip(rows).collect();
+        let mut rows: Vec<(u64, Entry)> = source::lines_of_list(file).with_context(wrong)?;
         if let Some(set) = set {
-            let of_rows = rows.iter().filter_map(|(_, row)| row.set.clone());
+            let of_rows = rows.iter().filter_map(|(_, row)| cell(row, "set"));
             let sets: BTreeSet<String> = of_rows.collect();
             ensure!(
                 !sets.is_empty(),
                 "{} has no set {set:?}: its column set is missing or empty",
                 file.display()
             );
-            rows.retain(|(_, row)| row.set.as_deref() == Some(set));
+            rows.retain(|(_, row)| cell(row, "set").as_deref() == Some(set));
             ensure!(
                 !rows.is_empty(),
                 "{} has no set {set:?}; it has: {}",
@@ -101,28 +99,9 @@ impl List {
         };
         let mut list = Self::default();
         for (line, row) in rows {
-            ensure!(
-                !row.item_id.trim().is_empty(),
-                "{} row {line}: item_id is empty; expected the item that the photo shows",
-                file.display()
-            );
-            let (is_query, is_gallery) = match row.role.as_str() {
-                "query" => (true, false),
-                "gallery" => (false, true),
-                other => bail!(
-                    "{} row {line}: role is {other:?}; expected query or gallery",
-                    file.display()
-                ),
-            };
-            list.add(Item {
-                file: root.join(&row.path),
-                item: Some(row.item_id),
-                is_query,
-                is_gallery,
-                group: row.group.filter(|group| !group.is_empty()),
-                bbox: None,
-            })
-            .with_context(|| format!("{} row {line}", file.display()))?;
+            let item = Item::of_row(&row, &root);
+            item.and_then(|item| list.add(item))
+                .with_context(|| format!("{} line {line}", file.display()))?;
         }
         Ok(list)
     }
@@ -189,13 +168,13 @@ impl List {
         let files: Vec<PathBuf> = if gallery.is_dir() {
             source::photos_of_folder(gallery)?
         } else {
-            let rows: Vec<GalleryRow> = read_rows(gallery)
+            let rows = source::lines_of_list(gallery)
                 .with_context(|| format!("cannot use the list {}", gallery.display()))?;
             let root = match images {
                 Some(root) => root.to_owned(),
-                None => root_of(gallery, rows.iter().map(|row| row.path.as_str())),
+                None => root_of(gallery, rows.iter().map(|(_, row)| row.path.as_str())),
             };
-            rows.iter().map(|row| root.join(&row.path)).collect()
+            rows.iter().map(|(_, row)| root.join(&row.path)).collect()
         };
         ensure!(!files.is_empty(), "{} has no photos", gallery.display());
         for file in files {
@@ -239,23 +218,31 @@ impl List {
     }
 }
 
-#[derive(Deserialize)]
-struct Row {
-    set: Option<String>,
-    path: String,
-    item_id: String,
-    role: String,
-    group: Option<String>,
+impl Item {
+    fn of_row(row: &Entry, root: &Path) -> Result<Self> {
+        let item = cell(row, "item_id")
+            .context("item_id is missing or empty; expected the item that the photo shows")?;
+        let role = cell(row, "role").unwrap_or_default();
+        let (is_query, is_gallery) = match role.as_str() {
+            "query" => (true, false),
+            "gallery" => (false, true),
+            other => bail!("role is {other:?}; expected query or gallery"),
+        };
+        Ok(Self {
+            file: root.join(&row.path),
+            item: Some(item),
+            is_query,
+            is_gallery,
+            group: cell(row, "group"),
+            bbox: None,
+        })
+    }
 }
 
-#[derive(Deserialize)]
-struct GalleryRow {
-    path: String,
-}
-
-fn read_rows<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<Vec<T>> {
-    let mut reader = csv::Reader::from_path(file)?;
-    Ok(reader.deserialize().collect::<Result<_, _>>()?)
+/// What a row has in a column beside the path; nothing where that is empty.
+fn cell(row: &Entry, column: &str) -> Option<String> {
+    let cell = row.attributes.as_ref()?.get(column)?;
+    cell.as_str().map(str::to_owned)
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -429,8 +416,8 @@ mod tests {
         let rows = "hats,1.jpg,x,query\nshoes,2.jpg,y,judge\n";
         let folder = folder_with(&[("list.csv", &format!("set,path,item_id,role\n{rows}"))]);
         let error = List::of_csv(&folder.path().join("list.csv"), None, Some("shoes"));
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains("list.csv row 3: role"), "{error}");
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains("list.csv line 3: role"), "{error}");
     }
 
     #[test]
@@ -476,12 +463,67 @@ mod tests {
                 "1.jpg,x,query\n1.jpg,y,gallery",
                 "1.jpg is listed for two items, x and y",
             ),
-            ("1.jpg,x", "cannot use the list"),
-            ("1.jpg,x,query\n2.jpg,,gallery", "row 3: item_id is empty"),
+            ("1.jpg,x", "line 2 has 2 columns, the header has 3"),
+            (
+                "1.jpg,x,query\n2.jpg, ,gallery",
+                "line 3: item_id is missing or empty",
+            ),
+            (",x,query", "line 2: the path is empty"),
+            (
+                "https://shop/1.jpg,x,query",
+                "line 2: https://shop/1.jpg is an address",
+            ),
         ] {
             let folder = folder_with(&[("list.csv", &format!("path,item_id,role\n{rows}\n"))]);
             let error = List::of_csv(&folder.path().join("list.csv"), None, None).unwrap_err();
             let error = format!("{error:#}");
+            assert!(
+                error.contains(part) && error.contains("list.csv"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_as_a_load_reads_one() {
+        let texts = [
+            (
+                "list.csv",
+                &b"\xef\xbb\xbfpath;item_id;role\r\n1.jpg;x ;query\r\n\r\n 2.jpg;x; gallery\r\n"[..],
+            ),
+            (
+                "list.tsv",
+                b"role\tpath\titem_id\nquery\t1.jpg\tx\ngallery\t2.jpg\t x\n",
+            ),
+        ];
+        for (name, text) in texts {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(name);
+            fs::write(&file, text).unwrap();
+            let list = List::of_csv(&file, None, None).unwrap();
+            let items = list
+                .items
+                .iter()
+                .map(|item| (item.file.as_path(), item.item.as_deref()));
+            let of = |name: &str| folder.path().join(name);
+            let (first, second) = (of("1.jpg"), of("2.jpg"));
+            assert_eq!(
+                Vec::from_iter(items),
+                [(first.as_path(), Some("x")), (second.as_path(), Some("x"))]
+            );
+        }
+        for (text, part) in [
+            (
+                &b"Path,Item_ID,Role\n1.jpg,x,query\n"[..],
+                "line 1: no column named path; the columns are Path, Item_ID, Role",
+            ),
+            (b"\xff\xfep\0a\0", "it is UTF-16: save it as UTF-8"),
+            (b"path,role\n1.jpg,query\n", "line 2: item_id is missing"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("list.csv");
+            fs::write(&file, text).unwrap();
+            let error = format!("{:#}", List::of_csv(&file, None, None).unwrap_err());
             assert!(
                 error.contains(part) && error.contains("list.csv"),
                 "{error}"

@@ -1,5 +1,7 @@
 //! `lookbook eval retrieval`: for each query photo, is its item among the k nearest of the gallery?
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use lookbook_vision::{Detector, Embedder, Photo, View, decode_side};
 use serde_json::{Map, Value, json};
@@ -193,12 +195,17 @@ impl Embedded<'_> {
                 .ok()?;
             self.photos[at].item.item.as_deref()
         };
+        let mut photos_of: HashMap<Option<&str>, usize> = HashMap::new();
+        for photo in self.photos.iter().filter(|photo| photo.item.is_gallery) {
+            *photos_of.entry(photo.item.item.as_deref()).or_default() += 1;
+        }
         let mut report = Report {
             hits: [0; RANKS.len()],
             queries: 0,
             alone: 0,
             gallery: vectors.len(),
             skipped: self.skipped,
+            recall: gallery.recall()?,
         };
         for query in self.photos.iter().filter(|photo| photo.item.is_query) {
             if interrupt::is_requested() {
@@ -210,11 +217,9 @@ impl Embedded<'_> {
             for (hits, most) in report.hits.iter_mut().zip(RANKS) {
                 *hits += usize::from(rank.is_some_and(|rank| rank < most));
             }
-            let has_other = |other: &&Embedding| {
-                other.item.is_gallery && other.id != query.id && other.item.item.as_deref() == own
-            };
+            let others = photos_of.get(&own).copied().unwrap_or(0);
             report.queries += 1;
-            report.alone += usize::from(!self.photos.iter().any(|other| has_other(&other)));
+            report.alone += usize::from(others == usize::from(query.item.is_gallery));
         }
         Ok(report)
     }
@@ -228,6 +233,8 @@ struct Report {
     alone: usize,
     gallery: usize,
     skipped: usize,
+    /// Share of the nearest photos that the index finds: `lookbook.recall`.
+    recall: f64,
 }
 
 impl Report {
@@ -249,6 +256,7 @@ impl Report {
             object.insert("queries".to_owned(), json!(self.queries));
             object.insert("gallery".to_owned(), json!(self.gallery));
             object.insert("skipped".to_owned(), json!(self.skipped));
+            object.insert("recall".to_owned(), json!(self.recall));
             object.insert("model".to_owned(), json!(model.name));
             object.insert("sha256".to_owned(), json!(model.sha256));
             return messages::print_exactly(Value::Object(object));
@@ -262,8 +270,8 @@ impl Report {
             ]);
         }
         table.print(format_args!(
-            "model {}, {} queries, {} photos in the gallery",
-            model.name, self.queries, self.gallery
+            "model {}, {} queries, {} photos in the gallery, searched with lookbook.recall {}",
+            model.name, self.queries, self.gallery, self.recall
         ))
     }
 }

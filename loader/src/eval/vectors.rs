@@ -65,6 +65,14 @@ impl<'c> Gallery<'c> {
         Ok(Self { client, search })
     }
 
+    /// The share of the nearest vectors that a search finds on average.
+    pub fn recall(&mut self) -> Result<f64> {
+        let shown: String = self.client.query_one("SHOW lookbook.recall", &[])?.get(0);
+        shown
+            .parse()
+            .with_context(|| format!("lookbook.recall is {shown:?}"))
+    }
+
     /// Ids of the nearest vectors by Euclidean distance, nearest first, without `own`.
     pub fn nearest(&mut self, vector: &[f32], own: i32) -> Result<Vec<i32>> {
         let rows = self

@@ -6,17 +6,32 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use lookbook_vision::{Finding, Limits, Manifest, Photo, Verdict, decode, examine};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use lookbook_vision::{
+    Cancel, Finding, Limits, Manifest, Photo, Runtime, Verdict, decode, examine,
+};
 
 use crate::{
     args::CheckArgs,
     findings::{Report, Status},
+    interrupt,
     messages::Ending,
     runtime, shell,
 };
+
+/// Names in `models/shipped`, which `CREATE EXTENSION` fills the table of models with.
+const SHIPPED: [&str; 4] = [
+    "full-front-pose",
+    "garment-detector",
+    "garment-embedder",
+    "resnet-preact-64",
+];
+/// Between two looks for an interrupt.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 pub fn run(args: &CheckArgs) -> Result<Ending> {
     let (onnx_file, manifest_file) = files(args)?;
@@ -24,9 +39,10 @@ pub fn run(args: &CheckArgs) -> Result<Ending> {
         .with_context(|| format!("cannot read the model {}", onnx_file.display()))?;
     let manifest = read_if_any(&manifest_file)?;
     let photo = args.image.as_deref().map(read_photo).transpose()?;
+    interrupt::listen()?;
     let runtime = runtime::load_from(args.onnxruntime.as_deref())?;
     let mut report = Report::default();
-    for mut finding in examine(&runtime, manifest.as_deref(), &onnx, photo.as_ref()) {
+    for mut finding in examined(&runtime, manifest.as_deref(), &onnx, photo.as_ref())? {
         match (finding.check, manifest.as_deref().map(Manifest::from_json)) {
             ("manifest", None) => {
                 finding.advice =
@@ -35,14 +51,43 @@ pub fn run(args: &CheckArgs) -> Result<Ending> {
             ("store", Some(Ok(manifest))) if finding.verdict == Verdict::Ok => {
                 let name = manifest.name();
                 let (onnx, json) = (shell::word(&onnx_file), shell::word(&manifest_file));
-                finding.advice =
-                    format!("lookbook model add {name} --onnx {onnx} --manifest {json}");
+                finding.advice = match SHIPPED.contains(&name) {
+                    true => format!(
+                        "a model of your own needs another name in {json}: every database has a {name} already"
+                    ),
+                    false => format!("lookbook model add {name} --onnx {onnx} --manifest {json}"),
+                };
             }
             _ => {}
         }
         add(&mut report, finding);
     }
     report.finish(args.json)
+}
+
+/// The findings of another thread, which an interrupt stops: the one that runs a model gets no signals.
+fn examined(
+    runtime: &Runtime,
+    manifest: Option<&str>,
+    onnx: &[u8],
+    photo: Option<&Photo>,
+) -> Result<Vec<Finding>> {
+    let cancel = Cancel::new();
+    let findings = thread::scope(|scope| {
+        let examiner = scope.spawn(|| examine(runtime, manifest, onnx, photo, &cancel));
+        while !examiner.is_finished() {
+            if interrupt::is_requested() {
+                cancel.cancel();
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        examiner.join()
+    });
+    ensure!(
+        !cancel.is_cancelled(),
+        "interrupted: the model was not examined"
+    );
+    findings.map_err(|_| anyhow!("the examination ended by an internal error"))
 }
 
 /// The ONNX file and its manifest, whichever of the two was named.
@@ -89,4 +134,25 @@ fn add(report: &mut Report, finding: Finding) {
         Verdict::Failure => Status::Failure,
     };
     report.add(finding.check, status, finding.found, finding.advice);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_shipped_models_are_those_of_their_files() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/shipped");
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "json")
+            })
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, SHIPPED);
+    }
 }

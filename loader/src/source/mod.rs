@@ -364,6 +364,8 @@ pub fn photos_of_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+pub use manifest::lines as lines_of_list;
+
 /// What all parts are opened with.
 struct Opener<'a> {
     args: &'a SourceArgs,

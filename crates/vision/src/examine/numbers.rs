@@ -8,7 +8,7 @@ use crate::detector::{Detection, Detector};
 use crate::families::RawBox;
 use crate::geometry::BoundingBox;
 use crate::manifest::Manifest;
-use crate::manifest_parts::{Family, Output};
+use crate::manifest_parts::{Activation, Family, Output};
 use crate::pose::Pose;
 use crate::preprocess::Preprocessor;
 
@@ -127,7 +127,14 @@ pub(super) fn boxes(
         findings.warn(
             "boxes",
             format!("each of the {passing} boxes passes output.score_threshold {threshold}"),
-            "the scores may be chances already: leave output.activation out, or raise output.score_threshold",
+            match detector.output.activation() {
+                Activation::Sigmoid => {
+                    "the scores may be chances already: leave output.activation out, or raise output.score_threshold"
+                }
+                Activation::None | Activation::Softmax => {
+                    "the export may make chances of the scores twice; if not, raise output.score_threshold"
+                }
+            },
         );
     } else if passing == 0 {
         findings.warn(
@@ -229,8 +236,8 @@ fn text(b: BoundingBox) -> String {
     format!("({:.2}, {:.2}) to ({:.2}, {:.2})", b.x1, b.y1, b.x2, b.y2)
 }
 
-/// The points of the person in one picture, and those in one without a person.
-pub(super) fn points(pose: &Pose, nobody: &Pose, findings: &mut Findings) {
+/// The points of the person in one picture, and those in one without a person; `activation` is what the manifest says.
+pub(super) fn points(pose: &Pose, nobody: &Pose, activation: Activation, findings: &mut Findings) {
     let count = |pose: &Pose| pose.0.iter().filter(|point| point.score > 0.5).count();
     let seen = count(pose);
     let highest = pose
@@ -253,7 +260,13 @@ pub(super) fn points(pose: &Pose, nobody: &Pose, findings: &mut Findings) {
         findings.warn(
             "points",
             "all 17 points have a score above 0.5 in a picture without a person",
-            "the scores may be chances already: leave output.activation out",
+            match activation {
+                Activation::Sigmoid => "the scores may be chances already: leave output.activation out",
+                Activation::None | Activation::Softmax => {
+                    "the export may apply the sigmoid twice, which leaves none below 0.5; if not, check input.scale, mean, \
+                     std and colour"
+                }
+            },
         );
     } else if seen == 0 {
         findings.warn(
@@ -267,5 +280,39 @@ pub(super) fn points(pose: &Pose, nobody: &Pose, findings: &mut Findings) {
             "points",
             format!("{seen} of 17 points have a score above 0.5; {front}a full front pose"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pose::{KEYPOINT_NAMES, Keypoint};
+
+    fn pose(score: f32) -> Pose {
+        let mut x = 0.0;
+        Pose(KEYPOINT_NAMES.map(|name| {
+            x += 1.0;
+            Keypoint {
+                name,
+                x,
+                y: 1.0,
+                score,
+            }
+        }))
+    }
+
+    #[test]
+    fn high_heat_everywhere_is_explained_by_the_activation_that_is_set() {
+        for (activation, part) in [
+            (Activation::Sigmoid, "leave output.activation out"),
+            (Activation::None, "the export may apply the sigmoid twice"),
+        ] {
+            let mut findings = Findings::default();
+            points(&pose(0.9), &pose(0.6), activation, &mut findings);
+            let [finding] = findings.0.as_slice() else {
+                panic!("{findings:?}");
+            };
+            assert!(finding.advice.contains(part), "{finding:?}");
+        }
     }
 }

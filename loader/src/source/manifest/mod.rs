@@ -41,6 +41,29 @@ pub fn parquet(file: &Path, args: &SourceArgs) -> Result<Part> {
     twice(file, "row", move |file| parquet::rows(file, &roles))
 }
 
+/// The lines of a list in CSV or TSV with what they say of a photo, which several may name: for evaluations.
+pub fn lines(file: &Path) -> Result<Vec<(u64, Entry)>> {
+    let is_tsv = file
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+    let roles = Roles {
+        image: Some(IMAGE_COLUMNS[0].to_owned()),
+        key: None,
+        sku: None,
+        sells: None,
+        folder: PathBuf::new(),
+    };
+    let rows = csv::rows(file, is_tsv.then_some(b'\t'), &roles)?;
+    let local = rows.map(|row| match row? {
+        (line, item) if matches!(item.place, Place::File(_)) => Ok((line, item.entry)),
+        (line, item) => bail!(
+            "line {line}: {} is an address; expected the path of a file",
+            item.entry.path
+        ),
+    });
+    local.collect()
+}
+
 /// A row: where it stands, and the photo.
 type Row = (u64, Item);
 
