@@ -113,7 +113,7 @@ impl Clusters {
         let rows = self.encoded[list as usize].load(Ordering::Relaxed);
         let options = &self.space.options;
         if options.lists > 0 || rows <= 2 * options.split_rows() {
-            return rows;
+            return usize::MAX;
         }
         rows.div_ceil(rows / options.list_rows as usize)
     }
