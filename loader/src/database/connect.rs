@@ -129,15 +129,15 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     };
     let mut client = client.with_context(|| format!("cannot connect to {target}"))?;
     // A load outlives the limits that a role may have for its web requests.
-    // The first alone: its time counts for all that is sent with it.
+    // The first alone: its time counts for all that is sent with it. The rest at once: between two statements an idle session
+    // may be ended.
     client.batch_execute("SET statement_timeout = 0")?;
-    client.batch_execute(SAFE_PATH)?;
-    client.batch_execute(
-        "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+    client.batch_execute(&format!(
+        "{SAFE_PATH}; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
          SET client_min_messages = warning; \
          SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
-         WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
-    )?;
+         WHERE name IN ('idle_session_timeout', 'transaction_timeout')"
+    ))?;
     notice_our_end(&mut client)?;
     Ok((client, target))
 }
