@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::installation::Installation;
+
 /// The checkout.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -66,6 +68,15 @@ pub fn openvino() -> Result<Option<PathBuf>> {
     }
     not_tested(&format!("{}: scripts/setup openvino", library.display()))?;
     Ok(None)
+}
+
+/// Whether the server under test offers pgvector; what needs it is said as above.
+pub fn pgvector() -> Result<bool> {
+    let is_offered = Installation::under_test()?.offers_extension("vector");
+    if !is_offered {
+        not_tested("pgvector in the server under test")?;
+    }
+    Ok(is_offered)
 }
 
 fn not_tested(needed: &str) -> Result<()> {

@@ -13,7 +13,7 @@ mod random;
 
 pub use cluster::Cluster;
 pub use database::{Database, PsqlOutput};
-pub use files::{loader, openvino, regression_folder, shared_data, workspace};
+pub use files::{loader, openvino, pgvector, regression_folder, shared_data, workspace};
 pub use installation::Installation;
 pub use process::{check_output, signal};
 pub use random::Random;

@@ -3,11 +3,11 @@
 mod loader_support;
 mod sql_support;
 
-use std::{fs, io::Write};
+use std::fs;
 
 use anyhow::{Result, ensure};
 use loader_support::{AVERAGE, Outcome, Shop};
-use lookbook_tests::{Cluster, Installation};
+use lookbook_tests::{Cluster, pgvector};
 use postgres::Client;
 use sql_support::{bmp, detector_manifest, embedder_manifest, onnx};
 
@@ -43,11 +43,7 @@ fn distances(search: &Outcome) -> Vec<&str> {
 
 #[test]
 fn a_server_with_pgvector_only_takes_the_same_rows_with_models_from_files() -> Result<()> {
-    if !Installation::under_test()?.offers_extension("vector") {
-        writeln!(
-            std::io::stderr(),
-            "NOT TESTED: a server with pgvector only, this one has none"
-        )?;
+    if !pgvector()? {
         return Ok(());
     }
     let cluster = Cluster::shared()?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use loader_support::{Outcome, Shop};
-use lookbook_tests::{Cluster, signal};
+use lookbook_tests::{Cluster, pgvector, signal};
 use postgres::Client;
 use sql_support::{bmp, embedder_manifest, import, onnx};
 
@@ -220,6 +220,9 @@ fn definitions_of_indexes_keep_all_but_the_column_and_what_cannot_be_made_is_ref
 
 #[test]
 fn expressions_that_name_dimensions_are_refused_for_others_only() -> Result<()> {
+    if !pgvector()? {
+        return Ok(());
+    }
     let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_halves")?;
     let mut client = shop.database.connect()?;
     shop.put_many(16)?;

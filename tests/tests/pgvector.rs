@@ -2,16 +2,11 @@
 //! the same answers.
 
 use anyhow::{Result, ensure};
-use lookbook_tests::{Cluster, Database, Installation};
-use std::io::Write;
+use lookbook_tests::{Cluster, Database, pgvector};
 
 /// A database with both extensions and the casts, where pgvector is installed.
 fn both<'c>(cluster: &'c Cluster, name: &str) -> Result<Option<Database<'c>>> {
-    if !Installation::under_test()?.offers_extension("vector") {
-        writeln!(
-            std::io::stderr(),
-            "NOT TESTED: {name} needs pgvector in the server under test"
-        )?;
+    if !pgvector()? {
         return Ok(None);
     }
     let database = cluster.database(name)?;
