@@ -79,7 +79,8 @@ pub fn pgvector() -> Result<bool> {
     Ok(is_offered)
 }
 
-fn not_tested(needed: &str) -> Result<()> {
+/// Says what the running test could not test, past the capture of the test runner.
+pub fn not_tested(needed: &str) -> Result<()> {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     writeln!(std::io::stderr(), "NOT TESTED: {test} needs {needed}")?;
     Ok(())

@@ -13,7 +13,9 @@ mod random;
 
 pub use cluster::Cluster;
 pub use database::{Database, PsqlOutput};
-pub use files::{loader, openvino, pgvector, regression_folder, shared_data, workspace};
+pub use files::{
+    loader, not_tested, openvino, pgvector, regression_folder, shared_data, workspace,
+};
 pub use installation::Installation;
 pub use process::{check_output, signal};
 pub use random::Random;

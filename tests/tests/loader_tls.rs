@@ -1,13 +1,12 @@
 //! `sslmode` and `sslrootcert` mean to the loader what they mean to libpq, on a server with certificates of its own.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lookbook_tests::{Cluster, loader};
+use lookbook_tests::{Cluster, loader, not_tested};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
@@ -28,10 +27,7 @@ impl Server {
             .connect("postgres", "postgres")?
             .query_one("SHOW ssl_library", &[])?;
         if library.get::<_, &str>(0).is_empty() {
-            writeln!(
-                io::stderr(),
-                "NOT TESTED: connections by TLS, this server is built without"
-            )?;
+            not_tested("a server with TLS, this one is built without")?;
             return Ok(None);
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use index_support::{
     BY_INDEX_EXACTLY, catalogue, check_index, database, error_of, expect_exact, wait_until,
 };
-use lookbook_tests::{Cluster, Database, check_output};
+use lookbook_tests::{Cluster, Database, check_output, not_tested};
 use postgres::Client;
 
 const INSERT: &str = "INSERT INTO look SELECT n, n % 10, look(n) FROM generate_series($1::bigint, $1::bigint + 999) n";
@@ -77,7 +77,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_fails_the_statement_and_nothing_else() -> Result<()> {
     let Some(disk) = SmallDisk::mount(24)? else {
-        eprintln!("NOT TESTED: a full disk (mounting a small file system needs root)");
+        not_tested("a small file system, which only root may mount")?;
         return Ok(());
     };
     let cluster = Cluster::start(&[])?;
