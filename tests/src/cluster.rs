@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use postgres::{Client, Config, NoTls};
 
 use crate::database::Database;
@@ -253,10 +253,22 @@ impl Cluster {
     }
 
     /// Stops the server the `fast` way: sessions are ended, everything is written.
+    ///
+    /// Told so after a crash, between reinitializing and the start of its recovery, PostgreSQL 16 waits
+    /// for ever for its checkpointer, which nobody ends (postmaster.c: `PM_WAIT_BACKENDS` with
+    /// `FatalError`). A test that may come there sets `restart_after_crash=off`.
     pub fn stop(&self) -> Result<()> {
         let mut postmaster = self.running().take().context("the server does not run")?;
         signal("INT", postmaster.id())?;
-        postmaster.wait()?;
+        let deadline = Instant::now() + PATIENCE;
+        while postmaster.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                signal("QUIT", postmaster.id())?;
+                postmaster.wait()?;
+                bail!("the server does not stop:\n{}", self.log());
+            }
+            sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 

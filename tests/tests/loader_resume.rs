@@ -140,8 +140,8 @@ fn a_role_with_timeouts_loads_all_the_same() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "timeouts")?;
     shop.put_many(600)?;
     shop.database
-        .psql("ALTER DATABASE timeouts SET lock_timeout = '1ms'; ALTER DATABASE timeouts SET idle_session_timeout = '20ms';
-               ALTER DATABASE timeouts SET statement_timeout = '1ms'")?;
+        .psql("ALTER DATABASE timeouts SET lock_timeout = '1ms'; ALTER DATABASE timeouts SET idle_session_timeout = '500ms';
+               ALTER DATABASE timeouts SET statement_timeout = '100ms'")?;
     let mut holder = shop.database.cluster().connect("postgres", "timeouts")?;
     holder.batch_execute("SET statement_timeout = 0; SET idle_session_timeout = 0")?;
     shop.load()?.expect(0)?;
@@ -156,7 +156,7 @@ fn a_role_with_timeouts_loads_all_the_same() -> Result<()> {
     holds
         .join()
         .map_err(|_| anyhow::anyhow!("the holder ended early"))??;
-    // From elsewhere: a session of this database has a millisecond for whatever it says first.
+    // From elsewhere: a session of this database has little time for whatever it says first.
     shop.database
         .cluster()
         .connect("postgres", "postgres")?

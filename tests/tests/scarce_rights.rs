@@ -47,7 +47,7 @@ fn warm(database: &Database<'_>) -> Result<Client> {
 
 #[test]
 fn a_read_only_data_directory_loses_nothing() -> Result<()> {
-    let cluster = Cluster::start(&["max_wal_size='64MB'"])?;
+    let cluster = Cluster::start(&["max_wal_size='64MB'", "restart_after_crash=off"])?;
     let (database, mut client) = catalogue(&cluster, "read_only", ROWS)?;
     client.batch_execute("CREATE INDEX looks ON look USING lookbook (v, category); CHECKPOINT")?;
     let folder = data_directory(&mut client)?;
