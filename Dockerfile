@@ -12,6 +12,7 @@ RUN DESTDIR=/out/db scripts/build /usr/lib/postgresql/17/bin/pg_config
 RUN install -D target/release/lookbook /out/loader/usr/local/bin/lookbook
 RUN install -D .lookbook/onnxruntime/libonnxruntime.so /out/loader/usr/local/lib/lookbook/libonnxruntime.so
 RUN install -D -m644 -t /out/loader/usr/local/share/lookbook/models models/shipped/*.onnx models/shipped/*.json
+RUN install -D -m644 -t /out/loader/usr/local/share/doc/lookbook LICENSE target/THIRD_PARTY_NOTICES.txt
 
 FROM debian:trixie-slim AS loader
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
