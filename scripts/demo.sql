@@ -1,13 +1,6 @@
 -- What in the catalogue looks like the photo in the file $PHOTO?
 \set photo `base64 --wrap=0 "$PHOTO"`
 
--- The photo as a whole, right when a garment fills it: the five nearest garments.
-SELECT g.sku, p.path, g.category,
-       round((g.embedding <-> embed_image(decode(:'photo', 'base64')))::numeric, 3) AS distance
-FROM garment g JOIN photo p ON p.id = g.photo_id
-ORDER BY g.embedding <-> embed_image(decode(:'photo', 'base64'))
-LIMIT 5;
-
 -- Each garment found in the photo: the three nearest of its category.
 SELECT query.category, round(query.score::numeric, 2) AS score, near.*
 FROM detect_garments(decode(:'photo', 'base64')) AS query
@@ -19,3 +12,10 @@ CROSS JOIN LATERAL (
   LIMIT 3
 ) AS near
 ORDER BY query.score DESC, near.distance;
+
+-- The photo as a whole, right where one garment fills it: the five nearest garments.
+SELECT g.sku, p.path, g.category,
+       round((g.embedding <-> embed_image(decode(:'photo', 'base64')))::numeric, 3) AS distance
+FROM garment g JOIN photo p ON p.id = g.photo_id
+ORDER BY g.embedding <-> embed_image(decode(:'photo', 'base64'))
+LIMIT 5;
