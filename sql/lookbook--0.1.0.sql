@@ -1398,7 +1398,9 @@ BEGIN
       USING HINT = format('If another did, say so: INSERT INTO %s.lookbook_embedding_column SELECT %L, %L, name, sha256 FROM %1$s.lookbook_model WHERE name = ''...'';', '@extschema@', $2, $4);
   END IF;
   FOR entry IN SELECT p.proname, p.prosrc, p.procost, p.prorows, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
-    FROM pg_proc AS p WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
+    FROM pg_proc AS p JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+      AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = lookbook
+    WHERE p.proname = ANY (copied) LOOP
     -- Names are put in by format() alone: what they contain is read by nobody.
     parts := ARRAY[replace(entry.arguments, '%', '%%'), replace(entry.result, '%', '%%')];
     FOR i IN 1 .. 2 LOOP
