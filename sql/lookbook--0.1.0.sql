@@ -490,10 +490,13 @@ AS 'MODULE_PATHNAME', 'lookbook_model_check_wrapper' LANGUAGE c VOLATILE PARALLE
 CREATE FUNCTION lookbook_shipped_models() RETURNS TABLE (name text, kind text, sha256 text, manifest jsonb, onnx bytea)
 AS 'MODULE_PATHNAME', 'lookbook_shipped_models_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
 
+-- Functions with a fixed search_path have pg_catalog in it and nothing else, and name the rest with its schema: where
+-- others may create in the extension's schema, a function of theirs with fitting types would be taken before
+-- PostgreSQL's own. Calls pass every argument in its declared type, so that no other function fits better.
 CREATE FUNCTION lookbook_model_guard_shipped() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT lookbook_extension_script() THEN
+  IF NOT @extschema@.lookbook_extension_script() THEN
     IF TG_OP <> 'INSERT' AND OLD.shipped THEN
       RAISE EXCEPTION 'model "%" is shipped with lookbook and cannot be changed or dropped', OLD.name
         USING ERRCODE = 'insufficient_privilege',
@@ -512,11 +515,11 @@ BEGIN
 END $$;
 
 CREATE FUNCTION lookbook_model_validate() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   -- Shipped files are checked by lookbook_shipped_models(), without starting ONNX Runtime.
-  IF NOT lookbook_extension_script() THEN
-    NEW.sha256 := lookbook_model_check(NEW.name, NEW.kind, NEW.sha256, NEW.manifest, NEW.onnx);
+  IF NOT @extschema@.lookbook_extension_script() THEN
+    NEW.sha256 := @extschema@.lookbook_model_check(NEW.name, NEW.kind, NEW.sha256, NEW.manifest, NEW.onnx);
   END IF;
   RETURN NEW;
 END $$;
@@ -528,16 +531,16 @@ CREATE TRIGGER lookbook_model_2_validate BEFORE INSERT OR UPDATE OF name, kind, 
 
 -- NULL if there is no such model. Sees every row: it lets errors tell "not yours" from "not there".
 CREATE FUNCTION lookbook_model_owner(name text) RETURNS name
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, @extschema@, pg_temp
-RETURN (SELECT m.owner FROM lookbook_model AS m WHERE m.name = $1);
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN (SELECT m.owner FROM @extschema@.lookbook_model AS m WHERE m.name = $1);
 
 -- Raises the reason why the current role may not use (or, if change, not change) a model.
 CREATE FUNCTION lookbook_model_refuse(name text, change boolean) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  owner name := lookbook_model_owner($1);
-  usable text := (SELECT string_agg(quote_literal(m.name), ', ' ORDER BY m.name) FROM lookbook_model AS m
-                  WHERE NOT change OR lookbook_model_changeable(m.owner) AND NOT m.shipped);
+  owner name := @extschema@.lookbook_model_owner($1);
+  usable text := (SELECT string_agg(quote_literal(m.name), ', ' ORDER BY m.name) FROM @extschema@.lookbook_model AS m
+                  WHERE NOT change OR @extschema@.lookbook_model_changeable(m.owner) AND NOT m.shipped);
 BEGIN
   IF owner IS NULL THEN
     RAISE EXCEPTION 'model "%" does not exist', $1
@@ -556,7 +559,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION lookbook_model_import(name text, manifest jsonb, onnx bytea) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   new_name text := coalesce($1, $2 ->> 'name');
@@ -567,81 +570,82 @@ BEGIN
     RAISE EXCEPTION 'a model needs a manifest and an ONNX file, and one of them is NULL'
       USING ERRCODE = 'null_value_not_allowed';
   END IF;
-  SELECT m.sha256, m.manifest INTO old FROM lookbook_model AS m
-    WHERE m.name = new_name AND lookbook_model_changeable(m.owner) AND NOT m.shipped;
+  SELECT m.sha256, m.manifest INTO old FROM @extschema@.lookbook_model AS m
+    WHERE m.name = new_name AND @extschema@.lookbook_model_changeable(m.owner) AND NOT m.shipped;
   IF FOUND AND old.sha256 = new_sha256 AND old.manifest = $2 THEN
     RETURN new_sha256;  -- the same import once more
-  ELSIF lookbook_model_owner(new_name) IS NOT NULL THEN
+  ELSIF @extschema@.lookbook_model_owner(new_name) IS NOT NULL THEN
     RAISE EXCEPTION 'model "%" already exists', new_name
-      USING ERRCODE = 'duplicate_object', DETAIL = format('Its owner is %I.', lookbook_model_owner(new_name)),
+      USING ERRCODE = 'duplicate_object', DETAIL = format('Its owner is %I.', @extschema@.lookbook_model_owner(new_name)),
             HINT = 'Choose another name, or remove the old one with lookbook_model_drop().';
   END IF;
-  INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx)
+  INSERT INTO @extschema@.lookbook_model (name, kind, sha256, manifest, onnx)
     VALUES (new_name, $2 ->> 'kind', new_sha256, $2, $3);
   RETURN new_sha256;
 END $$;
 
 CREATE FUNCTION lookbook_model_export(name text) RETURNS bytea
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  found_onnx bytea := (SELECT m.onnx FROM lookbook_model AS m WHERE m.name = $1);
+  found_onnx bytea := (SELECT m.onnx FROM @extschema@.lookbook_model AS m WHERE m.name = $1);
 BEGIN
   IF found_onnx IS NULL THEN
-    PERFORM lookbook_model_refuse($1, change => false);
+    PERFORM @extschema@.lookbook_model_refuse($1, change => false);
   END IF;
   RETURN found_onnx;
 END $$;
 
 CREATE FUNCTION lookbook_model_drop(name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  DELETE FROM lookbook_model AS m WHERE m.name = $1;
+  DELETE FROM @extschema@.lookbook_model AS m WHERE m.name = $1;
   IF NOT FOUND THEN
-    PERFORM lookbook_model_refuse($1, change => true);
+    PERFORM @extschema@.lookbook_model_refuse($1, change => true);
   END IF;
 END $$;
 
 -- role: a role's name, or public.
 CREATE FUNCTION lookbook_model_grant(name text, role name) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   grantee name := CASE lower($2) WHEN 'public' THEN 'public' ELSE $2 END;
 BEGIN
   IF grantee <> 'public' AND to_regrole(quote_ident(grantee)) IS NULL THEN
     RAISE EXCEPTION 'role "%" does not exist', grantee USING ERRCODE = 'undefined_object';
   END IF;
-  UPDATE lookbook_model AS m SET grantees = array_append(array_remove(m.grantees, grantee), grantee) WHERE m.name = $1;
+  UPDATE @extschema@.lookbook_model AS m SET grantees = array_append(array_remove(m.grantees, grantee), grantee) WHERE m.name = $1;
   IF NOT FOUND THEN
-    PERFORM lookbook_model_refuse($1, change => true);
+    PERFORM @extschema@.lookbook_model_refuse($1, change => true);
   END IF;
 END $$;
 
 CREATE FUNCTION lookbook_model_revoke(name text, role name) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  UPDATE lookbook_model AS m
+  UPDATE @extschema@.lookbook_model AS m
     SET grantees = array_remove(m.grantees, CASE lower($2) WHEN 'public' THEN 'public' ELSE $2 END)
     WHERE m.name = $1;
   IF NOT FOUND THEN
-    PERFORM lookbook_model_refuse($1, change => true);
+    PERFORM @extschema@.lookbook_model_refuse($1, change => true);
   END IF;
 END $$;
 
 -- The default holds for every role, so it takes the privileges of the table that keeps it.
 CREATE FUNCTION lookbook_model_default(name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, @extschema@, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   model record;
+  kept text;
 BEGIN
-  SELECT m.kind, m.grantees INTO model FROM lookbook_model AS m WHERE m.name = $1;
+  SELECT m.kind, m.grantees, m.sha256 INTO model FROM @extschema@.lookbook_model AS m WHERE m.name = $1;
   IF NOT FOUND THEN
-    PERFORM lookbook_model_refuse($1, change => false);
+    PERFORM @extschema@.lookbook_model_refuse($1, change => false);
   END IF;
-  IF NOT (has_table_privilege('lookbook_default_model', 'INSERT')
-          AND has_table_privilege('lookbook_default_model', 'UPDATE')
-          AND has_table_privilege('lookbook_default_model', 'DELETE')) THEN
+  IF NOT (has_table_privilege('@extschema@.lookbook_default_model', 'INSERT')
+          AND has_table_privilege('@extschema@.lookbook_default_model', 'UPDATE')
+          AND has_table_privilege('@extschema@.lookbook_default_model', 'DELETE')) THEN
     -- Loads the library: only then may a role that is no superuser set its settings.
-    PERFORM '[1]'::embedding;
+    PERFORM '[1]'::@extschema@.embedding;
     RAISE EXCEPTION 'permission denied to set the default % of every role', model.kind
       USING ERRCODE = 'insufficient_privilege',
             HINT = format('To set it for yourself alone: ALTER ROLE %I SET lookbook.%s_model = %L;', current_user,
@@ -650,11 +654,20 @@ BEGIN
   IF NOT 'public' = ANY (model.grantees) THEN
     RAISE NOTICE 'model "%" is not granted to public: roles that may not use it must name another model', $1;
   END IF;
-  IF EXISTS (SELECT FROM lookbook_default_model AS d WHERE d.shipped AND d.name = $1) THEN
-    DELETE FROM lookbook_default_model AS d WHERE d.kind = model.kind AND NOT d.shipped;
+  IF EXISTS (SELECT FROM @extschema@.lookbook_default_model AS d WHERE d.shipped AND d.name = $1) THEN
+    DELETE FROM @extschema@.lookbook_default_model AS d WHERE d.kind = model.kind AND NOT d.shipped;
   ELSE
-    INSERT INTO lookbook_default_model AS d (kind, name) VALUES (model.kind, $1)
+    INSERT INTO @extschema@.lookbook_default_model AS d (kind, name) VALUES (model.kind, $1)
       ON CONFLICT (kind, shipped) DO UPDATE SET name = excluded.name;
+  END IF;
+  IF model.kind = 'embedder' THEN
+    SELECT string_agg(format('%s.%I', f.relation, f.attribute), ', ' ORDER BY f.relation::text, f.attribute) INTO kept
+      FROM @extschema@.lookbook_embedding_column AS f
+      WHERE f.model_sha256 <> model.sha256 AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = f.relation);
+    IF kept IS NOT NULL THEN
+      RAISE NOTICE 'vectors of another model than "%" stay in %', $1, kept
+        USING HINT = 'What embed_image() gives cannot be compared with them: embed_query() takes the model of its column, and `lookbook reembed` gives the rows of a table the vectors of another.';
+    END IF;
   END IF;
 END $$;
 
@@ -1017,7 +1030,24 @@ CREATE AGGREGATE lookbook_is_new(product text, look embedding, distance double p
 COMMENT ON AGGREGATE lookbook_is_new(text, embedding, double precision, double precision) IS
   'OVER (ORDER BY distance ROWS UNBOUNDED PRECEDING): whether the row brings a new product, not within fold of one before';
 
-CREATE FUNCTION nearest_garments(query embedding, k integer DEFAULT 5, category text DEFAULT NULL)
+-- What the vectors of a column are compared with has to be of the model that filled it.
+CREATE FUNCTION embed_query(image bytea) RETURNS embedding
+LANGUAGE sql STABLE PARALLEL SAFE COST 100000 AS $$
+  SELECT @extschema@.lookbook_embed_for(embed_query.image, '@extschema@.garment.embedding'::pg_catalog.text)
+$$;
+COMMENT ON FUNCTION embed_query(bytea) IS
+  'Embedding of a whole image by the model that filled the catalogue: what nearest_products() and nearest_garments() search with';
+
+CREATE FUNCTION detect_query(image bytea)
+RETURNS TABLE (category text, label text, score real, box box, embedding embedding)
+LANGUAGE sql STABLE PARALLEL SAFE COST 200000 ROWS 3 AS $$
+  SELECT d.category, d.label, d.score, d.box, d.embedding
+  FROM @extschema@.lookbook_detect_for(detect_query.image, '@extschema@.garment.embedding'::pg_catalog.text) AS d
+$$;
+COMMENT ON FUNCTION detect_query(bytea) IS
+  'As detect_garments, with embeddings of the model that filled the catalogue';
+
+CREATE FUNCTION nearest_garments(query embedding, k bigint DEFAULT 5, category text DEFAULT NULL)
 RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box,
                distance double precision)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
@@ -1029,19 +1059,19 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   ORDER BY c.embedding OPERATOR(@extschema@.<->) nearest_garments.query
   LIMIT coalesce(nearest_garments.k, 9223372036854775807)
 $$;
-COMMENT ON FUNCTION nearest_garments(embedding, integer, text) IS 'The k garments nearest to a vector; k NULL: all, nearest first';
+COMMENT ON FUNCTION nearest_garments(embedding, bigint, text) IS 'The k garments nearest to a vector; k NULL: all, nearest first';
 
-CREATE FUNCTION similar_garments(image bytea, k integer DEFAULT 5, category text DEFAULT NULL)
+CREATE FUNCTION similar_garments(image bytea, k bigint DEFAULT 5, category text DEFAULT NULL)
 RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box,
                distance double precision)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
-  SELECT n.* FROM @extschema@.nearest_garments(@extschema@.lookbook_embed_for(similar_garments.image, '@extschema@.garment.embedding'),
+  SELECT n.* FROM @extschema@.nearest_garments(@extschema@.embed_query(similar_garments.image),
                                                similar_garments.k, similar_garments.category) AS n
 $$;
-COMMENT ON FUNCTION similar_garments(bytea, integer, text) IS
+COMMENT ON FUNCTION similar_garments(bytea, bigint, text) IS
   'The k garments that look most like a picture as a whole; k NULL: all, nearest first';
 
-CREATE FUNCTION nearest_products(query embedding, k integer DEFAULT 5, category text DEFAULT NULL, fold double precision DEFAULT 0.2)
+CREATE FUNCTION nearest_products(query embedding, k bigint DEFAULT 5, category text DEFAULT NULL, fold double precision DEFAULT 0.2)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   SELECT n.product, n.distance, n.garment_id, n.photo_id, n.category, n.label, n.box
@@ -1060,12 +1090,12 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   ORDER BY n.distance
   LIMIT coalesce(nearest_products.k, 9223372036854775807)
 $$;
-COMMENT ON FUNCTION nearest_products(embedding, integer, text, double precision) IS
+COMMENT ON FUNCTION nearest_products(embedding, bigint, text, double precision) IS
   'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all, these too';
 
 -- nearest_products of one category and without one product, with the vectors: what the functions below share. A photo
 -- in which no garment was found is of no category, so all are looked at.
-CREATE FUNCTION lookbook_products_like(query embedding, category text, k integer, other_than text, fold double precision)
+CREATE FUNCTION lookbook_products_like(query embedding, category text, k bigint, other_than text, fold double precision)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box,
                embedding embedding)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
@@ -1102,7 +1132,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 AS $$
 $$;
 COMMENT ON FUNCTION lookbook_look_of(text) IS 'The vector and category that stand for a product';
 
-CREATE FUNCTION similar_products(product text, k integer DEFAULT 5)
+CREATE FUNCTION similar_products(product text, k bigint DEFAULT 5)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   WITH look AS MATERIALIZED (SELECT l.embedding, l.category FROM @extschema@.lookbook_look_of(similar_products.product) AS l)
@@ -1123,11 +1153,11 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   ORDER BY n.distance
   LIMIT coalesce(similar_products.k, 9223372036854775807)
 $$;
-COMMENT ON FUNCTION similar_products(text, integer) IS
+COMMENT ON FUNCTION similar_products(text, bigint) IS
   'The k other products of its category (of all, if no garment was found in its photo) that look most like a product, each by its best photo, near-duplicates of a nearer one left out; k NULL: all, these too';
 
 -- The candidates that are weighed against each other for diversity: ten for each place.
-CREATE FUNCTION lookbook_diversity_pool(k integer, diversity double precision) RETURNS integer
+CREATE FUNCTION lookbook_diversity_pool(k bigint, diversity double precision) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
   IF k IS NULL OR diversity IS NULL THEN
@@ -1139,12 +1169,12 @@ BEGIN
     RAISE EXCEPTION 'diversity must be between 0 and 1, and it is %', diversity
       USING ERRCODE = 'invalid_parameter_value', HINT = '0 gives the nearest products, 1 those that differ most; 0.3 is a good start.';
   END IF;
-  RETURN LEAST(GREATEST(10::bigint OPERATOR(pg_catalog.*) k, 100), 2147483647);
+  RETURN GREATEST(10 OPERATOR(pg_catalog.*) LEAST(k, 1000000000), 100);
 END $$;
 
 -- Maximal marginal relevance (Carbonell and Goldstein 1998): the next one is near the product and far from
 -- those already taken. For vectors of length 1 half of the squared distance is 1 - cosine similarity, theirs.
-CREATE FUNCTION similar_products(product text, k integer, diversity double precision, fold double precision DEFAULT 0.2)
+CREATE FUNCTION similar_products(product text, k bigint, diversity double precision, fold double precision DEFAULT 0.2)
 RETURNS TABLE (product text, distance double precision, garment_id bigint, photo_id bigint, category text, label text, box box)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   WITH RECURSIVE pool AS MATERIALIZED (
@@ -1177,29 +1207,35 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   FROM taken AS t JOIN pool AS p ON p.place OPERATOR(pg_catalog.=) t.place
   ORDER BY t.turn
 $$;
-COMMENT ON FUNCTION similar_products(text, integer, double precision, double precision) IS
+COMMENT ON FUNCTION similar_products(text, bigint, double precision, double precision) IS
   'k products like a product that differ among each other: diversity 0 (nearest) to 1; those within fold of a nearer one are left out';
 
-CREATE FUNCTION shop_the_look(image bytea, k integer DEFAULT 5)
+-- Materialized, the picture stands in it twice and no more: planning copies a constant wherever it stands, many times,
+-- and this one may have megabytes.
+CREATE FUNCTION shop_the_look(image bytea, k bigint DEFAULT 5)
 RETURNS TABLE (garment integer, category text, label text, score real, box box,
                product text, distance double precision, garment_id bigint, photo_id bigint)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
+  WITH seen AS MATERIALIZED (
+    SELECT d.* FROM @extschema@.lookbook_detect_for(shop_the_look.image, '@extschema@.garment.embedding'::pg_catalog.text)
+      WITH ORDINALITY AS d(category, label, score, box, embedding, garment)),
+  whole AS MATERIALIZED (SELECT @extschema@.embed_query(shop_the_look.image) AS embedding WHERE NOT EXISTS (SELECT FROM seen))
   SELECT look.garment, look.category, look.label, look.score, look.box, look.product, look.distance, look.garment_id, look.photo_id
   FROM (
-    SELECT g.garment::integer AS garment, g.category, g.label, g.score, g.box, n.product, n.distance, n.garment_id, n.photo_id
-    FROM @extschema@.lookbook_detect_for(shop_the_look.image, '@extschema@.garment.embedding')
-      WITH ORDINALITY AS g(category, label, score, box, embedding, garment)
-    LEFT JOIN LATERAL @extschema@.lookbook_products_like(g.embedding, g.category, shop_the_look.k, NULL, 0.2) AS n ON true
+    SELECT g.garment::pg_catalog.int4 AS garment, g.category, g.label, g.score, g.box, n.product, n.distance, n.garment_id, n.photo_id
+    FROM seen AS g
+    LEFT JOIN LATERAL @extschema@.nearest_products(g.embedding, shop_the_look.k, g.category, 0.2::pg_catalog.float8) AS n ON true
     UNION ALL
     SELECT 1, 'photo', 'photo', NULL, NULL, n.product, n.distance, n.garment_id, n.photo_id
-    FROM @extschema@.nearest_products(@extschema@.lookbook_embed_for(shop_the_look.image, '@extschema@.garment.embedding'), shop_the_look.k) AS n
-    WHERE NOT EXISTS (SELECT FROM @extschema@.lookbook_detect_for(shop_the_look.image, '@extschema@.garment.embedding'))) AS look
+    FROM whole
+    CROSS JOIN LATERAL @extschema@.nearest_products(whole.embedding, shop_the_look.k, NULL::pg_catalog.text, 0.2::pg_catalog.float8) AS n
+  ) AS look
   ORDER BY look.garment, look.distance
 $$;
-COMMENT ON FUNCTION shop_the_look(bytea, integer) IS
+COMMENT ON FUNCTION shop_the_look(bytea, bigint) IS
   'Every garment in a photo with its box, and for each the k nearest products of its category, NULL where there is none; the photo as a whole where no garment is found';
 
-CREATE FUNCTION complete_the_look(garment_id bigint, k integer DEFAULT 5)
+CREATE FUNCTION complete_the_look(garment_id bigint, k bigint DEFAULT 5)
 RETURNS TABLE (worn_with bigint, category text, label text, box box,
                product text, distance double precision, garment_id bigint, photo_id bigint)
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
@@ -1207,21 +1243,22 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
   FROM @extschema@.lookbook_catalogue() AS c
   JOIN @extschema@.lookbook_catalogue() AS w
     ON w.photo_id OPERATOR(pg_catalog.=) c.photo_id AND w.garment_id OPERATOR(pg_catalog.<>) c.garment_id
-  LEFT JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k, c.product, 0.2) AS n ON true
+  LEFT JOIN LATERAL @extschema@.lookbook_products_like(w.embedding, w.category, complete_the_look.k,
+    CAST(c.product AS pg_catalog.text), 0.2::pg_catalog.float8) AS n ON true
   WHERE c.garment_id OPERATOR(pg_catalog.=) complete_the_look.garment_id
   ORDER BY w.garment_id, n.distance
 $$;
-COMMENT ON FUNCTION complete_the_look(bigint, integer) IS
+COMMENT ON FUNCTION complete_the_look(bigint, bigint) IS
   'The other garments of a garment''s photo, and for each the k nearest products of its category, NULL where there is none';
 
 -- The same functions for another table, in a schema of their own. They are the caller's objects: dumped, granted
 -- and dropped like any function, and dropped with the extension.
 CREATE FUNCTION lookbook_map_catalogue(schema name, relation regclass, product name DEFAULT 'sku', embedding name DEFAULT 'embedding',
   category name DEFAULT 'category', garment_id name DEFAULT 'id', photo_id name DEFAULT 'photo_id', label name DEFAULT 'label',
-  score name DEFAULT 'score', box name DEFAULT 'box') RETURNS void
+  score name DEFAULT 'score', box name DEFAULT 'box', fold double precision DEFAULT 0.2) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off AS $$
 DECLARE
-  copied CONSTANT name[] := ARRAY['nearest_garments', 'similar_garments', 'nearest_products', 'lookbook_products_like',
+  copied CONSTANT name[] := ARRAY['embed_query', 'detect_query', 'nearest_garments', 'similar_garments', 'nearest_products', 'lookbook_products_like',
     'lookbook_look_of', 'similar_products', 'shop_the_look', 'complete_the_look'];
   made_here CONSTANT name[] := copied || ARRAY['lookbook_catalogue', 'lookbook_category']::name[];
   -- In the order of lookbook_catalogue(); what has a stand-in may be missing.
@@ -1241,6 +1278,10 @@ DECLARE
   parts text[];
   body text;
   called name;
+  read_before text;
+  -- Within format(), where a per cent sign of a name is doubled.
+  here CONSTANT text := replace('@extschema@', '%', '%%');
+  folded CONSTANT text := coalesce($11::text, 'NULL');
   stays boolean;
   is_theirs boolean := false;
 BEGIN
@@ -1252,6 +1293,9 @@ BEGIN
   ELSIF to_regnamespace(target) = '@extschema@'::regnamespace THEN
     RAISE EXCEPTION 'schema "%" holds the functions of lookbook itself', $1
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another schema for the functions that read your table; it is made if it is missing.';
+  ELSIF $11 < 0 OR $11 IN ('NaN', 'Infinity') THEN
+    RAISE EXCEPTION 'fold must be a distance of 0 or more, and it is %', $11
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'NULL folds nothing.';
   ELSIF (SELECT c.relpersistence FROM pg_class AS c WHERE c.oid = $2) = 't' THEN
     RAISE EXCEPTION 'relation "%" is temporary, and functions that read it would outlive it', $2
       USING ERRCODE = 'wrong_object_type', HINT = 'Map a table or a view that stays.';
@@ -1272,7 +1316,8 @@ BEGIN
         USING ERRCODE = 'datatype_mismatch', HINT = format('Name the column: lookbook_map_catalogue(%L, %L, %s => ...).', $1, $2, fields[i]);
     END IF;
     -- A key keeps its type, so that its indexes and joins are of use; the rest becomes what the functions return.
-    own_types[i] := coalesce(types[i], CASE WHEN NOT FOUND THEN stand_ins[i] WHEN entry.typcategory = 'S' THEN 'text'
+    own_types[i] := coalesce(types[i], CASE WHEN NOT FOUND THEN stand_ins[i] WHEN entry.atttypid = 'bpchar'::regtype THEN 'pg_catalog.bpchar'
+                                            WHEN entry.typcategory = 'S' THEN 'text'
                                             ELSE format_type(entry.atttypid, NULL) END);
     source[i] := CASE WHEN NOT FOUND THEN format('NULL::%s', own_types[i])
                       WHEN entry.atttypid = own_types[i]::regtype THEN format('t.%I', columns[i])
@@ -1299,6 +1344,7 @@ BEGIN
   IF to_regnamespace(target) IS NULL THEN
     EXECUTE format('CREATE SCHEMA %s', target);
   END IF;
+  read_before := (SELECT substring(p.prosrc FROM ' FROM (.*) AS t $') FROM pg_proc AS p WHERE p.oid = to_regprocedure(target || '.lookbook_catalogue()'));
   -- With the same types they are replaced where they are, so that views, owners and grants stay; else made anew.
   stays := EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = to_regprocedure(target || '.lookbook_catalogue()')
     AND p.proallargtypes = (SELECT array_agg(o.type::regtype::oid ORDER BY o.place) FROM unnest(own_types) WITH ORDINALITY AS o(type, place)));
@@ -1320,6 +1366,9 @@ BEGIN
   END LOOP;
 
   IF NOT is_theirs THEN
+    IF read_before <> $2::text THEN
+      RAISE NOTICE 'the functions of schema "%" read relation "%" from now on, and "%" no more', $1, $2, read_before;
+    END IF;
     EXECUTE format('CREATE OR REPLACE FUNCTION %s.lookbook_catalogue() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE ROWS 100000 AS %L',
       target, (SELECT string_agg(f.field || ' ' || f.type, ', ' ORDER BY f.place)
                FROM unnest(fields, own_types) WITH ORDINALITY AS f(field, type, place)),
@@ -1346,31 +1395,38 @@ BEGIN
   ORDER BY b.depth, f.relation LIMIT 1;
   IF filled IS NULL THEN
     RAISE NOTICE 'nothing says which model filled column "%" of relation "%": pictures are embedded with the default model', $4, $2
-      USING HINT = format('If another did, say so: INSERT INTO @extschema@.lookbook_embedding_column SELECT %L, %L, name, sha256 FROM @extschema@.lookbook_model WHERE name = ''...'';', $2, $4);
+      USING HINT = format('If another did, say so: INSERT INTO %s.lookbook_embedding_column SELECT %L, %L, name, sha256 FROM %1$s.lookbook_model WHERE name = ''...'';', '@extschema@', $2, $4);
   END IF;
-  FOR entry IN SELECT p.proname, p.prosrc, p.prorows, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
-    FROM pg_proc AS p WHERE p.pronamespace = '@extschema@'::regnamespace AND p.proname = ANY (copied) LOOP
+  FOR entry IN SELECT p.proname, p.prosrc, p.procost, p.prorows, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
+    FROM pg_proc AS p JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+      AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = lookbook
+    WHERE p.proname = ANY (copied) LOOP
     -- Names are put in by format() alone: what they contain is read by nobody.
-    parts := ARRAY[entry.arguments, entry.result];
+    parts := ARRAY[replace(entry.arguments, '%', '%%'), replace(entry.result, '%', '%%')];
     FOR i IN 1 .. 2 LOOP
       parts[i] := regexp_replace(parts[i], '\m(garment_id|worn_with) bigint', '\1 %1$s', 'g');
       parts[i] := regexp_replace(parts[i], '\mphoto_id bigint', 'photo_id %2$s', 'g');
       parts[i] := regexp_replace(parts[i], '\m(product|other_than) text', '\1 %3$s', 'g');
+      parts[i] := replace(parts[i], 'DEFAULT 0.2', 'DEFAULT %4$s');
       -- A number without a cast is no smallint, and many drivers send each as a bigint.
       types_here := CASE i WHEN 1 THEN array_replace(array_replace(own_types, 'smallint', 'bigint'), 'integer', 'bigint') ELSE own_types END;
-      parts[i] := format(parts[i], types_here[1], types_here[2], types_here[3]);
+      parts[i] := format(parts[i], types_here[1], types_here[2], types_here[3], folded);
     END LOOP;
     body := replace(entry.prosrc, '%', '%%');
     FOREACH called IN ARRAY made_here LOOP
-      body := replace(body, format('@extschema@.%s(', called), format('%%1$s.%s(', called));
+      body := replace(body, here || '.' || called || '(', '%1$s.' || called || '(');
     END LOOP;
-    body := replace(body, quote_literal('@extschema@.garment.embedding'), '%2$L');
+    body := replace(body, quote_literal(here || '.garment.embedding'), '%2$L');
+    body := replace(body, 'CAST(c.product AS pg_catalog.text)', 'CAST(c.product AS %3$s)');
+    body := replace(body, '0.2::pg_catalog.float8', '%4$s::pg_catalog.float8');
     IF category_type IS NOT NULL THEN
       body := regexp_replace(body, '\mc\.category OPERATOR\(pg_catalog\.=\) (\w+\.category|\(SELECT [^)]*\))',
         'c.category_key OPERATOR(pg_catalog.=) %1$s.lookbook_category(\1)', 'g');
     END IF;
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I(%s) RETURNS %s LANGUAGE sql STABLE PARALLEL SAFE ROWS %s AS %L',
-      target, entry.proname, parts[1], parts[2], entry.prorows, format(body, target, coalesce(filled, format('%s.%I', $2, $4))));
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s.%I(%s) RETURNS %s LANGUAGE sql STABLE PARALLEL SAFE COST %s %s AS %L',
+      target, entry.proname, parts[1], parts[2], entry.procost, CASE WHEN entry.prorows > 0 THEN format('ROWS %s', entry.prorows) END,
+      format(body, target, coalesce(filled, format('%s.%I', $2, $4)),
+             CASE own_types[3] WHEN 'smallint' THEN 'bigint' WHEN 'integer' THEN 'bigint' ELSE own_types[3] END, folded));
   END LOOP;
   FOR made IN SELECT p.oid FROM pg_proc AS p
     WHERE p.pronamespace = to_regnamespace(target) AND p.proname = ANY (made_here)
@@ -1378,5 +1434,5 @@ BEGIN
     EXECUTE format('ALTER FUNCTION %s DEPENDS ON EXTENSION lookbook', made);
   END LOOP;
 END $$;
-COMMENT ON FUNCTION lookbook_map_catalogue(name, regclass, name, name, name, name, name, name, name, name) IS
+COMMENT ON FUNCTION lookbook_map_catalogue(name, regclass, name, name, name, name, name, name, name, name, double precision) IS
   'Makes shop_the_look() and the other recommendations for any table, as functions in a schema of their own';

@@ -10,7 +10,7 @@ import java.util.Locale;
 public class Five {
     public static void main(String[] args) throws Exception {
         byte[] image = Files.readAllBytes(Path.of(args[1]));
-        String five = "SELECT product, distance FROM nearest_products(embed_image(?), 5)";
+        String five = "SELECT product, distance FROM nearest_products((SELECT embed_query(?)), 5)";
         try (Connection connection = DriverManager.getConnection(args[0]);
              PreparedStatement statement = connection.prepareStatement(five)) {
             statement.setBytes(1, image);

@@ -7,7 +7,7 @@ async function main([url, photo]) {
   await client.connect();
   try {
     const image = readFileSync(photo); // a Buffer is sent as bytea
-    const { rows } = await client.query('SELECT product, distance FROM nearest_products(embed_image($1), 5)', [image]);
+    const { rows } = await client.query('SELECT product, distance FROM nearest_products((SELECT embed_query($1)), 5)', [image]);
     for (const { product, distance } of rows) console.log(product, distance.toFixed(3));
   } finally {
     await client.end();

@@ -8,7 +8,7 @@ url, photo = sys.argv[1:]
 with psycopg.connect(url) as connection:
     image = open(photo, "rb").read()  # bytes are sent as bytea
     rows = connection.execute(
-        "SELECT product, distance FROM nearest_products(embed_image(%s), 5)", [image], binary=True
+        "SELECT product, distance FROM nearest_products((SELECT embed_query(%s)), 5)", [image], binary=True
     )
     for product, distance in rows:
         print(product, f"{distance:.3f}")

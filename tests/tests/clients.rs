@@ -111,7 +111,7 @@ fn python_gets_five_products() -> Result<()> {
         return Ok(());
     };
     let (database, expected) = shop("clients_python")?;
-    for program in ["five.py", "five_sqlalchemy.py"] {
+    for program in ["five.py", "five_sqlalchemy.py", "type_sqlalchemy.py"] {
         let python = || {
             let mut python = Command::new(home.join("bin/python"));
             python.arg(example(program));

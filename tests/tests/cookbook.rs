@@ -132,6 +132,23 @@ fn the_recipes_answer_what_they_say() -> Result<()> {
         "{} groups of {sum}",
         clusters.len()
     );
+    // What goes with footwear is worn with it, and no more footwear.
+    let worn = answer("FROM lookbook_look_of('S9') AS look\nJOIN")?;
+    for row in &worn {
+        ensure!(row.get::<_, String>(0) == "lower", "{row:?}");
+    }
+    let places = answer("s.ordinality AS place")?;
+    for (place, row) in (1_i64..).zip(&places) {
+        ensure!(row.get::<_, i64>(0) == place, "{row:?}");
+    }
+    ensure!(places.len() == 5 && worn.len() == 3);
+    for row in answer("a.embedding * 0.7")? {
+        let product: String = row.get(0);
+        ensure!(
+            product != "S3" && product != "S13",
+            "{product} is what was asked with"
+        );
+    }
     // What is worn with a product does not stand for it.
     answer("map_catalogue('sold'")?;
     answer("FUNCTION sold.")?;
@@ -150,5 +167,78 @@ fn the_recipes_answer_what_they_say() -> Result<()> {
         all == 2403 && lower == 0 && of_all > 0,
         "{all} {lower} {of_all}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_condition_on_photos_loses_no_products_and_each_garment_gets_its_own() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "cookbook_conditions")?;
+    client.batch_execute(SHOP)?;
+    // The best photo of a product may be one that the condition refuses.
+    client
+        .batch_execute("SET lookbook.recall = 1; UPDATE photo SET width = 500 WHERE id % 3 = 0")?;
+    let photo = fs::read(workspace().join("tests/catalogue/queries/red-tartan-shirt.jpg"))?;
+    let page = fs::read_to_string(workspace().join("docs/cookbook.md"))?;
+    let recipes = recipes(&page);
+    let recipe = |part: &str| -> Result<&str> {
+        let found = recipes.iter().find(|recipe| recipe.sql.contains(part));
+        Ok(found
+            .with_context(|| format!("a recipe with {part}"))?
+            .sql
+            .trim_end_matches(';'))
+    };
+    let products = |rows: Vec<postgres::Row>| -> Vec<String> {
+        rows.iter().map(|row| row.get("product")).collect()
+    };
+    let truth = "SELECT n.sku AS product FROM garment AS g, garment AS n JOIN photo AS p ON p.id = n.photo_id
+        WHERE g.id = 11 AND n.category = g.category AND p.width >= 600 AND n.score > 0.6 AND (n.sku <> g.sku OR $1)
+        GROUP BY n.sku ORDER BY min(n.embedding <-> g.embedding) LIMIT 5";
+    let expected = products(client.query(truth, &[&false])?);
+    let found = products(client.query(recipe("min(near.distance)")?, &[])?);
+    ensure!(
+        found == expected && found.len() == 5,
+        "{found:?} {expected:?}"
+    );
+    client.batch_execute(recipe("CREATE VIEW sure_garment")?)?;
+    client.batch_execute(recipe("map_catalogue('sure'")?)?;
+    let expected = products(client.query(truth, &[&true])?);
+    let found = products(client.query(recipe("sure.nearest_products")?, &[])?);
+    ensure!(
+        found == expected && found.len() == 5,
+        "{found:?} {expected:?}"
+    );
+
+    // Each garment has its own three, all of them in stock.
+    let look = client.query(recipe("FROM detect_query($1)")?, &[&photo])?;
+    let sold: i64 = client
+        .query_one(
+            "SELECT count(*) FROM detect_query($1) AS d WHERE EXISTS (SELECT FROM garment AS g WHERE g.category = d.category)",
+            &[&photo],
+        )?
+        .get(0);
+    ensure!(
+        sold > 1 && look.len() == 3 * usize::try_from(sold)?,
+        "{look:?}"
+    );
+    for row in &look {
+        let right: bool = client
+            .query_one(
+                "SELECT p.in_stock AND EXISTS (SELECT FROM garment AS g WHERE g.sku = p.sku AND g.category = $2) FROM product AS p WHERE p.sku = $1",
+                &[&row.get::<_, String>("product"), &row.get::<_, String>("category")],
+            )?
+            .get(0);
+        ensure!(right, "{row:?}");
+    }
+
+    // Forty more photos of one product change nothing of what its customers like.
+    let wishes = recipe("FROM wish AS w JOIN garment")?;
+    let before = products(client.query(wishes, &[])?);
+    client.batch_execute(
+        "INSERT INTO garment (photo_id, sku, category, label, score, box, embedding)
+           SELECT 4, 'S1', 'upper', 'x', 0.5, '(1,1),(0,0)', (SELECT avg(embedding) FROM garment WHERE sku = 'S1' AND category = 'upper')
+           FROM generate_series(1, 40)",
+    )?;
+    let after = products(client.query(wishes, &[])?);
+    ensure!(before == after && before.len() == 5, "{before:?} {after:?}");
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Recommendations from tables of a shop's own, by `lookbook_map_catalogue`.
 
 mod index_support;
+mod sql_support;
 
 use std::collections::HashSet;
 
 use anyhow::{Result, ensure};
 use index_support::{database, error_of, expect_plan, plan_of};
-use lookbook_tests::{Cluster, check_output};
+use lookbook_tests::{Cluster, check_output, workspace};
+use sql_support::import_embedder;
 
 /// A table of a shop's own: another schema, other names, keys that are numbers.
 const OWN_TABLE: &str = r#"
@@ -72,15 +74,15 @@ fn any_table_can_be_mapped_and_its_keys_keep_their_types() -> Result<()> {
     // Mapped again with the same types: what hangs on the functions stays, and so does a SELECT that somebody wrote.
     client.batch_execute(
         "CREATE ROLE mapped_reader;
-         REVOKE EXECUTE ON FUNCTION reco.similar_products(bigint, integer) FROM PUBLIC;
-         GRANT EXECUTE ON FUNCTION reco.similar_products(bigint, integer) TO mapped_reader",
+         REVOKE EXECUTE ON FUNCTION reco.similar_products(bigint, bigint) FROM PUBLIC;
+         GRANT EXECUTE ON FUNCTION reco.similar_products(bigint, bigint) TO mapped_reader",
     )?;
     let before = database.psql(query)?;
     client.batch_execute(MAP_OWN)?;
     let kept: (bool, bool) = {
         let row = client.query_one(
             "SELECT has_function_privilege('mapped_reader', f, 'EXECUTE'), NOT has_function_privilege('public', f, 'EXECUTE')
-             FROM (SELECT 'reco.similar_products(bigint,integer)'::regprocedure::oid AS f) AS f",
+             FROM (SELECT 'reco.similar_products(bigint,bigint)'::regprocedure::oid AS f) AS f",
             &[],
         )?;
         (row.get(0), row.get(1))
@@ -172,6 +174,16 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
             "is of type json, whose values cannot be compared",
         ),
         ("'reco', 'passing'", "42809", "is temporary"),
+        (
+            "'reco', 'boot', category => 'kind', fold => -0.1",
+            "22023",
+            "fold must be a distance of 0 or more",
+        ),
+        (
+            "'reco', 'boot', category => 'kind', fold => 'NaN'",
+            "22023",
+            "fold must be a distance of 0 or more",
+        ),
     ] {
         let statement = format!("SELECT lookbook_map_catalogue({arguments})");
         let (found, message) = error_of(&mut client, &statement)?;
@@ -239,6 +251,7 @@ fn arguments_come_as_drivers_send_them() -> Result<()> {
     for query in [
         "SELECT product FROM small_reco.similar_products(7, 3)",
         "SELECT product FROM small_reco.similar_products(7::bigint, 3)",
+        "SELECT product FROM small_reco.similar_products(7::bigint, 3::bigint)",
         "SELECT product FROM small_reco.similar_products(7::smallint, 3, 0.3::double precision)",
         "SELECT product FROM small_reco.nearest_products(look(7), 3, 'upper', 0.1::double precision)",
         "SELECT product FROM small_reco.complete_the_look(8, 3)",
@@ -355,5 +368,159 @@ fn categories_of_an_enum_and_keys_of_a_domain_are_mapped() -> Result<()> {
         (quoted, as_text, left) == (4, 4, false),
         "{quoted} {as_text} {left}"
     );
+    Ok(())
+}
+
+#[test]
+fn what_counts_as_the_same_picture_is_told_for_vectors_of_another_scale() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "recommend_mapped_fold")?;
+    client.batch_execute(
+        "CREATE TABLE item (id int PRIMARY KEY, photo_id int, sku int, category text, embedding embedding(32));
+         INSERT INTO item SELECT n, n % 600, n, (ARRAY['upper', 'lower'])[n / 600 + 1], 0.01 * look(n) FROM generate_series(1, 1199) n;
+         SELECT lookbook_map_catalogue('far', 'item');
+         SELECT lookbook_map_catalogue('near', 'item', fold => 0.002);
+         SELECT lookbook_map_catalogue('none', 'item', fold => NULL);
+         INSERT INTO item SELECT 2000 + n, NULL, 2000 + n, 'upper', embedding FROM item, generate_series(1, 3) AS n WHERE id = 47",
+    )?;
+    let mut rows = |query: &str| -> Result<i64> {
+        Ok(client
+            .query_one(&format!("SELECT count(*) FROM {query}"), &[])?
+            .get(0))
+    };
+    for call in [
+        "similar_products(7, 5)",
+        "similar_products(7, 5, 0.3)",
+        "complete_the_look(7, 5)",
+        "nearest_products(0.01 * look(7), 5)",
+    ] {
+        let folded = rows(&format!("far.{call}"))?;
+        let kept = rows(&format!("near.{call}"))?;
+        ensure!(
+            folded < 5 && kept == 5,
+            "{call}: {folded} by the default, {kept} by a fold of that scale"
+        );
+    }
+    // The same picture under four articles.
+    let copies = "WHERE product = 47 OR product > 2000";
+    ensure!(rows(&format!("near.similar_products(7, 1000) {copies}"))? == 1);
+    ensure!(rows(&format!("none.similar_products(7, 1200) {copies}"))? == 4);
+    Ok(())
+}
+
+#[test]
+fn keys_of_a_fixed_length_are_found_by_their_index() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "recommend_mapped_char")?;
+    client.batch_execute(
+        "CREATE TABLE item (id int PRIMARY KEY, photo_id int, sku char(8) NOT NULL, category text, embedding embedding(32));
+         INSERT INTO item SELECT n, n / 2, 'S' || n / 3, 'upper', look(n) FROM generate_series(1, 4000) n;
+         CREATE INDEX item_sku ON item (sku); ANALYZE item;
+         SELECT lookbook_map_catalogue('reco', 'item')",
+    )?;
+    expect_plan(
+        &mut client,
+        "SELECT * FROM reco.similar_products('S7')",
+        &["item_sku"],
+    )?;
+    for call in [
+        "similar_products('S7', 3)",
+        "similar_products('S7'::text, 3, 0.3)",
+    ] {
+        let found = client.query(
+            &format!("SELECT i.sku FROM reco.{call} AS s JOIN item AS i ON i.sku = s.product AND i.id = s.garment_id WHERE s.product <> 'S7'"),
+            &[],
+        )?;
+        ensure!(found.len() == 3, "{call}: {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_schema_that_reads_another_table_from_now_on_says_so() -> Result<()> {
+    let (database, mut client) = database(Cluster::shared()?, "recommend_mapped_twice")?;
+    client.batch_execute(
+        "CREATE TABLE shirt (id int, photo_id int, sku text, category text, embedding embedding(3));
+         CREATE TABLE shoe (LIKE shirt); ALTER TABLE shoe ALTER id TYPE bigint",
+    )?;
+    let said = |table: &str| -> Result<bool> {
+        let map = format!("SELECT lookbook_map_catalogue('reco', '{table}')");
+        let notice = database.try_psql(&map)?.stderr;
+        Ok(notice.contains("no more"))
+    };
+    ensure!(!said("shirt")? && !said("shirt")?, "the same table");
+    ensure!(
+        said("shoe")? && !said("shoe")? && said("shirt")?,
+        "another table"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_schema_of_any_name_holds_the_extension() -> Result<()> {
+    let database = Cluster::shared()?.empty_database("recommend_mapped_schema")?;
+    let mut client = database.connect()?;
+    client.batch_execute(
+        r#"CREATE SCHEMA "Vision%s Lib"; CREATE EXTENSION lookbook SCHEMA "Vision%s Lib";
+         CREATE TABLE item (id int, photo_id int, sku text, category text, embedding "Vision%s Lib".embedding(3));
+         INSERT INTO item SELECT n, n / 2, n::text, 'upper', ARRAY[n, 1, 2]::real[]::"Vision%s Lib".embedding FROM generate_series(1, 9) n;
+         SELECT "Vision%s Lib".lookbook_map_catalogue('%1$s', 'item')"#,
+    )?;
+    for call in [
+        "similar_products('3', 4)",
+        "similar_products('3', 4, 0.3)",
+        "complete_the_look(4, 4)",
+    ] {
+        let found = client.query(&format!(r#"SELECT product FROM "%1$s".{call}"#), &[])?;
+        ensure!(found.len() == 4, "{call}: {} rows", found.len());
+    }
+    let made: bool = client
+        .query_one(
+            r#"SELECT prosrc LIKE '%"%1$s".embed_query(%' FROM pg_proc WHERE oid = '"%1$s".shop_the_look'::regproc"#,
+            &[],
+        )?
+        .get(0);
+    ensure!(made, "the copy embeds as its own schema says");
+    Ok(())
+}
+
+#[test]
+fn a_picture_is_embedded_by_the_model_of_the_catalogue_whichever_is_the_default() -> Result<()> {
+    let database = Cluster::shared()?.database("recommend_mapped_model")?;
+    let mut client = database.connect()?;
+    for (model, pool) in [("kept", "GlobalAveragePool"), ("other", "GlobalMaxPool")] {
+        import_embedder(&mut client, model, pool)?;
+    }
+    client.batch_execute(
+        "CREATE TABLE garment (id bigint, photo_id bigint, sku text, category text, label text, score real, box box, embedding embedding(3));
+         CREATE TABLE item (LIKE garment);
+         INSERT INTO lookbook_embedding_column SELECT 'garment', 'embedding', name, sha256 FROM lookbook_model WHERE name = 'kept';
+         INSERT INTO lookbook_embedding_column SELECT 'item', 'embedding', name, sha256 FROM lookbook_model WHERE name = 'other';
+         SELECT lookbook_map_catalogue('reco', 'item')",
+    )?;
+    let default = |name: &str| -> Result<String> {
+        Ok(database
+            .try_psql(&format!("SELECT lookbook_model_default('{name}')"))?
+            .stderr)
+    };
+    let notice = default("kept")?;
+    ensure!(
+        notice.contains("stay in public.item.embedding\n"),
+        "{notice}"
+    );
+    let notice = default("other")?;
+    ensure!(
+        notice.contains("stay in public.garment.embedding\n"),
+        "{notice}"
+    );
+    let photo = std::fs::read(workspace().join("tests/catalogue/photos/white-shirt-worn.jpg"))?;
+    let row = client.query_one(
+        "SELECT embed_query($1) = embed_image($1, 'kept'), reco.embed_query($1) = embed_image($1, 'other'),
+           embed_image($1, 'kept') <> embed_image($1, 'other'),
+           (SELECT count(*) FROM detect_query($1) AS d JOIN reco.detect_query($1) AS o USING (category, score)
+            WHERE d.embedding <> o.embedding)",
+        &[&photo],
+    )?;
+    let (own, mapped, differ, garments): (bool, bool, bool, i64) =
+        (row.get(0), row.get(1), row.get(2), row.get(3));
+    ensure!(own && mapped && differ && garments > 0, "{row:?}");
     Ok(())
 }
