@@ -483,12 +483,15 @@ def disguised():
 
     The file is one that is there where the tests run.
     """
-    elsewhere = TensorProto(name="big", data_type=FLOAT, dims=[1, 3, 1, 1], data_location=1)
-    for key, text in (("location", "Cargo.toml"), ("offset", "0"), ("length", "12")):
+    elsewhere = TensorProto(name="bytes", data_type=TensorProto.UINT8, dims=[1, 3, 1, 1], data_location=1)
+    for key, text in (("location", "Cargo.toml"), ("offset", "0"), ("length", "3")):
         elsewhere.external_data.add(key=key, value=text)
-    add = helper.make_node("Add", ["image", "big"], ["embedding"])
+    add = [
+        helper.make_node("Cast", ["bytes"], ["big"], to=FLOAT),
+        helper.make_node("Add", ["image", "big"], ["embedding"]),
+    ]
     out = [value("embedding", PICTURE)]
-    model = write("external_data_two_graphs", [add], out, check=False)
+    model = write("external_data_two_graphs", add, out, check=False)
     path = HERE / "external_data_two_graphs.onnx"
     # It merges two graphs of one model, and the first one has the weights.
     first = GraphProto(initializer=[elsewhere]).SerializeToString()
@@ -508,14 +511,14 @@ def disguised():
     (HERE / "external_data_long_tags.onnx").write_bytes(model)
 
     # The default of an attribute of a function is a tensor, too.
-    function = FunctionProto(name="Big", domain="local", output=["big"])
+    function = FunctionProto(name="Bytes", domain="local", output=["bytes"])
     function.opset_import.add(domain="", version=17)
     function.attribute_proto.add(name="weights", type=4).t.CopyFrom(elsewhere)
-    function.node.add(op_type="Constant", output=["big"]).attribute.add(
+    function.node.add(op_type="Constant", output=["bytes"]).attribute.add(
         name="value", type=4, ref_attr_name="weights"
     )
-    big = helper.make_node("Big", [], ["big"], domain="local")
-    model = write("external_data_default", [big, add], out, domains=["local"], check=False)
+    from_local = helper.make_node("Bytes", [], ["bytes"], domain="local")
+    model = write("external_data_default", [from_local, *add], out, domains=["local"], check=False)
     model.functions.add().CopyFrom(function)
     (HERE / "external_data_default.onnx").write_bytes(model.SerializeToString())
 
