@@ -413,12 +413,7 @@ pub fn embedder_with_external_data(path: &str) -> Vec<u8> {
 pub fn embedder_with_external_data_in_another_graph(path: &str) -> Vec<u8> {
     let (nodes, weights) = nodes_with_external_data(path);
     let first = Message::default().message(7, &graph(&[], &[weights], &[], &[]));
-    let second = graph(
-        &nodes,
-        &[],
-        &[image(Dim::Named("n"), SIDE)],
-        &[embedding()],
-    );
+    let second = graph(&nodes, &[], &[image(Dim::Named("n"), SIDE)], &[embedding()]);
     [first.0, model(&second)].concat()
 }
 
