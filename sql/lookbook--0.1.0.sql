@@ -484,6 +484,8 @@ AS 'MODULE_PATHNAME', 'lookbook_extension_script_wrapper' LANGUAGE c VOLATILE PA
 -- image. Returns the sha256, raises the reason.
 CREATE FUNCTION lookbook_model_check(name text, kind text, sha256 text, manifest jsonb, onnx bytea) RETURNS text
 AS 'MODULE_PATHNAME', 'lookbook_model_check_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+-- It runs what it is given: that is for who may store a model, and the trigger asks then.
+REVOKE EXECUTE ON FUNCTION lookbook_model_check(text, text, text, jsonb, bytea) FROM PUBLIC;
 
 -- The files that `make install` put beside the extension, name and sha256 checked. Raises outside
 -- of this extension's scripts: no SQL user reads a server file through us.
@@ -515,7 +517,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION lookbook_model_validate() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   -- Shipped files are checked by lookbook_shipped_models(), without starting ONNX Runtime.
   IF NOT @extschema@.lookbook_extension_script() THEN
@@ -523,6 +525,9 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
+
+-- Nobody makes it the trigger of another table.
+REVOKE EXECUTE ON FUNCTION lookbook_model_validate() FROM PUBLIC;
 
 CREATE TRIGGER lookbook_model_1_guard_shipped BEFORE INSERT OR UPDATE OR DELETE ON lookbook_model
   FOR EACH ROW EXECUTE FUNCTION lookbook_model_guard_shipped();

@@ -177,3 +177,59 @@ fn damaged_binary_input_is_a_value_or_a_refusal() -> Result<()> {
     assert_eq!(backend(&mut client)?, pid);
     Ok(())
 }
+
+#[test]
+fn what_the_page_revokes_keeps_every_model_from_who_is_granted_none() -> Result<()> {
+    let page = fs::read_to_string(workspace().join("docs/security.md"))?;
+    let narrowing = page
+        .split_once("```sql\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .context("the page has no statements")?
+        .0;
+    let database = Cluster::shared()?.database("narrowed")?;
+    let mut client = database.connect()?;
+    client.batch_execute(
+        "CREATE TABLE garment (id bigint, photo_id bigint, sku text, category text, label text, score real, box box,
+                               embedding embedding);
+         CREATE ROLE h_narrow LOGIN;
+         GRANT SELECT ON garment TO h_narrow;
+         GRANT CREATE ON SCHEMA public TO h_narrow",
+    )?;
+    // What takes bytes, an image or a model, with arguments that get as far as the bytes.
+    let calls = "
+        SELECT format('SELECT * FROM %s(%s)', p.oid::regproc,
+          (SELECT string_agg(CASE t.type WHEN 'bytea'::regtype THEN quote_literal('\\x00') WHEN 'jsonb'::regtype THEN quote_literal('{}')
+                             ELSE 'NULL' END || '::' || t.type::regtype, ', ' ORDER BY t.number)
+           FROM unnest(p.proargtypes) WITH ORDINALITY AS t (type, number)))
+        FROM pg_proc AS p JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+        JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'lookbook'
+        WHERE 'bytea'::regtype = ANY (p.proargtypes)";
+    let calls: Vec<String> = client
+        .query(calls, &[])?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    ensure!(calls.len() > 10, "{calls:?}");
+    client.batch_execute(narrowing)?;
+    let mut narrow = database.connect_as("h_narrow")?;
+    let others = [
+        "INSERT INTO lookbook_model (name) VALUES ('m')",
+        "UPDATE lookbook_model SET onnx = ''",
+        "CREATE TABLE t (); CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION lookbook_model_validate()",
+    ];
+    for statement in calls.iter().map(String::as_str).chain(others) {
+        let error = narrow
+            .batch_execute(statement)
+            .err()
+            .with_context(|| format!("{statement} is allowed"))?;
+        let message = error.as_db_error().map_or("", |error| error.message());
+        ensure!(
+            refusal(&error, statement)? == "42501"
+                && (message.starts_with("permission denied for function")
+                    || message == "permission denied for table lookbook_model"),
+            "{statement}: {error:?}"
+        );
+    }
+    client.batch_execute("DROP OWNED BY h_narrow; DROP ROLE h_narrow")?;
+    Ok(())
+}

@@ -155,6 +155,12 @@ fn a_broken_onnx_file_is_refused_with_the_reason() -> Result<()> {
             "0A000",
             "external",
         ),
+        (
+            "weights elsewhere, in a graph that comes first",
+            onnx::embedder_with_external_data_in_another_graph("PG_VERSION"),
+            "0A000",
+            "another file",
+        ),
     ];
     for (what, bytes, code, reason) in cases {
         let manifest = embedder_manifest(&mut client, "m", &bytes)?;

@@ -57,6 +57,12 @@ fn one_worker_serves_all_connections_and_databases() -> Result<()> {
         .map(str::to_owned)
         .collect();
     ensure!(shared.is_empty(), "shared memory in reach: {shared:?}");
+    let stands = std::fs::read_link(format!("/proc/{pid}/cwd"))?;
+    ensure!(
+        std::fs::read_dir(&stands)?.next().is_none(),
+        "files in reach: {}",
+        stands.display()
+    );
     Ok(())
 }
 

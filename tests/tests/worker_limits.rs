@@ -116,6 +116,35 @@ fn models_that_rest_make_room_for_the_one_that_is_asked_for() -> Result<()> {
 }
 
 #[test]
+fn a_run_that_does_not_stop_ends_its_process_and_costs_nobody_else_anything() -> Result<()> {
+    let cluster = Cluster::start(&["lookbook.worker_threads=1"])?;
+    let database = tiny(&cluster, "stuck")?;
+    let mut client = database.connect()?;
+    client.batch_execute("SET lookbook.worker = on")?;
+    let expected = embed(&mut client, &photo(1), None)?;
+    let worker = number(&mut client, "pid")?;
+    let onnx = onnx::stuck_embedder();
+    let manifest = embedder_manifest(&mut client, "stuck", &onnx)?;
+    let mut hostile = database.connect()?;
+    let pid = backend_pid(&mut hostile)?;
+    let importing = spawn(move || refusal(import(&mut hostile, "stuck", &manifest, &onnx)));
+    wait_for(&mut client, "running", |count| count == Some(1))?;
+    let mut other = database.connect()?;
+    other.batch_execute("SET lookbook.worker = on")?;
+    let asking = spawn(move || embed(&mut other, &photo(1), None));
+    wait_for(&mut client, "waiting", |count| count == Some(1))?;
+    client.execute("SELECT pg_cancel_backend($1)", &[&pid])?;
+    let refused = importing.join().ok().context("who imports")??;
+    assert_eq!(refused.code, "57014", "{refused:?}");
+    let answer = asking.join().ok().context("who asks")??;
+    assert_eq!(answer, expected);
+    ensure!(number(&mut client, "pid")? != worker, "the same process");
+    assert_eq!(number(&mut client, "restarts")?, Some(1));
+    assert_eq!(number(&mut client, "running")?, Some(0));
+    Ok(())
+}
+
+#[test]
 fn it_follows_the_configuration_without_a_restart() -> Result<()> {
     let cluster = Cluster::start(&["lookbook.worker_threads=1"])?;
     let database = tiny(&cluster, "followed")?;

@@ -34,6 +34,7 @@ mod pipeline;
 mod ports;
 mod pose;
 mod preprocess;
+mod protobuf;
 mod quiet;
 mod session;
 mod signals;

@@ -1,13 +1,17 @@
 //! A look into an ONNX file before ONNX Runtime sees it.
 //!
-//! Reads just enough of the protobuf form (onnx.proto of ONNX 1.16; field numbers are stable) to
-//! refuse what must not be loaded: data that is no model, tensors kept in other files (a model row
-//! must not read the server's files), operators of foreign domains. Never recurses deeper than
-//! [`MAX_DEPTH`], never allocates in proportion to the file.
+//! Walks every message that can hold a tensor, a graph or an operator (onnx.proto of ONNX 1.23; field numbers are
+//! stable), and refuses what must not be loaded: data that is no model, tensors kept in other files (a model row must
+//! not read the server's files), operators of foreign domains.
+//!
+//! Invariant: what passes is read alike by ONNX Runtime. So every field must be one that onnx.proto has, of its wire
+//! type, and not twice where it is single. Never recurses deeper than [`MAX_DEPTH`] graphs, never allocates in
+//! proportion to the file.
 
 use std::collections::HashSet;
 
 use crate::error::Error;
+use crate::protobuf::{Fields, Malformed, Value};
 
 /// The most that one `bytea` value can hold.
 const MAX_BYTES: usize = 1 << 30;
@@ -27,7 +31,7 @@ enum Fault {
 
 impl From<Malformed> for Fault {
     fn from(_: Malformed) -> Self {
-        Self::Broken("the data is not a complete protobuf message".to_owned())
+        Self::Broken("the data is not a complete protobuf message in its common form".to_owned())
     }
 }
 
@@ -63,129 +67,210 @@ fn check_bytes(onnx: &[u8]) -> Result<(), Fault> {
             "use a smaller or a quantised model",
         ));
     }
-    let mut graph = None;
-    let mut has_opset = false;
-    let mut functions = Vec::new();
+    let mut checker = Checker {
+        functions: HashSet::new(),
+        depth: 0,
+    };
     for field in Fields(onnx) {
-        match field? {
-            (7, Value::Bytes(bytes)) => graph = Some(bytes),
-            (8, Value::Bytes(_)) => has_opset = true,
-            (25, Value::Bytes(bytes)) => functions.push(bytes),
-            _ => {}
+        if let (25, Value::Bytes(function)) = field? {
+            checker
+                .functions
+                .insert((text(function, 10)?, text(function, 1)?));
         }
     }
-    let graph = graph.ok_or_else(|| Fault::Broken("it contains no graph".to_owned()))?;
-    if !has_opset {
+    checker.check(Message::Model, onnx)?;
+    if field(onnx, 7).is_none() {
+        return Err(Fault::Broken("it contains no graph".to_owned()));
+    }
+    if field(onnx, 8).is_none() {
         return Err(Fault::Broken("it names no operator set".to_owned()));
     }
-    let mut local = HashSet::new();
-    for function in &functions {
-        local.insert((text(function, 10)?, text(function, 1)?));
-    }
-    for function in &functions {
-        check_nodes(function, 7, &local, 0)?;
-    }
-    check_graph(graph, &local, 0)
+    Ok(())
 }
 
-type LocalFunctions<'a> = HashSet<(&'a str, &'a str)>;
+/// The messages of onnx.proto that hold tensors, graphs or operators, at any depth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    Tensor,
+    SparseTensor,
+    TrainingInfo,
+    Function,
+}
 
-fn check_graph(graph: &[u8], local: &LocalFunctions<'_>, depth: usize) -> Result<(), Fault> {
-    if depth > MAX_DEPTH {
-        return Err(Fault::Refused(
-            format!("its graphs are nested more than {MAX_DEPTH} deep"),
-            "export it with fewer conditions and loops within each other",
-        ));
+/// What a field of a message holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    Number,
+    Numbers,
+    Float,
+    Floats,
+    Doubles,
+    /// A text, bytes, or a message without anything to look for.
+    Bytes,
+    ManyBytes,
+    One(Message),
+    Many(Message),
+}
+
+impl Holds {
+    /// By onnx.proto; `None` for a field that it does not have.
+    fn of(message: Message, number: u32) -> Option<Self> {
+        use Holds::{Bytes, Doubles, Float, Floats, Many, ManyBytes, Number, Numbers, One};
+        use Message::{
+            Attribute, Function, Graph, Model, Node, SparseTensor, Tensor, TrainingInfo,
+        };
+        Some(match (message, number) {
+            (Model, 1 | 5) => Number,
+            (Model, 2..=4 | 6) => Bytes,
+            (Model, 7) => One(Graph),
+            (Model, 8 | 14 | 26) => ManyBytes,
+            (Model, 20) => Many(TrainingInfo),
+            (Model, 25) => Many(Function),
+            (Graph, 1) => Many(Node),
+            (Graph, 2 | 10) => Bytes,
+            (Graph, 5) => Many(Tensor),
+            (Graph, 11..=14 | 16) => ManyBytes,
+            (Graph, 15) => Many(SparseTensor),
+            (Node, 1 | 2 | 9 | 10) => ManyBytes,
+            (Node, 3 | 4 | 6..=8) => Bytes,
+            (Node, 5) => Many(Attribute),
+            (Attribute, 1 | 4 | 13 | 14 | 21) => Bytes,
+            (Attribute, 2) => Float,
+            (Attribute, 3 | 20) => Number,
+            (Attribute, 5) => One(Tensor),
+            (Attribute, 6) => One(Graph),
+            (Attribute, 7) => Floats,
+            (Attribute, 8) => Numbers,
+            (Attribute, 9 | 15) => ManyBytes,
+            (Attribute, 10) => Many(Tensor),
+            (Attribute, 11) => Many(Graph),
+            (Attribute, 22) => One(SparseTensor),
+            (Attribute, 23) => Many(SparseTensor),
+            (Tensor, 1 | 5 | 7 | 11) => Numbers,
+            (Tensor, 2 | 14) => Number,
+            (Tensor, 3 | 8 | 9 | 12) => Bytes,
+            (Tensor, 4) => Floats,
+            (Tensor, 6 | 13 | 16) => ManyBytes,
+            (Tensor, 10) => Doubles,
+            (SparseTensor, 1 | 2) => One(Tensor),
+            (SparseTensor, 3) => Numbers,
+            (TrainingInfo, 1 | 2) => One(Graph),
+            (TrainingInfo, 3 | 4) => ManyBytes,
+            (Function, 1 | 8 | 10 | 13) => Bytes,
+            (Function, 4..=6 | 9 | 12 | 14) => ManyBytes,
+            (Function, 7) => Many(Node),
+            (Function, 11) => Many(Attribute),
+            _ => return None,
+        })
     }
-    for field in Fields(graph) {
-        match field? {
-            (5, Value::Bytes(tensor)) => check_tensor(tensor)?,
-            (15, Value::Bytes(sparse)) => check_sparse(sparse)?,
-            _ => {}
+
+    /// Whether a value of that wire type is read as such a field; several numbers may be packed into bytes.
+    fn takes(self, value: &Value<'_>) -> bool {
+        match value {
+            Value::Number(_) => matches!(self, Self::Number | Self::Numbers),
+            Value::Fixed32 => matches!(self, Self::Float | Self::Floats),
+            Value::Fixed64 => matches!(self, Self::Doubles),
+            Value::Bytes(_) => !matches!(self, Self::Number | Self::Float),
         }
     }
-    check_nodes(graph, 1, local, depth)
+
+    fn is_single(self) -> bool {
+        matches!(
+            self,
+            Self::Number | Self::Float | Self::Bytes | Self::One(_)
+        )
+    }
 }
 
-/// Checks the nodes in field `number` of a graph or function.
-fn check_nodes(
-    owner: &[u8],
-    number: u64,
-    local: &LocalFunctions<'_>,
+struct Checker<'a> {
+    /// Domain and name of the functions that the model brings along.
+    functions: HashSet<(&'a str, &'a str)>,
+    /// Graphs around the message that is looked at.
     depth: usize,
-) -> Result<(), Fault> {
-    for field in Fields(owner) {
-        if let (found, Value::Bytes(node)) = field?
-            && found == number
-        {
-            check_operator(text(node, 7)?, text(node, 4)?, local)?;
-            for field in Fields(node) {
-                if let (5, Value::Bytes(attribute)) = field? {
-                    check_attribute(attribute, local, depth)?;
+}
+
+impl Checker<'_> {
+    fn check(&mut self, message: Message, bytes: &[u8]) -> Result<(), Fault> {
+        // Bit by field number; onnx.proto's are below 32.
+        let mut seen = 0_u32;
+        for field in Fields(bytes) {
+            let (number, value) = field?;
+            let holds = Holds::of(message, number).ok_or_else(|| {
+                Fault::Refused(
+                    format!("a {message:?} in it has field {number}, which ONNX does not have"),
+                    "export it again, or save it with the Python package \"onnx\"",
+                )
+            })?;
+            if !holds.takes(&value) {
+                return Err(Fault::Broken(format!(
+                    "field {number} of a {message:?} in it has another type than in ONNX"
+                )));
+            }
+            if holds.is_single() && seen & 1 << number != 0 {
+                return Err(Fault::Broken(format!(
+                    "field {number} of a {message:?} in it comes twice"
+                )));
+            }
+            seen |= 1 << number;
+            match (message, number, value) {
+                // external_data, or a data_location that is not DEFAULT
+                (Message::Tensor, 13, _) | (Message::Tensor, 14, Value::Number(1..)) => {
+                    return Err(Fault::Refused(
+                        "it keeps its weights in another file".to_owned(),
+                        "save it as one file (onnx.save_model(model, path, save_as_external_data=False))",
+                    ));
                 }
+                (_, _, Value::Bytes(bytes)) => match holds {
+                    Holds::One(Message::Graph) | Holds::Many(Message::Graph) => {
+                        self.check_graph(bytes)?;
+                    }
+                    Holds::One(inner) | Holds::Many(inner) => self.check(inner, bytes)?,
+                    _ => {}
+                },
+                _ => {}
             }
         }
-    }
-    Ok(())
-}
-
-fn check_operator(domain: &str, operator: &str, local: &LocalFunctions<'_>) -> Result<(), Fault> {
-    if local.contains(&(domain, operator)) {
-        return Ok(());
-    }
-    if !DOMAINS.contains(&domain) {
-        return Err(Fault::Refused(
-            format!(
-                "it uses operator \"{operator}\" of the custom domain \"{domain}\", which needs a plug-in"
-            ),
-            "export it with standard ONNX operators",
-        ));
-    }
-    if REFUSED_OPERATORS.contains(&operator) {
-        return Err(Fault::Refused(
-            format!("it uses operator \"{operator}\", which refers to files outside the model"),
-            "export it as plain ONNX",
-        ));
-    }
-    Ok(())
-}
-
-fn check_attribute(
-    attribute: &[u8],
-    local: &LocalFunctions<'_>,
-    depth: usize,
-) -> Result<(), Fault> {
-    for field in Fields(attribute) {
-        match field? {
-            (5 | 10, Value::Bytes(tensor)) => check_tensor(tensor)?,
-            (6 | 11, Value::Bytes(graph)) => check_graph(graph, local, depth + 1)?,
-            (22 | 23, Value::Bytes(sparse)) => check_sparse(sparse)?,
-            _ => {}
+        match message {
+            Message::Node => self.check_operator(text(bytes, 7)?, text(bytes, 4)?),
+            _ => Ok(()),
         }
     }
-    Ok(())
-}
 
-fn check_sparse(sparse: &[u8]) -> Result<(), Fault> {
-    for field in Fields(sparse) {
-        if let (1 | 2, Value::Bytes(tensor)) = field? {
-            check_tensor(tensor)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_tensor(tensor: &[u8]) -> Result<(), Fault> {
-    for field in Fields(tensor) {
-        // external_data, or data_location = EXTERNAL
-        if let (13, _) | (14, Value::Number(1)) = field? {
+    fn check_graph(&mut self, graph: &[u8]) -> Result<(), Fault> {
+        // The model's own graph is around all others.
+        if self.depth > MAX_DEPTH {
             return Err(Fault::Refused(
-                "it keeps its weights in another file".to_owned(),
-                "save it as one file (onnx.save_model(model, path, save_as_external_data=False))",
+                format!("its graphs are nested more than {MAX_DEPTH} deep"),
+                "export it with fewer conditions and loops within each other",
             ));
         }
+        self.depth += 1;
+        self.check(Message::Graph, graph)?;
+        self.depth -= 1;
+        Ok(())
     }
-    Ok(())
+
+    fn check_operator(&self, domain: &str, operator: &str) -> Result<(), Fault> {
+        if REFUSED_OPERATORS.contains(&operator) {
+            return Err(Fault::Refused(
+                format!("it uses operator \"{operator}\", which refers to files outside the model"),
+                "export it as plain ONNX",
+            ));
+        }
+        if !DOMAINS.contains(&domain) && !self.functions.contains(&(domain, operator)) {
+            return Err(Fault::Refused(
+                format!(
+                    "it uses operator \"{operator}\" of the custom domain \"{domain}\", which needs a plug-in"
+                ),
+                "export it with standard ONNX operators",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The name of the first axis of an input, where the file gives it one: then its size is free.
@@ -212,7 +297,7 @@ pub fn is_in_integers(onnx: &[u8]) -> bool {
 }
 
 /// The first value of a field that holds bytes.
-fn field(message: &[u8], number: u64) -> Option<&[u8]> {
+fn field(message: &[u8], number: u32) -> Option<&[u8]> {
     Fields(message).find_map(|found| match found.ok()? {
         (at, Value::Bytes(bytes)) if at == number => Some(bytes),
         _ => None,
@@ -220,7 +305,7 @@ fn field(message: &[u8], number: u64) -> Option<&[u8]> {
 }
 
 /// The last value of a string field, or "" as protobuf has it.
-fn text(message: &[u8], number: u64) -> Result<&str, Fault> {
+fn text(message: &[u8], number: u32) -> Result<&str, Fault> {
     let mut found = "";
     for field in Fields(message) {
         if let (at, Value::Bytes(bytes)) = field?
@@ -230,70 +315,4 @@ fn text(message: &[u8], number: u64) -> Result<&str, Fault> {
         }
     }
     Ok(found)
-}
-
-#[derive(Debug)]
-struct Malformed;
-
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-/// The fields of one protobuf message, in file order.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (head, tail) = self.0.split_at_checked(count).ok_or(Malformed)?;
-        self.0 = tail;
-        Ok(head)
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.take(1)?[0];
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn field(&mut self) -> Result<(u64, Value<'a>), Malformed> {
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-                Value::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| Value::Fixed)?,
-            _ => return Err(Malformed),
-        };
-        if key >> 3 == 0 {
-            Err(Malformed)
-        } else {
-            Ok((key >> 3, value))
-        }
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
 }

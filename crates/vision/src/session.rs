@@ -323,6 +323,11 @@ fn extract(value: &DynValue) -> Result<OutputTensor, String> {
     })
 }
 
+/// Where ONNX Runtime looks for files that a model names: nowhere, though [`onnx::check`] refuses such models. Without, it
+/// takes the current folder, which is the data directory in a process of the server. Nor does it guess another format than
+/// the one that was checked.
+const NO_FOLDER: &str = "/dev/null";
+
 /// A session that is being opened.
 struct Opening<'a> {
     runtime: &'a Runtime,
@@ -437,7 +442,12 @@ impl Opening<'_> {
             .with_parallel_execution(false)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
-            .with_deterministic_compute(true)?;
+            .with_deterministic_compute(true)?
+            .with_config_entry("session.load_model_format", "ONNX")?
+            .with_config_entry(
+                "session.model_external_initializers_file_folder_path",
+                NO_FOLDER,
+            )?;
         let batch = match self.options.device {
             device if device.is_openvino() => self.options.batch.max(1),
             _ => self.options.batch,
@@ -535,4 +545,62 @@ fn newer_than_known(message: &str) -> Option<String> {
             "max supported IR version: ",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Opening, Runtime};
+    use crate::device::{Device, SessionOptions};
+    use crate::error::Error;
+
+    fn read(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+        std::fs::read(folder.join(name)).expect("a model of the tests")
+    }
+
+    /// As [`super::Session::open`] does it, but for the check.
+    fn open_unchecked(onnx: &[u8]) -> Result<(), Error> {
+        let library = std::env::var_os("LOOKBOOK_ONNXRUNTIME").map_or_else(
+            || {
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("../../.lookbook/onnxruntime/libonnxruntime.so")
+            },
+            Into::into,
+        );
+        let runtime = Runtime::load(&library.canonicalize().expect("ONNX Runtime"))?;
+        let options = SessionOptions {
+            device: Device::Cpu,
+            threads: 1,
+            batch: 0,
+        };
+        let opening = Opening {
+            runtime: &runtime,
+            model: "unchecked",
+            onnx,
+            batch_axis: None,
+            options: &options,
+        };
+        opening.on_cpu().map(|_| ())
+    }
+
+    #[test]
+    fn no_file_is_read_for_a_model_that_the_check_let_pass() {
+        assert!(Path::new("Cargo.toml").is_file(), "what the models name");
+        for name in ["two_graphs", "long_tags", "default"] {
+            let onnx = read(&format!("external_data_{name}.onnx"));
+            let error = open_unchecked(&onnx).expect_err(name).to_string();
+            println!("{name}: {error}");
+            assert!(error.contains(super::NO_FOLDER), "{name}: {error}");
+        }
+        open_unchecked(&read("embed.onnx")).expect("a model in one file");
+    }
+
+    #[test]
+    fn a_model_is_read_in_the_format_that_was_checked() {
+        // "ORTM" at the fifth byte is the mark of ONNX Runtime's own format; here it is within a name of the producer.
+        let onnx = [b"\x12\x08  ORTM  ", read("embed.onnx").as_slice()].concat();
+        open_unchecked(&onnx).expect("ONNX");
+    }
 }

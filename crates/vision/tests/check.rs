@@ -3,7 +3,7 @@
 
 mod common;
 
-use lookbook_vision::{ErrorCode, check_model};
+use lookbook_vision::{ErrorCode, check_model, check_onnx};
 use serde_json::{Value, json};
 
 use common::{
@@ -28,6 +28,26 @@ fn check_model_accepts_what_works() {
     for family in ["yolo_v8", "yolo_v5", "detr"] {
         let manifest = manifest(&detector_document(family));
         check_model(&runtime(), &manifest, &onnx(family)).unwrap();
+    }
+}
+
+#[test]
+fn what_readers_of_protobuf_may_read_differently_is_no_model() {
+    let check = |more: &[u8]| check_onnx("m", &[&onnx("embed"), more].concat());
+    check(b"").unwrap();
+    // A further entry of metadata_props, which may come often.
+    check(b"\x72\x00").unwrap();
+    for (more, part) in [
+        (&b"\x3a\x00"[..], "field 7 of a Model in it comes twice"),
+        (b"\x12\x01x", "field 2 of a Model in it comes twice"),
+        (b"\x38\x00", "field 7 of a Model in it has another type"),
+        (b"\xfa\x01\x00", "field 31"),
+        (b"\xba\x00\x00", "common form"),
+        (b"\xba\x80\x80\x80\x10\x00", "common form"),
+        (b"\x3b\x3c", "common form"),
+    ] {
+        let error = check(more).unwrap_err().to_string();
+        assert!(error.contains(part), "{more:02x?}: {error}");
     }
 }
 
@@ -67,6 +87,24 @@ fn check_model_explains_what_does_not() {
         (
             "external_data",
             plain("external_data", output("embedding")),
+            "model_unsupported",
+            "another file",
+        ),
+        (
+            "external_data_two_graphs",
+            plain("external_data_two_graphs", output("embedding")),
+            "model_unsupported",
+            "another file",
+        ),
+        (
+            "external_data_long_tags",
+            plain("external_data_long_tags", output("embedding")),
+            "model_invalid",
+            "common form",
+        ),
+        (
+            "external_data_default",
+            plain("external_data_default", output("embedding")),
             "model_unsupported",
             "another file",
         ),

@@ -220,6 +220,8 @@ pub enum Reply {
         /// The limit.
         limit: u32,
     },
+    /// This process ends because of another's run: the next one will do it.
+    Again,
     /// The worker runs another ONNX Runtime library than the caller asks for.
     OtherRuntime {
         /// The path of the worker's.
@@ -342,6 +344,7 @@ impl Reply {
                 body.text(json);
                 108
             }
+            Reply::Again => 110,
         };
         Header::frame(kind, &body.0, 0)
     }
@@ -373,6 +376,7 @@ impl Reply {
             },
             108 => Reply::Stats(reader.text()?),
             109 => Reply::Pose(Box::new(take_pose(&mut reader)?)),
+            110 => Reply::Again,
             other => return Err(ProtocolError::Kind(other)),
         };
         reader.end()?;

@@ -62,6 +62,7 @@ fn replies() -> Vec<Reply> {
             text: "cut".to_owned(),
         }),
         Reply::Busy { limit: 7 },
+        Reply::Again,
         Reply::OtherRuntime {
             library: "/x".to_owned(),
         },

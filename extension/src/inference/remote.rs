@@ -44,16 +44,22 @@ pub(super) fn ask(
     if mode == WorkerMode::Off || (mode == WorkerMode::Auto && is_given_up()) {
         return Ok(None);
     }
-    let stream = match connect()? {
-        Ok(stream) => stream,
-        Err(reason) => return without_worker(mode, &reason),
-    };
     let mut backend = Backend {
         models,
         function,
         until: None,
     };
-    match client::ask(&stream, call, payload, &mut backend) {
+    let reply = loop {
+        let stream = match connect()? {
+            Ok(stream) => stream,
+            Err(reason) => return without_worker(mode, &reason),
+        };
+        match client::ask(&stream, call, payload, &mut backend) {
+            Ok(Reply::Again) => {}
+            reply => break reply,
+        }
+    };
+    match reply {
         Ok(Reply::Refused(refusal)) => Err(Failure::Vision(refusal)),
         Ok(Reply::Busy { limit }) => Err(busy(limit).into()),
         Ok(Reply::OtherRuntime { library }) => {

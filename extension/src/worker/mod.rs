@@ -28,6 +28,8 @@ pub(crate) const SOCKET: &str = "pgsql_tmp.lookbook/socket";
 const SUPERVISOR_LOCK: &str = "pgsql_tmp.lookbook/supervisor";
 /// Locked by the inference process.
 const INFERENCE_LOCK: &str = "pgsql_tmp.lookbook/inference";
+/// Where the inference process stands; nothing is ever in it.
+const EMPTY_FOLDER: &str = "pgsql_tmp.lookbook/empty";
 /// Locked by the connection that starts the supervisor.
 const START_LOCK: &str = "pgsql_tmp.lookbook/start";
 

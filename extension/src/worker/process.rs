@@ -4,7 +4,7 @@
 //! none of the server's files and no shared memory, so that native code gone wild cannot reach a
 //! table; it dies with its parent.
 
-use super::{INFERENCE_LOCK, open_lock};
+use super::{EMPTY_FOLDER, INFERENCE_LOCK, open_lock};
 use lookbook_vision::SignalsBlocked;
 use lookbook_worker::{Origin, Settings, serve};
 use nix::errno::Errno;
@@ -14,14 +14,17 @@ use nix::sys::signal::{self, SigHandler, SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use pgrx::pg_sys;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How much likelier than the server's own processes the kernel takes this one when memory is short.
 const OOM_SCORE: &str = "300";
+/// Exit code of a process that ended for a run that did not stop.
+const STUCK: i32 = 3;
 /// How long the lock of a process that is still dying is waited for.
 const LOCK_ATTEMPTS: u32 = 100;
 
@@ -63,10 +66,12 @@ impl InferenceProcess {
                 let outcome = catch_unwind(AssertUnwindSafe(|| {
                     detach(parent, &[listener.as_raw_fd(), theirs.as_raw_fd()]);
                     let _lock = lock();
+                    leave_data_directory();
                     serve(listener, theirs, settings, origin)
                 }));
                 let code = match outcome {
                     Ok(lookbook_worker::Ended::Broken) | Err(_) => 1,
+                    Ok(lookbook_worker::Ended::Stuck) => STUCK,
                     Ok(_) => 0,
                 };
                 // SAFETY: ends the process without the server's exit handlers, which are not ours.
@@ -88,6 +93,9 @@ impl InferenceProcess {
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => None,
             Ok(WaitStatus::Exited(_, 0)) => Some(Ended::InGoodOrder),
+            Ok(WaitStatus::Exited(_, STUCK)) => Some(Ended::Badly(
+                "ended itself, because a cancelled run did not stop".to_owned(),
+            )),
             Ok(WaitStatus::Exited(_, code)) => {
                 Some(Ended::Badly(format!("exited with exit code {code}")))
             }
@@ -208,4 +216,11 @@ fn lock() -> Option<File> {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     Some(file)
+}
+
+/// A relative path leads native code to no file of the server. As with the rest of `detach`, it is no reason to serve nobody.
+fn leave_data_directory() {
+    // Mostly there already.
+    let _ = DirBuilder::new().mode(0o700).create(EMPTY_FOLDER);
+    let _ = std::env::set_current_dir(EMPTY_FOLDER);
 }

@@ -279,6 +279,82 @@ pub fn slow_embedder(rounds: i64) -> Vec<u8> {
     ))
 }
 
+/// As `embedder("GlobalAveragePool")`, after one operator that takes days: which of two million boxes, none of which touches
+/// another, are left of the overlapping ones.
+pub fn stuck_embedder() -> Vec<u8> {
+    let shape = |name: &str, sizes: &[i64]| {
+        let raw: Vec<u8> = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
+        Message::default()
+            .number(1, sizes.len() as i64)
+            .number(2, INT64)
+            .text(8, name)
+            .bytes(9, &raw)
+    };
+    let [pool, flatten] = pooled("GlobalAveragePool", "flat");
+    let cast = |input: &str, output: &str, element: i64| {
+        node(
+            "Cast",
+            &[input],
+            &[output],
+            &[integer_attribute("to", element)],
+        )
+    };
+    let nodes = [
+        pool,
+        flatten,
+        // How many hangs on the image, so that it is not computed when the model is opened.
+        node(
+            "ReduceMax",
+            &["image"],
+            &["brightest"],
+            &[integer_attribute("keepdims", 0)],
+        ),
+        node("Mul", &["brightest", "zero"], &["nothing"], &[]),
+        node("Add", &["count", "nothing"], &["end"], &[]),
+        node("Range", &["zero", "end", "one"], &["starts"], &[]),
+        node("Add", &["starts", "half"], &["ends"], &[]),
+        node("Reshape", &["starts", "column"], &["low"], &[]),
+        node("Reshape", &["ends", "column"], &["high"], &[]),
+        node(
+            "Concat",
+            &["low", "low", "high", "high"],
+            &["boxes"],
+            &[integer_attribute("axis", 2)],
+        ),
+        node("Reshape", &["starts", "row"], &["scores"], &[]),
+        node(
+            "NonMaxSuppression",
+            &["boxes", "scores", "most", "half"],
+            &["kept"],
+            &[],
+        ),
+        cast("kept", "numbers", FLOAT),
+        node(
+            "ReduceMax",
+            &["numbers"],
+            &["largest"],
+            &[integer_attribute("keepdims", 0)],
+        ),
+        node("Mul", &["largest", "zero"], &["no_more"], &[]),
+        node("Add", &["flat", "no_more"], &["embedding"], &[]),
+    ];
+    let initializers = [
+        floats("zero", &[], &[0.0]),
+        floats("one", &[], &[1.0]),
+        floats("half", &[], &[0.5]),
+        floats("count", &[], &[2e6]),
+        shape("column", &[1, -1, 1]),
+        shape("row", &[1, 1, -1]),
+        shape("most", &[1 << 40]),
+    ];
+    model(&graph(
+        &nodes,
+        &initializers,
+        &[image(Dim::Named("n"), SIDE)],
+        &[embedding()],
+    ))
+}
+
 fn embedding_like(name: &str) -> Message {
     value_info(name, FLOAT, &[Dim::Named("n"), Dim::Fixed(3)])
 }
@@ -324,6 +400,24 @@ pub fn detector() -> Vec<u8> {
 
 /// An embedder whose weights it wants from the file `path` of the server.
 pub fn embedder_with_external_data(path: &str) -> Vec<u8> {
+    let (nodes, weights) = nodes_with_external_data(path);
+    model(&graph(
+        &nodes,
+        &[weights],
+        &[image(Dim::Named("n"), SIDE)],
+        &[embedding()],
+    ))
+}
+
+/// As [`embedder_with_external_data`], with the weights in a graph of their own, which C++ protobuf merges with the other.
+pub fn embedder_with_external_data_in_another_graph(path: &str) -> Vec<u8> {
+    let (nodes, weights) = nodes_with_external_data(path);
+    let first = Message::default().message(7, &graph(&[], &[weights], &[], &[]));
+    let second = graph(&nodes, &[], &[image(Dim::Named("n"), SIDE)], &[embedding()]);
+    [first.0, model(&second)].concat()
+}
+
+fn nodes_with_external_data(path: &str) -> ([Message; 3], Message) {
     let entry = |key: &str, value: &str| Message::default().text(1, key).text(2, value);
     let weights = Message::default()
         .number(1, 3)
@@ -338,10 +432,5 @@ pub fn embedder_with_external_data(path: &str) -> Vec<u8> {
         flatten,
         node("Add", &["flat", "weights"], &["embedding"], &[]),
     ];
-    model(&graph(
-        &nodes,
-        &[weights],
-        &[image(Dim::Named("n"), SIDE)],
-        &[embedding()],
-    ))
+    (nodes, weights)
 }

@@ -8,7 +8,7 @@ can say what must come out. Needs: onnx, numpy. The results are committed.
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, checker, helper, numpy_helper, save_model
+from onnx import FunctionProto, GraphProto, TensorProto, checker, helper, numpy_helper, save_model
 
 HERE = Path(__file__).parent
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -466,9 +466,67 @@ def broken():
     (HERE / "external_data.bin").unlink()
 
 
+def varint(number):
+    head = []
+    while number >= 0x80:
+        head.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*head, number])
+
+
+def with_length(tag, content):
+    return varint(tag) + varint(len(content)) + content
+
+
+def disguised():
+    """Weights in another file, which C++ protobuf sees and a plainer reader does not.
+
+    The file is one that is there where the tests run.
+    """
+    elsewhere = TensorProto(name="bytes", data_type=TensorProto.UINT8, dims=[1, 3, 1, 1], data_location=1)
+    for key, text in (("location", "Cargo.toml"), ("offset", "0"), ("length", "3")):
+        elsewhere.external_data.add(key=key, value=text)
+    add = [
+        helper.make_node("Cast", ["bytes"], ["big"], to=FLOAT),
+        helper.make_node("Add", ["image", "big"], ["embedding"]),
+    ]
+    out = [value("embedding", PICTURE)]
+    model = write("external_data_two_graphs", add, out, check=False)
+    path = HERE / "external_data_two_graphs.onnx"
+    # It merges two graphs of one model, and the first one has the weights.
+    first = GraphProto(initializer=[elsewhere]).SerializeToString()
+    path.write_bytes(with_length(7 << 3 | 2, first) + path.read_bytes())
+
+    # It drops what is above 32 bits of a tag.
+    long = 1 << 32
+    entries = [with_length(long | 13 << 3 | 2, e.SerializeToString()) for e in elsewhere.external_data]
+    tensor = TensorProto()
+    tensor.CopyFrom(elsewhere)
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor = tensor.SerializeToString() + b"".join(entries) + varint(long | 14 << 3) + varint(1)
+    graph = model.graph.SerializeToString() + with_length(5 << 3 | 2, tensor)
+    model.ClearField("graph")
+    model = model.SerializeToString() + with_length(7 << 3 | 2, graph)
+    (HERE / "external_data_long_tags.onnx").write_bytes(model)
+
+    # The default of an attribute of a function is a tensor, too.
+    function = FunctionProto(name="Bytes", domain="local", output=["bytes"])
+    function.opset_import.add(domain="", version=17)
+    function.attribute_proto.add(name="weights", type=4).t.CopyFrom(elsewhere)
+    function.node.add(op_type="Constant", output=["bytes"]).attribute.add(
+        name="value", type=4, ref_attr_name="weights"
+    )
+    from_local = helper.make_node("Bytes", [], ["bytes"], domain="local")
+    model = write("external_data_default", [from_local, *add], out, domains=["local"], check=False)
+    model.functions.add().CopyFrom(function)
+    (HERE / "external_data_default.onnx").write_bytes(model.SerializeToString())
+
+
 if __name__ == "__main__":
     embedders()
     slow()
     detectors()
     poses()
     broken()
+    disguised()

@@ -5,7 +5,8 @@
 //!
 //! Invariants: at most `queue_limit` requests wait, and their payloads take at most
 //! [`PAYLOAD_BUDGET_BYTES`] (one larger payload goes alone): the rest waits in its callers, unread.
-//! The loop ends when whoever started it closes the control socket.
+//! The loop ends when whoever started it closes the control socket, and when a run that was cancelled does not end:
+//! an operator in progress cannot be stopped but with its process.
 
 mod admission;
 mod batch;
@@ -31,6 +32,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::Fingerprint;
+use crate::protocol::Reply;
 use connection::{Connection, Stage};
 use queue::{ConnectionId, Shared, Work};
 
@@ -38,6 +40,8 @@ use queue::{ConnectionId, Shared, Work};
 const PAYLOAD_BUDGET_BYTES: u64 = 256 << 20;
 /// From the wish to stop to the end, whatever still runs.
 const DRAIN_TIME: Duration = Duration::from_millis(600);
+/// How long a run goes on that nobody waits for; an operator, or the opening of a model, mostly ends sooner.
+const ABANDONED_TIME: Duration = Duration::from_secs(5);
 /// Before connections are accepted again when the process has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -124,6 +128,8 @@ pub enum Ended {
     Drained,
     /// Whoever started it is gone.
     Orphaned,
+    /// A run did not stop that nobody waits for. Who waited for another one is told to ask again.
+    Stuck,
     /// Its sockets failed.
     Broken,
 }
@@ -233,6 +239,9 @@ impl Server {
                 state.is_stopping = true;
                 drop(state);
                 self.shared.ring();
+                if ended == Ended::Stuck {
+                    self.send_away();
+                }
                 return ended;
             }
         }
@@ -293,7 +302,8 @@ impl Server {
             .filter(|_| !idle.is_zero() && state.is_idle())
             .map(|moment| moment + idle);
         let drained = self.draining.map(|since| since + DRAIN_TIME);
-        let Some(next) = [unload, drained, self.accept_again]
+        let stuck = state.abandoned().min().map(|since| since + ABANDONED_TIME);
+        let Some(next) = [unload, drained, stuck, self.accept_again]
             .into_iter()
             .flatten()
             .min()
@@ -382,6 +392,9 @@ impl Server {
         let idle = state.settings.idle_timeout;
         let unloaded = state.models.unload(idle, &wanted);
         let (is_idle, is_empty) = (state.is_idle(), state.models.is_empty());
+        let is_stuck = state
+            .abandoned()
+            .any(|since| since.elapsed() >= ABANDONED_TIME);
         drop(state);
         drop(unloaded);
         if let Some(since) = self.draining {
@@ -392,12 +405,26 @@ impl Server {
                     .all(|connection| !connection.is_waiting() && !connection.is_replying());
             return (is_done || since.elapsed() >= DRAIN_TIME).then_some(Ended::Drained);
         }
+        if is_stuck {
+            return Some(Ended::Stuck);
+        }
         let is_unused = self.connections.is_empty()
             && is_idle
             && is_empty
             && !idle.is_zero()
             && self.last_used.elapsed() >= idle;
         is_unused.then_some(Ended::Idle)
+    }
+
+    /// Tells everybody to ask the next process.
+    fn send_away(&mut self) {
+        for connection in self.connections.values_mut() {
+            if !connection.is_replying() {
+                connection.say(&Reply::Again, true);
+                // A socket takes so little at once, unless its caller has gone.
+                let _ = connection.advance();
+            }
+        }
     }
 
     fn describe(&self) -> Value {
@@ -408,7 +435,7 @@ impl Server {
         all["models"] = state.models.count().into();
         all["loads"] = state.models.loads.into();
         all["loaded"] = state.models.describe();
-        all["running"] = state.running().into();
+        all["running"] = (state.running() + state.abandoned().count()).into();
         all["waiting"] = self.waiting(state.running()).into();
         all
     }

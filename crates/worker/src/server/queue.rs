@@ -1,7 +1,7 @@
 //! Requests that wait, run and are answered, shared by the socket loop and the executors.
 //!
 //! Invariants: a request is in the queue, in one running batch, or among the answers; a run that
-//! nobody waits for any more is cancelled.
+//! nobody waits for any more is cancelled, and known until it has ended.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -69,6 +69,8 @@ struct Running {
     cancel: Cancel,
     /// Those that still wait for it.
     waiting: Vec<ConnectionId>,
+    /// Since when nobody does.
+    abandoned: Option<Instant>,
 }
 
 pub(super) struct State {
@@ -181,11 +183,17 @@ impl State {
             .unwrap_or_else(|| self.settings.library.clone())
     }
 
+    /// Requests that run and are waited for.
     pub(super) fn running(&self) -> usize {
         self.running
             .iter()
             .map(|running| running.waiting.len())
             .sum()
+    }
+
+    /// Since when nobody waits for each run that has not ended yet all the same.
+    pub(super) fn abandoned(&self) -> impl Iterator<Item = Instant> {
+        self.running.iter().filter_map(|running| running.abandoned)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -220,6 +228,7 @@ impl State {
         running.waiting.retain(|waiting| *waiting != connection);
         if running.waiting.is_empty() {
             running.cancel.cancel();
+            running.abandoned = Some(Instant::now());
         }
         true
     }
@@ -298,6 +307,7 @@ impl State {
             batch: self.batches,
             cancel: cancel.clone(),
             waiting: jobs.iter().map(|job| job.connection).collect(),
+            abandoned: None,
         });
         Some(Batch {
             number: self.batches,
@@ -314,5 +324,42 @@ fn is_alike(work: &Work, like: &Run) -> bool {
             run.task == like.task && run.models == like.models && run.options == like.options
         }
         Work::Check { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectionId, Job, Shared, Work};
+    use crate::server::Settings;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    #[test]
+    fn a_run_that_nobody_waits_for_is_known_until_it_ends() {
+        let settings = Settings {
+            queue_limit: 1,
+            threads: 1,
+            idle_timeout: Duration::ZERO,
+            memory: 0,
+            library: "/nowhere".into(),
+        };
+        let (_answered, bell) = UnixStream::pair().expect("a pair of sockets");
+        let shared = Shared::new(settings, bell);
+        let caller = ConnectionId(1);
+        let check = Work::Check {
+            manifest: String::new(),
+            onnx: Vec::new(),
+        };
+        shared.lock().submit(Job::new(caller, check));
+        let batch = shared.next_batch(0).expect("a batch");
+        let counts = || {
+            let state = shared.lock();
+            (state.running(), state.abandoned().count(), state.is_idle())
+        };
+        assert_eq!(counts(), (1, 0, false));
+        assert!(shared.lock().abandon(caller) && batch.cancel.is_cancelled());
+        assert_eq!(counts(), (0, 1, false));
+        shared.finish(batch, Vec::new());
+        assert_eq!(counts(), (0, 0, true));
     }
 }
