@@ -206,7 +206,7 @@ def run(options: argparse.Namespace) -> None:
     shipped.adopt(learner.detector, detector.NAME, scenes.draw(0)[0])
     learner.detector.backbone.freeze(detector.FROZEN)
     # No evaluation: the held-out photos choose nothing.
-    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, threads=options.threads)
+    plan = loop.Plan(name, options.steps, options.rate, seed=SEED, warmup=20, average=0.98, threads=options.threads)
     learner = loop.fit(plan, learner, lambda model, step: detector.losses(model, scenes.draw(step), BOX_WEIGHT)).cpu()
     about = {
         "version": options.version,
@@ -238,7 +238,9 @@ def main() -> None:
     parser.add_argument("--map", type=mapping, action="append", default=[], metavar="NAME=GROUP", help="a category of yours is one of the model's")
     run_files.add_options(parser, "shop-detector")
     parser.set_defaults(steps=300, batch=12, rate=3e-5)
-    run(parser.parse_args())
+    options = parser.parse_args()
+    with run_files.stoppable():
+        run(options)
 
 
 if __name__ == "__main__":
