@@ -119,7 +119,7 @@ def _places(file: Path, categories: list[dict], mapped: dict[str, str]) -> dict:
         own = _field(file, f"category number {number}", category, "name", str)
         key = _field(file, f'category "{own}"', category, "id")
         if own in names or key in place:
-            sys.exit(f'{file}: two categories have the {f"name {own}" if own in names else f"id {key}"}')
+            sys.exit(f"{file}: two categories have the {f'name {own}' if own in names else f'id {key}'}")
         names.add(own)
         name = mapped.get(own, own)
         if name and name not in data.CLASSES:
