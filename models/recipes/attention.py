@@ -25,6 +25,7 @@ import loop
 import metrics
 import numpy as np
 import retrieval
+import run_files
 import shop
 import torch
 from PIL import Image, ImageDraw
@@ -166,7 +167,7 @@ def train(options: argparse.Namespace) -> None:
     steps = round(math.ceil(len(batches) / plan["batch"]) * plan["epochs"] * options.schedule)
     pixels, wanted = validation(batches.tags)
     fit = loop.Plan(
-        NAME, steps, options.rate or plan["rate"], 0.0, average=0.98, evaluate_every=200, save_every=20, threads=options.threads
+        NAME, steps, options.rate or plan["rate"], 0.0, seed=SEED, average=0.98, evaluate_every=200, save_every=20, threads=options.threads
     )
     network = attend.Network(len(batches.tags))
 
@@ -190,7 +191,7 @@ class Feature(nn.Module):
 
 def trained(path: Path | None) -> attend.Network:
     network = attend.Network(len(tags()))
-    network.load_state_dict(torch.load(path or loop.best(NAME), map_location="cpu", weights_only=True))
+    loop.adopt(network, path or loop.best(NAME))
     return network.eval()
 
 
@@ -215,6 +216,7 @@ def report(_: argparse.Namespace) -> None:
 
 def regions(options: argparse.Namespace) -> None:
     """Each photo with the regions of all steps, one colour a step."""
+    shop.check(options.photos)
     network, tiles = trained(options.weights), []
     size = (attend.WIDTH, attend.HEIGHT)
     for path in options.photos:
@@ -237,7 +239,7 @@ def regions(options: argparse.Namespace) -> None:
 def _extend(verbs) -> None:
     verb = verbs.choices["train"]
     verb.add_argument("--plan", choices=sorted(SCHEDULES), default="paper", help="batch, epochs and rate: the paper's, or a CPU's")
-    verb.add_argument("--rate", type=float, default=None, help="another rate than the plan's")
+    verb.add_argument("--rate", type=run_files.rate, default=None, help="another rate than the plan's")
     verb = verbs.add_parser("regions", help="draw where the attention branch looks")
     verb.add_argument("photos", nargs="+", type=Path)
     verb.add_argument("--out", type=Path, required=True)

@@ -1,7 +1,7 @@
 """The photos of the data folder as memory-mapped arrays, and what is known about each.
 
 Owns: where data lives (`LOOKBOOK_DATA`), which sets may train weights (closet, detection; never myntra), the caches under
-`models/runs/cache`. Must not know: networks, losses. Invariant: a cache is written whole or not at all (renamed when done), and
+`models/runs/cache`. Must not know: networks, losses. Invariant: a cache is made by one process and written whole or not at all, and
 holds no validation photo unless its name says `val`.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing.pool
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
-from multiprocessing import Pool
 from pathlib import Path
 
+import files
 import metrics
 import numpy as np
 from PIL import Image
@@ -49,14 +51,14 @@ def root() -> Path:
 def keep(path: Path, make: Callable[[], np.ndarray | dict[str, np.ndarray]]):
     """What `make` gave when `path` was missing: the array of a .npy file, memory-mapped, or the arrays of an .npz file by name."""
     if not path.exists():
-        made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".part{path.suffix}")
-        if path.suffix == ".npy":
-            np.save(part, made)
-        else:
-            np.savez(part, **made)
-        part.rename(path)
+        with files.alone(path.parent):
+            if not path.exists():  # nor made by another process meanwhile
+                made = make()
+                with files.whole(path) as part:
+                    if path.suffix == ".npy":
+                        np.save(part, made)
+                    else:
+                        np.savez(part, **made)
     return np.load(path, mmap_mode="r") if path.suffix == ".npy" else dict(np.load(path))
 
 
@@ -144,6 +146,11 @@ def _garment_items() -> list[dict]:
     return items
 
 
+def pool() -> multiprocessing.pool.Pool:
+    """Two processes, which Ctrl-C leaves to the program to end."""
+    return multiprocessing.Pool(2, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
 _worker: dict = {}
 
 
@@ -189,23 +196,18 @@ def garment_pixels() -> dict:
 def garments() -> dict:
     """Training garments with the teacher: also `views` f32 [n, 3, 4], `teacher` f16 [n, 3, 1280]."""
     cache = garment_pixels()
-    items, done = cache["items"], CACHE / "garments.done"
-    shapes = {"views": (np.float32, (len(items), VIEWS, 4)), "teacher": (np.float16, (len(items), VIEWS, 1280))}
-    if not done.exists():
-        arrays = {
-            name: np.lib.format.open_memmap(CACHE / f"garments_{name}.npy", "w+", dtype, shape)
-            for name, (dtype, shape) in shapes.items()
-        }
-        with Pool(2) as pool:
-            for count, (index, *values) in enumerate(pool.imap_unordered(_prepare_garment, enumerate(items), 16)):
-                for array, value in zip(arrays.values(), values):
-                    array[index] = value
+    items = cache["items"]
+
+    def make() -> dict[str, np.ndarray]:
+        views, teacher = np.empty((len(items), VIEWS, 4), np.float32), np.empty((len(items), VIEWS, 1280), np.float16)
+        with pool() as workers:
+            for count, (index, *values) in enumerate(workers.imap_unordered(_prepare_garment, enumerate(items), 16)):
+                views[index], teacher[index] = values
                 if count % 500 == 0:
                     print(f"garments prepared: {count}/{len(items)}", flush=True)
-        for array in arrays.values():
-            array.flush()
-        done.write_text(str(len(items)))
-    return cache | {name: np.load(CACHE / f"garments_{name}.npy", mmap_mode="r") for name in shapes}
+        return {"views": views, "teacher": teacher}
+
+    return cache | keep(CACHE / "garments.npz", make)
 
 
 def street_pixels() -> tuple[np.ndarray, list[dict]]:

@@ -314,6 +314,7 @@ def _run(name: str, stage: tuple, model: Detector, options: argparse.Namespace) 
         name,
         round(steps * options.schedule),
         rate,
+        seed=SEED,
         evaluate_every=500 if steps > 500 else 100,
         threads=options.threads,
     )
@@ -340,8 +341,8 @@ def train(options: argparse.Namespace) -> None:
 def _blend() -> dict[str, Tensor]:
     """Midway between the best weights of the stage before the last and the last weights of the last: better than either on the
     validation photos (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)."""
-    before = torch.load(loop.best(f"detector-{len(STAGES) - 1}"), map_location="cpu", weights_only=True)
-    after = torch.load(data.RUNS / f"detector-{len(STAGES)}" / "last.pt", map_location="cpu", weights_only=True)["averaged"]
+    before = loop.read(loop.best(f"detector-{len(STAGES) - 1}"))
+    after = loop.read(data.RUNS / f"detector-{len(STAGES)}" / "last.pt")["averaged"]
     return {key: value.lerp(after[key], 0.5) if value.dtype.is_floating_point else value for key, value in before.items()}
 
 

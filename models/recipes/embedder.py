@@ -280,7 +280,7 @@ def _run(name: str, stage: tuple, start: Path | None, options: argparse.Namespac
         prime(learner.embedder, (height, width))
     if options.start == "shipped":
         learner.embedder.backbone.freeze(FROZEN)
-    plan = loop.Plan(name, round(steps * options.schedule), rate, evaluate_every=250, threads=options.threads)
+    plan = loop.Plan(name, round(steps * options.schedule), rate, seed=SEED, evaluate_every=250, threads=options.threads)
     closet_pixels(height, width)
     if fresh:
         print(f"{name}: before training {evaluate(learner, (height, width))}", flush=True)

@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 
 import data
+import files
 import numpy as np
 import onnx
 import onnxruntime
+import run_files
 import torch
 from nets import MEAN, STD
 from onnx import TensorProto, helper, numpy_helper
@@ -78,7 +80,7 @@ def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, outp
         "description": facts["description"],
         "licence": facts.get("licence", "Apache-2.0"),
         "source": facts["source"],
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": "",  # of what is put beside it
         "input": {
             "name": "image",
             "width": width,
@@ -95,10 +97,15 @@ def write(name: str, module: nn.Module, size: tuple[int, int], facts: dict, outp
         },
         "output": output,
     }
+    return put(folder, manifest, weights)
+
+
+def put(folder: Path, manifest: dict, weights: bytes) -> Path:
+    """Both files of a model into the folder: the path of its manifest."""
+    manifest = manifest | {"sha256": hashlib.sha256(weights).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.onnx").write_bytes(weights)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    path = folder / f"{manifest['name']}.json"
+    files.write({path.with_suffix(".onnx"): weights, path: (json.dumps(manifest, indent=2) + "\n").encode()})
     print(f"{path}: {len(weights) / 1e6:.1f} MB")
     return path
 
@@ -122,9 +129,9 @@ def command(name: str, train, write_model, report, extend=None) -> None:
     parser = argparse.ArgumentParser(prog=f"models/train {name}", description=name, epilog=more)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("train", help="run every stage, continuing where a stopped run was")
-    verb.add_argument("--threads", type=int, default=1, help="one wastes least on a shared machine")
-    verb.add_argument("--stages", type=int, default=None, help="run only the first STAGES stages")
-    verb.add_argument("--schedule", type=float, default=1.0, help="multiply every stage's steps")
+    verb.add_argument("--threads", type=run_files.count, default=1, help="one wastes least on a shared machine")
+    verb.add_argument("--stages", type=run_files.count, default=None, help="run only the first STAGES stages")
+    verb.add_argument("--schedule", type=run_files.rate, default=1.0, help="multiply every stage's steps")
     verb.add_argument("--from", dest="start", choices=["nothing", "shipped"], default="nothing", help="continue the shipped file's weights")
     verb.set_defaults(run=train)
     verb = verbs.add_parser("export", help="write the ONNX file and its manifest")
@@ -137,7 +144,8 @@ def command(name: str, train, write_model, report, extend=None) -> None:
     options = parser.parse_args()
     if "version" in options and options.version is None:
         options.version = shipped_version(name) if getattr(options, "start", None) == "shipped" else FIRST_VERSION
-    options.run(options)
+    with run_files.stoppable():
+        options.run(options)
 
 
 def shipped_version(name: str) -> str:

@@ -17,6 +17,7 @@ import cutouts
 import data
 import metrics
 import numpy as np
+import run_files
 from PIL import Image, ImageDraw, ImageFont
 
 NAME = "garment-detector"
@@ -185,4 +186,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with run_files.stoppable():
+        main()

@@ -167,7 +167,7 @@ def run(options: argparse.Namespace) -> None:
     learner = Learner(network)
     reference = copy.deepcopy(learner).to(loop.device()).eval().requires_grad_(False)
     # No evaluation: the held-out photos choose nothing.
-    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, threads=options.threads)
+    plan = loop.Plan(name, options.steps, options.rate, seed=SEED, warmup=20, average=0.98, threads=options.threads)
     learner = loop.fit(plan, learner, lambda model, step: losses(model, reference, batches.draw(step))).cpu()
     path = _export(learner.embedder, options, old.manifest, data.RUNS / name / "export")
     if not options.in_float:
@@ -195,7 +195,9 @@ def main() -> None:
     run_files.add_options(parser, "shop-embedder")
     parser.set_defaults(steps=300, batch=32, rate=2e-4)
     parser.add_argument("--whole", action="store_true", help="embed whole photos instead of the garment found in each")
-    run(parser.parse_args())
+    options = parser.parse_args()
+    with run_files.stoppable():
+        run(options)
 
 
 if __name__ == "__main__":

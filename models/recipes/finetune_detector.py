@@ -39,6 +39,7 @@ def read(file: Path, mapped: dict[str, str]) -> list[dict]:
     """Photos: `path`, `boxes` [n, 4] as corners in pixels, `groups` [n] (places in CLASSES), `counts` [n] (0: a crowd, ignored).
 
     A category is one of the shipped model's, or is mapped to one, or to nothing. A photo may have no box: what is found in it is wrong.
+    The file is read as `lookbook eval detection` reads it (`loader/src/eval/coco.rs`), but for boxes without extent, which teach nothing.
     """
     coco = _loaded(file)
     place = _places(file, coco["categories"], mapped)
@@ -47,11 +48,15 @@ def read(file: Path, mapped: dict[str, str]) -> list[dict]:
         what = f"annotation {annotation['id'] if 'id' in annotation else f'number {number + 1}'}"
         group = _known(file, what, annotation, "category_id", place)
         photo = _known(file, what, annotation, "image_id", photos)
+        is_crowd = bool(_field(file, what, {"iscrowd": 0} | annotation, "iscrowd", (bool, int, float, type(None))))
+        if is_crowd and annotation.get("bbox") is None:
+            continue  # a mask alone: no box can be compared with it
+        corners = _corners(file, what, annotation)
         if group is not None:
-            photo["boxes"].append(_corners(file, what, annotation))
+            photo["boxes"].append(corners)
             photo["groups"].append(group)
-            photo["counts"].append(0 if annotation.get("iscrowd") else 1)
-    made = [photos[key] for key in sorted(photos)]
+            photo["counts"].append(0 if is_crowd else 1)
+    made = _once(file, photos)
     for photo in made:
         photo["boxes"] = np.asarray(photo["boxes"], np.float32).reshape(-1, 4)
         photo["groups"], photo["counts"] = np.asarray(photo["groups"], np.int64), np.asarray(photo["counts"], np.float32)
@@ -59,6 +64,22 @@ def read(file: Path, mapped: dict[str, str]) -> list[dict]:
     if boxed < 4:
         sys.exit(f"{file}: {boxed} photos have boxes; at least 4 are needed")
     return made
+
+
+def _once(file: Path, photos: dict[int, dict]) -> list[dict]:
+    """In the order of their ids, without images of a photo that another shows; an end of the program where these have other boxes."""
+    first: dict[str, int] = {}
+    for key, photo in sorted(photos.items()):
+        twin = first.setdefault(run_files.content(photo["path"]), key)
+        if _annotated(photo) != _annotated(photos[twin]):
+            sys.exit(f"{file}: the images {twin} and {key} are the same photo with other boxes")
+    if len(first) < len(photos):
+        print(f"{file}: left out {len(photos) - len(first)} images whose photo it lists before")
+    return [photos[key] for key in first.values()]
+
+
+def _annotated(photo: dict) -> list[tuple]:
+    return sorted(zip(photo["boxes"], photo["groups"], photo["counts"]))
 
 
 def _loaded(file: Path) -> dict:
@@ -74,10 +95,13 @@ def _loaded(file: Path) -> dict:
     return coco
 
 
-def _field(file: Path, what: str, entry: dict, name: str, kinds: type | tuple[type, ...] = (int, str)):
-    if not isinstance(entry.get(name), kinds):
-        sys.exit(f"{file}: {what} has no {name}" if name not in entry else f"{file}: {what} has the {name} {entry[name]}")
-    return entry[name]
+def _field(file: Path, what: str, entry: dict, name: str, kinds: type | tuple[type, ...] = int):
+    if name not in entry:
+        sys.exit(f"{file}: {what} has no {name}")
+    value = entry[name]
+    if not isinstance(value, kinds) or kinds is int and isinstance(value, bool):
+        sys.exit(f"{file}: {what} has the {name} {json.dumps(value)}, which is not what COCO has there")
+    return value
 
 
 def _known(file: Path, what: str, entry: dict, name: str, known: dict):
@@ -90,13 +114,20 @@ def _known(file: Path, what: str, entry: dict, name: str, known: dict):
 
 def _places(file: Path, categories: list[dict], mapped: dict[str, str]) -> dict:
     """By a category's id: its place in CLASSES, or nothing where it is left out."""
-    place = {}
+    place, names = {}, set()
     for number, category in enumerate(categories, 1):
         own = _field(file, f"category number {number}", category, "name", str)
+        key = _field(file, f'category "{own}"', category, "id")
+        if own in names or key in place:
+            sys.exit(f"{file}: two categories have the {f'name {own}' if own in names else f'id {key}'}")
+        names.add(own)
         name = mapped.get(own, own)
         if name and name not in data.CLASSES:
             sys.exit(f'{file}: category "{own}" is none of {", ".join(data.CLASSES)}; add --map "{own}=…" (empty: leave out)')
-        place[_field(file, f'category "{own}"', category, "id")] = data.CLASSES.index(name) if name else None
+        place[key] = data.CLASSES.index(name) if name else None
+    unknown = mapped.keys() - names
+    if unknown:
+        sys.exit(f"{file}: no category is named {', '.join(sorted(unknown))}, which --map gives a name")
     return place
 
 
@@ -206,7 +237,7 @@ def run(options: argparse.Namespace) -> None:
     shipped.adopt(learner.detector, detector.NAME, scenes.draw(0)[0])
     learner.detector.backbone.freeze(detector.FROZEN)
     # No evaluation: the held-out photos choose nothing.
-    plan = loop.Plan(name, options.steps, options.rate, warmup=20, average=0.98, threads=options.threads)
+    plan = loop.Plan(name, options.steps, options.rate, seed=SEED, warmup=20, average=0.98, threads=options.threads)
     learner = loop.fit(plan, learner, lambda model, step: detector.losses(model, scenes.draw(step), BOX_WEIGHT)).cpu()
     about = {
         "version": options.version,
@@ -238,7 +269,9 @@ def main() -> None:
     parser.add_argument("--map", type=mapping, action="append", default=[], metavar="NAME=GROUP", help="a category of yours is one of the model's")
     run_files.add_options(parser, "shop-detector")
     parser.set_defaults(steps=300, batch=12, rate=3e-5)
-    run(parser.parse_args())
+    options = parser.parse_args()
+    with run_files.stoppable():
+        run(options)
 
 
 if __name__ == "__main__":

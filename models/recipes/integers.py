@@ -18,7 +18,6 @@ convolution before pooling stays one of integers in OpenVINO, too, and the resul
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ import data
 import export
 import metrics
 import onnx
+import run_files
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
@@ -112,9 +112,9 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(tensors)
 
 
-def _quantise(model: metrics.Model, source: Path, target: Path, images: Iterable[Image.Image]) -> None:
+def _quantise(model: metrics.Model, source: Path, images: Iterable[Image.Image]) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.onnx"
+        plain, target = Path(scratch) / "plain.onnx", Path(scratch) / "integers.onnx"
         # Folds the float16 weights back, which the tool would not find behind their casts.
         quant_pre_process(source, plain, skip_symbolic_shape=True)
         quantize_static(
@@ -131,7 +131,7 @@ def _quantise(model: metrics.Model, source: Path, target: Path, images: Iterable
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": KEPT},
         )
-    written = onnx.load(target)
+        written = onnx.load(target)
     _round_once(written.graph)
     export.halve(written)
     # The tool names domains that no node is of.
@@ -141,24 +141,18 @@ def _quantise(model: metrics.Model, source: Path, target: Path, images: Iterable
     written.opset_import.extend(opsets)
     written.producer_name = "lookbook"
     onnx.checker.check_model(written, full_check=True)
-    target.write_bytes(written.SerializeToString())
+    return written.SerializeToString()
 
 
 def convert(origin: Path, name: str, folder: Path, images: Iterable[Image.Image], version: str | None = None) -> Path:
     """Write model `name` into `folder`, from a float file with manifest `origin`; `images` calibrate."""
     model = metrics.Model(origin)
-    target = folder / f"{name}.onnx"
-    _quantise(model, origin.with_suffix(".onnx"), target, images)
     manifest = model.manifest | {
         "name": name,
         "version": version or model.manifest["version"],
         "source": f"{model.manifest['source']}; in integers by models/recipes/integers.py",
-        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
     }
-    path = target.with_suffix(".json")
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
-    print(f"{path}: {target.stat().st_size / 1e6:.1f} MB")
-    return path
+    return export.put(folder, manifest, _quantise(model, origin.with_suffix(".onnx"), images))
 
 
 def ship(name: str, version: str | None = None) -> Path:
@@ -173,4 +167,5 @@ if __name__ == "__main__":
     parser.add_argument("name", choices=MODELS)
     parser.add_argument("--version", default=None, help="default: the float file's")
     options = parser.parse_args()
-    ship(options.name, options.version)
+    with run_files.stoppable():
+        ship(options.name, options.version)

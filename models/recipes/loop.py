@@ -1,26 +1,31 @@
 """The training loop that the recipes share: schedule, averaged weights, checkpoints, the CSV of losses.
 
 Owns: `models/runs/NAME/` (last.pt, best.pt, losses.csv, scores.csv). Must not know: what is trained. Invariant: a batch depends on the
-seed and the step alone, checkpoints are renamed into place and what the CSVs have beyond them is cut off, so a stopped run continues as
-if it had not stopped.
+seed and the step alone, and so does what the network itself draws (dropout); checkpoints are renamed into place and what the CSVs have
+beyond them is cut off, so a stopped run continues as if it had not stopped. A run is of one process at a time.
 """
 
 from __future__ import annotations
 
 import copy
+import io
 import math
-import os
+import pickle
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import data
+import files
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 Losses = Callable[[nn.Module, int], dict[str, Tensor]]
 Evaluate = Callable[[nn.Module], dict[str, float]]
+LARGEST_NORM = 10.0  # of all gradients together
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Plan:
     steps: int
     rate: float
     decay: float = 0.05
+    seed: int = field(kw_only=True)
     warmup: int = 100
     average: float = 0.998
     evaluate_every: int = 500
@@ -69,10 +75,20 @@ def _optimizer(plan: Plan, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.99))
 
 
+def read(path: Path) -> dict:
+    """What a run saved, or an end of the program where there is no such file."""
+    if not path.is_file():
+        sys.exit(f"{path}: there are no weights; train comes before this")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        sys.exit(f"{path}: is no file of weights that train wrote")
+
+
 def adopt(module: nn.Module, path: Path, prefix: str = "") -> None:
     """Fill the module with another run's weights: with all that its names begin with `prefix`, which have to be all of the module's."""
     print(f"starting from {path.parent.name}", flush=True)
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = read(path)
     module.load_state_dict({key.removeprefix(prefix): value for key, value in theirs.items() if key.startswith(prefix)})
 
 
@@ -86,7 +102,6 @@ class Run:
 
     def __init__(self, plan: Plan, model: nn.Module):
         self.plan, self.folder = plan, data.RUNS / plan.name
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.model = model.to(device(), memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimizer = _optimizer(plan, model)
@@ -117,12 +132,13 @@ class Run:
         """One step."""
         began, rate = time.monotonic(), rate_at(self.plan, self.step)
         self.model.train()
+        torch.manual_seed(int(np.random.SeedSequence([self.plan.seed, self.step]).generate_state(1)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         parts = losses(self.model, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_NORM)
         self.optimizer.step()
         self._average(min(self.plan.average, (1 + self.step) / (10 + self.step)))
         self.lines.append(f"{self.step},{rate:.6f}," + ",".join(f"{value.item():.5f}" for value in parts.values()))
@@ -165,35 +181,40 @@ def fit(plan: Plan, model: nn.Module, losses: Losses, evaluate: Evaluate | None 
     Continues from `last.pt` when it is there. Returns the model with the averaged weights of the last step.
     """
     torch.set_num_threads(plan.threads)
-    run = Run(plan, model)
+    with files.held(data.RUNS / plan.name):
+        run = Run(plan, model)
 
-    def score_if_due() -> None:
-        if evaluate is not None and run.scored < run.step and run.is_due(plan.evaluate_every):
-            run.score(evaluate)
+        def score_if_due() -> None:
+            if evaluate is not None and run.scored < run.step and run.is_due(plan.evaluate_every):
+                run.score(evaluate)
 
-    score_if_due()  # a run that was stopped while it was scored
-    while run.step < plan.steps:
-        run.learn(losses)
-        score_if_due()
+        score_if_due()  # a run that was stopped while it was scored
+        while run.step < plan.steps:
+            run.learn(losses)
+            score_if_due()
     chosen = "" if evaluate is None else f", best score {run.best:.4f}"
     print(f"{plan.name}: {plan.steps} steps, {run.seconds / 60:.1f} minutes of training{chosen}", flush=True)
     return run.averaged
 
 
 def _save(path: Path, state: dict) -> None:
-    torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    # By way of memory: PyTorch has no word for a full disk.
+    content = io.BytesIO()
+    torch.save(state, content)
+    files.write({path: content.getvalue()})
 
 
 def _append(path: Path, header: str, rows: list[str]) -> None:
-    with open(path, "a") as out:
-        out.write("".join(line + "\n" for line in ([] if out.tell() else [header]) + rows))
+    try:
+        with open(path, "a") as out:
+            out.write("".join(line + "\n" for line in ([] if out.tell() else [header]) + rows))
+    except OSError as error:
+        sys.exit(f"{path}: cannot be written ({error.strerror})")
 
 
 def _cut(path: Path, last: int) -> None:
-    """Leave out the rows of steps after `last`."""
+    """Leave out the rows of steps after `last`, and one that was not written to its end."""
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         kept = lines[:1] + [row for row in lines[1:] if int(row.split(",", 1)[0]) <= last]
-        path.with_suffix(".part").write_text("".join(kept))
-        os.replace(path.with_suffix(".part"), path)
+        files.write({path: "".join(kept).encode()})

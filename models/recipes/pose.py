@@ -14,7 +14,6 @@ height is the teacher's score, and the way from the cell to its point.
 from __future__ import annotations
 
 import argparse
-from multiprocessing import Pool
 from pathlib import Path
 
 import augment
@@ -121,7 +120,7 @@ def _looked(task: tuple[list[int], Path, list[tuple[int, int, int, int]], int]) 
 
 
 def _look(tasks: list[tuple]) -> dict[str, np.ndarray]:
-    with Pool(2) as pool:
+    with data.pool() as pool:
         found = pool.map(_looked, tasks, 8)
     return {"pixels": np.concatenate([pixels for pixels, _ in found]), "points": np.concatenate([points for _, points in found])}
 
@@ -265,7 +264,7 @@ def train(options: argparse.Namespace) -> None:
     shipped.adopt(model.trunk, "garment-detector", draw(pixels, points, 0)[0], prefix=True)
     model.trunk.freeze()
     plan = loop.Plan(
-        "pose", round(STEPS * options.schedule), RATE, average=0.99, evaluate_every=100, save_every=50, threads=options.threads
+        "pose", round(STEPS * options.schedule), RATE, seed=SEED, average=0.99, evaluate_every=100, save_every=50, threads=options.threads
     )
     loop.fit(plan, model, lambda model, step: losses(model, draw(pixels, points, step)), evaluate)
 

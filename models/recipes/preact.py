@@ -8,7 +8,7 @@ Owns: the network, data and losses of this model. Must not know: the other recip
 
 He et al., Identity Mappings in Deep Residual Networks, 2016, on 64×64 pixels whitened by one mean per channel (BGR) and one standard
 deviation: three stages of n blocks with 16, 32 and 64 channels, global average pool, a class head and a box head; cross-entropy,
-squared error of the box and L2; SGD with momentum 0.9, the rate falling from 0.1 to 0.01; categories drawn equally often.
+squared error of the box and L2; SGD with momentum 0.9, the rate rising to 0.1 and falling to 0.01; categories drawn equally often.
 """
 
 from __future__ import annotations
@@ -157,7 +157,16 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(SEED)
     known, val = photos("train"), photos("val")
     plan = loop.Plan(
-        NAME, round(STEPS * options.schedule), RATE, DECAY, average=0.98, evaluate_every=250, threads=options.threads, momentum=0.9, floor=0.1
+        NAME,
+        round(STEPS * options.schedule),
+        RATE,
+        DECAY,
+        seed=SEED,
+        average=0.98,
+        evaluate_every=250,
+        threads=options.threads,
+        momentum=0.9,
+        floor=0.1,
     )
 
     def evaluate(model: nn.Module) -> dict[str, float]:
@@ -191,7 +200,7 @@ def report(options: argparse.Namespace) -> None:
         print(f"no {best}: the top-1 error of its heads, which the exported file has not, is not measured")
     else:
         network = Network()
-        network.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+        network.load_state_dict(loop.read(best))
         network.eval()
         print(f"top-1 error: train {error(network, photos('train')):.4f}, val {error(network, photos('val')):.4f} ({', '.join(CATEGORIES)})")
     model = metrics.Model(data.SHIPPED / f"{NAME}.json")

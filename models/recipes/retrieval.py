@@ -16,6 +16,7 @@ from pathlib import Path
 import data
 import metrics
 import numpy as np
+import run_files
 from PIL import Image
 
 KS = [1, 5, 10, 20, 30, 50]
@@ -99,4 +100,5 @@ def table(names: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    table(sys.argv[1:])
+    with run_files.stoppable():
+        table(sys.argv[1:])

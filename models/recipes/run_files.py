@@ -14,8 +14,11 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import files
 
 OUR_NAMES = ("garment-detector", "garment-embedder", "full-front-pose", "resnet-preact-64", "attention-texture")
 CALIBRATED = 200  # photos at most, for models in integers
@@ -44,6 +47,16 @@ def rate(text: str) -> float:
     return value
 
 
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C ends the program in one word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
 def add_options(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--name", type=model_name, default=name, help=f"of the new model; default {name}")
     parser.add_argument("--version", default="1.0.0")
@@ -67,22 +80,30 @@ def make_folder(folder: Path) -> None:
         sys.exit(f"--out {folder}: cannot be written into")
 
 
+def content(path: Path) -> str:
+    """What tells a photo from another, by whatever names it lies there: the digest of its bytes. Of one that cannot be read, which
+    `shop.check` names, its path."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return str(path)
+
+
 def fingerprint(folder: Path, photos: Iterable[tuple[Path, object]]) -> str:
     """Of photos in a folder and what is known of each: the same wherever the folder lies, another where a photo was overwritten."""
     digest = hashlib.sha256()
     for path, known in photos:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(json.dumps([os.path.relpath(path, folder), content, known]).encode())
+        digest.update(json.dumps([os.path.relpath(path, folder), content(path), known]).encode())
     return digest.hexdigest()
 
 
 def begin(folder: Path, facts: dict) -> None:
-    """Remember what a run is made of, or end the program where a run of that name was made of something else."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Remember what a run is made of, or end the program where a run of that name was made of something else, or is being made."""
+    files.hold(folder)
     path, now = folder / "setup.json", json.dumps(facts, indent=2) + "\n"
     if (folder / "last.pt").exists() and path.exists() and path.read_text() != now:
         sys.exit(f"{folder} was begun with other photos, labels or settings: remove it, or take another --name")
-    path.write_text(now)
+    files.write({path: now.encode()})
 
 
 def file_name(options: argparse.Namespace) -> str:
@@ -97,12 +118,11 @@ def deliver(manifest: Path, options: argparse.Namespace, before: dict[str, float
     for name in before:
         print(f"{name:{width}} {before[name]:8.3f} {after[name]:8.3f}")
     figures = json.dumps({"before": before, "after": after}, indent=2) + "\n"
-    (manifest.parent.parent / "figures.json").write_text(figures)
+    files.write({manifest.parent.parent / "figures.json": figures.encode()})
     if after[decides] < before[decides] and not options.anyway:
         sys.exit(f"{decides} of the held-out photos fell: nothing was written (--anyway writes it)")
     make_folder(options.out)
-    for source in (manifest.with_suffix(".onnx"), manifest):
-        (options.out / source.name).write_bytes(source.read_bytes())
+    files.write({options.out / source.name: source.read_bytes() for source in (manifest.with_suffix(".onnx"), manifest)})
     onnx, json_file = options.out / f"{options.name}.onnx", options.out / f"{options.name}.json"
     print(f"wrote {onnx} and {json_file}; store it with")
     print(f"  lookbook model add {options.name} --onnx {onnx} --manifest {json_file}")

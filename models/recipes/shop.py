@@ -1,8 +1,8 @@
 """A shop's own photos: which there are, what they show, and which are held out.
 
 Owns: reading folders and CSV files, opening a user's photo, the crop that the product would embed, the split. Must not know: PyTorch,
-networks. Invariants: the split depends on the names and the seed alone, and no held-out photo is trained on; a photo's pixels are those
-that the product reads (`crates/vision/src/codecs.rs`).
+networks. Invariants: the split depends on the names and the seed alone, and no held-out photo is trained on, nor a copy of it; a photo's
+pixels are those that the product reads (`crates/vision/src/codecs.rs`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import data
 import metrics
 import numpy as np
+import run_files
 from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -38,12 +39,12 @@ class Photos:
 def read(source: Path, seed: int) -> Photos:
     """Photos of a folder, whose sub-folders are the labels, or of a CSV file with the columns `path` and `item_id` or `label`.
 
-    Labels of one photo are left out: nothing can be learnt of or measured by them.
+    Labels of one photo are left out: nothing can be learnt of or measured by them. A photo that is there twice counts once.
     """
     if not source.exists():
         sys.exit(f"{source}: there is no such folder or CSV file")
     folder = source if source.is_dir() else source.parent
-    pairs = _of_folder(source) if source.is_dir() else _of_csv(source)
+    pairs = _once(source, _of_folder(source) if source.is_dir() else _of_csv(source))
     counts: dict[str, int] = {}
     for _, label in pairs:
         counts[label] = counts.get(label, 0) + 1
@@ -54,6 +55,21 @@ def read(source: Path, seed: int) -> Photos:
     held, whole = _split(labels, seed)
     print(f"{source}: {len(paths)} photos of {len(set(labels))} labels, {held.sum()} held out{' (whole labels)' if whole else ''}")
     return Photos(folder, paths, labels, held, whole)
+
+
+def _once(source: Path, pairs: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Without further rows and copies of a photo; an end of the program where these have another label."""
+    first: dict[str, tuple[Path, str]] = {}
+    contrary = []
+    for path, label in sorted(pairs):
+        twin, known = first.setdefault(run_files.content(path), (path, label))
+        if known != label:
+            contrary.append(f"{path} is the same photo as {twin}, but the one is of {label}, the other of {known}")
+    if contrary:
+        sys.exit("\n".join([*contrary, f"{source}: a photo has one label"]))
+    if len(first) < len(pairs):
+        print(f"{source}: left out {len(pairs) - len(first)} that are a photo given before, listed again or copied")
+    return list(first.values())
 
 
 def _of_folder(folder: Path) -> list[tuple[Path, str]]:

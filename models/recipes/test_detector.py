@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch", reason="scenes and losses are tested where PyTorch is installed: .lookbook/train-venv/bin/pytest models/recipes")
 sys.path.insert(0, str(Path(__file__).parent))
+import attention  # noqa: E402
 import data  # noqa: E402
 import detector  # noqa: E402
 import embedder  # noqa: E402
@@ -20,6 +21,7 @@ import nets  # noqa: E402
 import torch  # noqa: E402
 from nets import Detector, DetectorExport  # noqa: E402
 from PIL import Image  # noqa: E402
+from test_files import LARGE, full_disk  # noqa: E402
 
 SIDE = data.PHOTO_SIDE
 
@@ -115,6 +117,38 @@ def test_another_input_size_is_another_model_in_files_of_its_own(tmp_path, monke
         assert (manifest["name"], manifest["input"]["height"], manifest["input"]["width"]) == (name, 96, 64)
         assert manifest["version"] == json.loads((data.SHIPPED / "garment-detector.json").read_text())["version"]
         assert manifest["output"]["score_threshold"] == 0.34
+
+
+def test_a_recipe_ends_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data, "RUNS", tmp_path)
+    for option, value in (("--schedule", "nan"), ("--schedule", "-1"), ("--stages", "0"), ("--threads", "0")):
+        with pytest.raises(SystemExit):
+            call(monkeypatch, "train", option, value)
+        assert f"argument {option}: {value} is no" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="detector-2/best.pt: there are no weights; train comes before this"):
+        call(monkeypatch, "export")
+    with pytest.raises(SystemExit, match="nope.pt: there are no weights"):
+        call(monkeypatch, "export", "--weights", str(tmp_path / "nope.pt"))
+    monkeypatch.setenv("LOOKBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["attention.py", "regions", str(tmp_path / "nope.jpg"), "--out", str(tmp_path / "out.png")])
+    with pytest.raises(SystemExit, match="nope.jpg: cannot be read"):
+        export.command(attention.NAME, None, None, None, attention._extend)
+
+    def stopped(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["detector.py", "train"])
+    with pytest.raises(SystemExit) as end:
+        export.command(detector.NAME, stopped, None, None)
+    assert end.value.code == 130 and capsys.readouterr().err == "stopped\n"
+
+
+def test_a_full_disk_leaves_both_files_of_the_model_that_was_there(tmp_path):
+    path = export.put(tmp_path, {"name": "mine", "sha256": ""}, b"old")
+    before = path.read_bytes()
+    with full_disk(), pytest.raises(SystemExit, match="mine.onnx: cannot be written"):
+        export.put(tmp_path, {"name": "mine", "sha256": ""}, bytes(LARGE))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"mine.onnx": b"old", "mine.json": before}
 
 
 @pytest.mark.parametrize(("recipe", "extend"), [(detector, detector._extend), (embedder, embedder.extend)])

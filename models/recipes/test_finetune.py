@@ -141,6 +141,9 @@ def spoilt(folder: Path, part: str, number: int, **changed) -> Path:
     [
         ("annotations", {"image_id": 77}, "annotation 1 has the image_id 77, which the file does not list"),
         ("annotations", {"category_id": 77}, "annotation 1 has the category_id 77, which the file does not list"),
+        ("annotations", {"image_id": "2"}, 'annotation 1 has the image_id "2", which is not'),
+        ("annotations", {"iscrowd": "0"}, 'annotation 1 has the iscrowd "0", which is not'),
+        ("annotations", {"category_id": 9, "bbox": None}, "annotation 1 has no bbox"),
         ("annotations", {"image_id": None}, "annotation 1 has no image_id"),
         ("annotations", {"bbox": None}, "annotation 1 has no bbox"),
         ("annotations", {"bbox": None, "id": None}, "annotation number 2 has no bbox"),
@@ -151,6 +154,10 @@ def spoilt(folder: Path, part: str, number: int, **changed) -> Path:
         ("annotations", {"bbox": [1, 2, 3]}, "annotation 1 has the bbox"),
         ("images", {"file_name": "nope.jpg"}, "image 2: there is no photo .*nope.jpg"),
         ("images", {"id": 1}, "image 1 is listed twice"),
+        ("images", {"id": "2"}, 'image number 2 has the id "2", which is not'),
+        ("images", {"id": True}, "image number 2 has the id true, which is not"),
+        ("categories", {"id": 3}, "two categories have the id 3"),
+        ("categories", {"name": "shirt"}, "two categories have the name shirt"),
         ("images", {"file_name": None}, "image 2 has no file_name"),
         ("categories", {"name": None}, "category number 2 has no name"),
     ],
@@ -158,6 +165,38 @@ def spoilt(folder: Path, part: str, number: int, **changed) -> Path:
 def test_a_fault_of_a_coco_file_is_one_sentence(tmp_path, part, changed, says):
     with pytest.raises(SystemExit, match=f"boxes.json: {says}"):
         finetune_detector.read(spoilt(tmp_path, part, 1, **changed), {"shirt": "upper", "person": ""})
+
+
+def test_a_coco_file_is_read_as_eval_detection_reads_it(tmp_path):
+    names = {"shirt": "upper", "person": ""}
+    with pytest.raises(SystemExit, match="boxes.json: no category is named skirt, uper, which --map gives a name"):
+        finetune_detector.read(coco(tmp_path), names | {"uper": "lower", "skirt": ""})
+    for flag in (1, 1.0, True):
+        photos = finetune_detector.read(spoilt(tmp_path, "annotations", 1, iscrowd=flag), names)
+        assert photos[0]["counts"].tolist() == [1, 0, 0]
+    mask_alone = spoilt(tmp_path, "annotations", 1, iscrowd=1, bbox=None, segmentation={"counts": [3], "size": [1, 3]})
+    assert finetune_detector.read(mask_alone, names)[0]["groups"].tolist() == [0, 0]
+
+
+def test_an_image_that_is_there_twice_counts_once(tmp_path, capsys):
+    """Under one name or two: else a held-out photo is trained on, too."""
+    names = {"shirt": "upper", "person": ""}
+    file = coco(tmp_path)
+    known = json.loads(file.read_text())
+    shown = known["images"][1]["file_name"]
+    (tmp_path / "copy.jpg").write_bytes((tmp_path / shown).read_bytes())
+    for image, name in ((7, shown), (8, "copy.jpg")):
+        known["images"].append({"id": image, "file_name": name})
+        known["annotations"] += [one | {"image_id": image} for one in known["annotations"] if one["image_id"] == 2]
+    file.write_text(json.dumps(known))
+    photos = finetune_detector.read(file, names)
+    assert len(photos) == 6 and f"{file}: left out 2 images whose photo it lists before" in capsys.readouterr().out
+    assert [photo["groups"].tolist() for photo in photos] == [[0, 1, 0], *[[0, 1]] * 4, []]
+    known["annotations"].pop()  # no loss: of the category that is left out
+    known["annotations"].pop()
+    file.write_text(json.dumps(known))
+    with pytest.raises(SystemExit, match="boxes.json: the images 2 and 8 are the same photo with other boxes"):
+        finetune_detector.read(file, names)
 
 
 def test_a_coco_file_may_begin_with_a_mark_and_has_to_be_one(tmp_path):

@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import data  # noqa: E402
 import loop  # noqa: E402
 import torch  # noqa: E402
+from test_files import LARGE, full_disk  # noqa: E402
 from torch import nn  # noqa: E402
 
-PLAN = loop.Plan("line", 23, 1e-2, evaluate_every=10, save_every=5)
+PLAN = loop.Plan("line", 23, 1e-2, seed=1, evaluate_every=10, save_every=5)
 TRAINING = """
 import os, signal, sys
 import test_loop
@@ -50,7 +51,7 @@ def train(runs: str, kill: str = "") -> dict[str, torch.Tensor]:
 
     loop._save = saved
     try:
-        return loop.fit(PLAN, nn.Linear(2, 1), losses, evaluate).state_dict()
+        return loop.fit(PLAN, nn.Sequential(nn.Dropout(0.2), nn.Linear(2, 1)), losses, evaluate).state_dict()
     finally:
         loop._save = save
 
@@ -69,6 +70,36 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, where):
         assert (killed / "line" / name).read_text() == (whole / "line" / name).read_text(), name
     best = [torch.load(runs / "line" / "best.pt", weights_only=True) for runs in (whole, killed)]
     assert all(torch.equal(best[0][key], best[1][key]) for key in best[0])
+
+
+def test_a_row_that_was_not_written_to_its_end_spoils_no_other(tmp_path, monkeypatch):
+    """As a full disk or a dead machine leaves it, of a step that looks as if it were done."""
+    monkeypatch.setattr(data, "RUNS", data.RUNS)
+    train(str(tmp_path / "whole"))
+    ended = subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path / "torn"), "step 13"], cwd=Path(__file__).parent)
+    assert ended.returncode == -signal.SIGKILL
+    for name in ("losses.csv", "scores.csv"):
+        with open(tmp_path / "torn" / "line" / name, "a") as rows:
+            rows.write("1")
+    train(str(tmp_path / "torn"))
+    for name in ("losses.csv", "scores.csv"):
+        assert (tmp_path / "torn" / "line" / name).read_text() == (tmp_path / "whole" / "line" / name).read_text(), name
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_leaves_the_one_before(tmp_path):
+    loop._save(tmp_path / "last.pt", {"step": 1})
+    with full_disk(), pytest.raises(SystemExit, match="^.*last.pt: cannot be written [(][^\n]*[)]$"):
+        loop._save(tmp_path / "last.pt", {"step": 2, "model": torch.zeros(LARGE)})
+    assert loop.read(tmp_path / "last.pt") == {"step": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_weights_that_are_not_there_are_said_in_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="best.pt: there are no weights; train comes before this"):
+        loop.adopt(nn.Linear(2, 3), tmp_path / "best.pt")
+    for content in (b"", b"no weights", b"PK\x03\x04"):
+        (tmp_path / "best.pt").write_bytes(content)
+        with pytest.raises(SystemExit, match="best.pt: is no file of weights"):
+            loop.read(tmp_path / "best.pt")
 
 
 def test_weights_are_taken_whole(tmp_path):

@@ -16,15 +16,16 @@ import metrics  # noqa: E402
 import robustness  # noqa: E402
 import run_files  # noqa: E402
 import shop  # noqa: E402
+from test_files import LARGE, full_disk  # noqa: E402
 
 CATALOGUE = Path(__file__).resolve().parents[2] / "tests" / "catalogue"
 
 
 def some_photos(folder: Path, counts: dict[str, int]) -> Path:
-    for label, count in counts.items():
+    for place, (label, count) in enumerate(counts.items()):
         (folder / label).mkdir(parents=True)
         for number in range(count):
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / label / f"{number}.png")
+            Image.new("RGB", (8, 8), (number, 0, place)).save(folder / label / f"{number}.png")
     return folder
 
 
@@ -52,6 +53,27 @@ def test_folders_and_csv_files_name_the_same_labels(tmp_path, capsys):
         shop.read(listing, 1)
     with pytest.raises(SystemExit, match="two labels with two photos each"):
         shop.read(some_photos(tmp_path / "few", {"shirt": 3}), 1)
+
+
+def test_a_photo_that_is_there_twice_counts_once(tmp_path, capsys):
+    """A feed with one row for each size of a product, and copies under other names: else a held-out photo is trained on, too."""
+    folder = some_photos(tmp_path / "photos", {f"item{number}": 2 for number in range(6)})
+    once = shop.read(folder, 1)
+    lines = [f"{path.relative_to(folder)},{label}" for path, label in zip(once.paths, once.labels)]
+    shutil.copy(folder / "item0" / "0.png", folder / "item0" / "copy.png")
+    (folder / "list.csv").write_text("\n".join(["path,item_id", *lines, *lines, "./item0/1.png,item0", "item0/copy.png,item0"]))
+    capsys.readouterr()
+    for source, left_out in ((folder / "list.csv", 14), (folder, 1)):
+        photos = shop.read(source, 1)
+        assert photos.paths == once.paths and (photos.held == once.held).all()
+        assert f"{source}: left out {left_out} that are a photo given before, listed again or copied" in capsys.readouterr().out
+    (folder / "list.csv").write_text("\n".join(["path,item_id", *lines, "item0/1.png,item3", "item0/copy.png,item4"]))
+    says = "item0/1.png is the same photo as .*item0/1.png, but .*item0/copy.png is the same photo as .*item0/0.png, but the one is of item4, the other of item0"
+    with pytest.raises(SystemExit, match=f"(?s){says}\n.*list.csv: a photo has one label"):
+        shop.read(folder / "list.csv", 1)
+    (folder / "item0" / "2.png").symlink_to(folder / "nope.png")  # named with all others that cannot be read
+    with pytest.raises(SystemExit, match="2.png: cannot be read"):
+        shop.check(shop.read(folder, 1).paths)
 
 
 def test_a_listing_that_cannot_be_read_is_named_in_one_sentence(tmp_path):
@@ -306,3 +328,8 @@ def test_a_worse_model_is_not_delivered_unless_asked_for(tmp_path, capsys):
     run_files.deliver(made, parser.parse_args(["--out", str(out), "--anyway"]), before, worse, "precision5")
     assert (out / "mine.onnx").read_bytes() == b"onnx" and (out / "mine.json").read_text() == "{}"
     assert "top1          0.500    0.900" in capsys.readouterr().out
+    # Both files of before stay where a new one finds no room.
+    made.with_suffix(".onnx").write_bytes(bytes(LARGE))
+    with full_disk(), pytest.raises(SystemExit, match=f"^{out}/mine.onnx: cannot be written"):
+        run_files.deliver(made, parser.parse_args(["--out", str(out), "--anyway"]), before, worse, "precision5")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {"mine.onnx": b"onnx", "mine.json": b"{}"}

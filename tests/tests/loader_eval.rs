@@ -601,9 +601,19 @@ fn a_file_of_boxes_may_be_written_as_users_write_it_and_has_to_have_some() -> Re
     run()?
         .expect(1)?
         .expect_stderr(&["annotation 0, of image 1, has no bbox"])?;
-    write("")?;
-    run()?
+    let crowd = r#"{"image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 16], "iscrowd": 1}"#;
+    for nothing in ["", crowd] {
+        write(nothing)?;
+        run()?.expect(1)?.expect_stderr(&[
+            "has no annotated box (crowds aside): there is nothing to measure by",
+        ])?;
+    }
+    let two = r#"{"images": [{"id": 1, "file_name": "photos/a.bmp"}, {"id": 2, "file_name": "photos/a.bmp"}],
+        "categories": [{"id": 2, "name": "shoe"}], "annotations": [{"image_id": 2, "category_id": 2, "bbox": [8, 8, 8, 8]}]}"#;
+    fs::write(shop.path("boxes.json"), two)?;
+    run()?.expect(0)?;
+    shop.run(["eval", "detection", "--coco", "boxes.json", "--limit", "1"])?
         .expect(1)?
-        .expect_stderr(&["has no annotated box: there is nothing to measure by"])?;
+        .expect_stderr(&["has no annotated box in the photos of --limit 1 (crowds aside)"])?;
     Ok(())
 }

@@ -36,14 +36,19 @@ pub fn run(args: &DetectionArgs) -> Result<Ending> {
         "{} lists no photos",
         args.coco.display()
     );
-    ensure!(
-        dataset.photos.iter().any(|photo| !photo.truth.is_empty()),
-        "{} has no annotated box: there is nothing to measure by",
-        args.coco.display()
-    );
     if let Some(limit) = args.limit {
         dataset.photos.truncate(limit.try_into()?);
     }
+    let mut boxes = dataset.photos.iter().flat_map(|photo| &photo.truth);
+    ensure!(
+        boxes.any(|truth| !truth.is_crowd),
+        "{} has no annotated box{} (crowds aside): there is nothing to measure by",
+        args.coco.display(),
+        match args.limit {
+            Some(limit) => format!(" in the photos of --limit {limit}"),
+            None => String::new(),
+        }
+    );
     if let Some(file) = &args.out {
         check_target(file, &args.coco)?;
     }
