@@ -296,6 +296,9 @@ pub struct CheckArgs {
     /// A photo to try it on; else a drawn picture of a person
     #[arg(long, value_name = "PHOTO")]
     pub image: Option<PathBuf>,
+    /// The vector that your own program makes of that photo with an embedder, a JSON array: the cosine is printed and must be 0.99
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub expect: Option<PathBuf>,
     /// One JSON object on standard output
     #[arg(long)]
     pub json: bool,

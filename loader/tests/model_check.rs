@@ -143,6 +143,50 @@ fn findings_decide_the_exit_code_and_are_json_on_demand() {
 }
 
 #[test]
+fn an_expected_vector_of_the_photo_is_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = json!({"name": "embedding", "dimensions": 3, "pool": "none", "normalize": true});
+    let onnx = model(folder.path(), "embed_bytes", output);
+    // This model gives the mean of each channel, so a photo of one colour has that colour as its vector.
+    let json = onnx.with_extension("json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    manifest["input"]["dtype"] = json!("u8");
+    manifest["input"]["layout"] = json!("nhwc");
+    fs::write(&json, manifest.to_string()).unwrap();
+    let photo = folder.path().join("photo.png");
+    let pixels = image::RgbImage::from_pixel(50, 60, image::Rgb([200, 100, 50]));
+    pixels.save(&photo).unwrap();
+    let (onnx, photo) = (onnx.to_str().unwrap(), photo.to_str().unwrap());
+    let vector = folder.path().join("expected.json");
+    let with_vector = |text: &str, code: i32, part: &str| {
+        fs::write(&vector, text).unwrap();
+        let output = check(&[onnx, "--image", photo, "--expect", vector.to_str().unwrap()]);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{text}: {}",
+            self::text(&output)
+        );
+        assert!(
+            self::text(&output).contains(part),
+            "{text}: {}",
+            self::text(&output)
+        );
+    };
+    with_vector("[4, 2, 1.0]", 0, "cosine 1.0000 with the expected vector");
+    with_vector(
+        "[[0.4, 0.2, 0.1]]",
+        0,
+        "cosine 1.0000 with the expected vector",
+    );
+    with_vector("[1, 2, 4]", 1, "-> compare input.colour");
+    with_vector("[4, 2]", 1, "2 dimensions, the model's 3");
+    with_vector("{}", 1, "expected.json is no JSON array of numbers");
+    let output = check(&[onnx, "--expect", vector.to_str().unwrap()]);
+    assert!(text(&output).contains("--image"), "{}", text(&output));
+}
+
+#[test]
 fn what_is_no_model_is_an_error() {
     for (args, part) in [
         (vec!["model.txt"], "is no model"),

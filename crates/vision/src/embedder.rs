@@ -35,6 +35,14 @@ impl Embedder {
         self.run_prepared(tensors, Self::read)
     }
 
+    /// The shape that the output has in a run of the one photo `view`.
+    pub(crate) fn shape(&mut self, view: &[View<'_>]) -> Result<Vec<usize>, Error> {
+        let shapes = self.run_views(view, |_, outputs, _| {
+            Ok(outputs.iter().map(|output| output.shape.clone()).collect())
+        })?;
+        Ok(shapes.concat())
+    }
+
     fn read(&self, outputs: &[OutputTensor], tensors: &[Tensor]) -> Result<Vec<Vec<f32>>, Error> {
         let count = tensors.len();
         let name = &self.output.name;
@@ -68,48 +76,51 @@ impl Embedder {
 
     /// Channels, spatial places, and whether channels come first; checks the shape.
     fn axes(&self, output: &OutputTensor, count: usize) -> Result<(usize, usize, bool), String> {
-        let dimensions = self.output.dimensions;
-        let expected = match (self.output.pool, self.manifest().input().layout) {
-            (Pool::None, _) => "[photos, dimensions]",
-            (Pool::ClassToken, _) => "[photos, tokens, dimensions]",
-            (_, Layout::Nchw) => "[photos, dimensions, rows, columns]",
-            (_, Layout::Nhwc) => "[photos, rows, columns, dimensions]",
-        };
+        let (dimensions, pool) = (self.output.dimensions, self.output.pool);
+        let layout = self.manifest().input().layout;
         if let Some(short) = short_of_photos(&output.shape, count) {
             return Err(short);
         }
         let refuse = || {
-            let remedy = match (self.output.pool, output.shape.as_slice()) {
-                (Pool::None, [_, _, _, _]) => "; output.pool mean or max makes one vector of a map",
-                _ => "",
+            let expected = match (pool, layout) {
+                (Pool::None, _) => "[photos, dimensions]",
+                (Pool::ClassToken, _) => "[photos, tokens, dimensions]",
+                (_, Layout::Nchw) => "[photos, dimensions, rows, columns]",
+                (_, Layout::Nhwc) => "[photos, rows, columns, dimensions]",
             };
             Err(format!(
                 "has shape {:?}; expected {expected} with {dimensions} dimensions and at least {count} \
-                 photos (output.dimensions and output.pool say so){remedy}",
-                output.shape
+                 photos (output.dimensions and output.pool say so){}",
+                output.shape,
+                remedy(pool, dimensions, &output.shape)
             ))
         };
         // A vector of one photo, without a batch axis.
-        if self.output.pool == Pool::None && count == 1 && output.shape == [dimensions] {
+        if pool == Pool::None && count == 1 && output.shape == [dimensions] {
             return Ok((dimensions, 1, true));
         }
         let Some((&photos, axes)) = output.shape.split_first() else {
             return refuse();
         };
-        let axes = match (self.output.pool, self.manifest().input().layout, axes) {
+        let axes = match (pool, axes) {
             // Beside its own the vector may have axes of size 1, such as those of a pooled map.
-            (Pool::None, _, axes) if axes.iter().filter(|&&size| size != 1).count() <= 1 => {
+            (Pool::None, axes) if axes.iter().filter(|&&size| size != 1).count() <= 1 => {
                 (axes.iter().product(), 1, true)
             }
-            (Pool::Mean | Pool::Max, Layout::Nchw, [channels, rows, columns]) => {
-                (*channels, rows * columns, true)
-            }
-            (Pool::Mean | Pool::Max, Layout::Nhwc, [rows, columns, channels]) => {
-                (*channels, rows * columns, false)
+            (Pool::Mean | Pool::Max, &[first, second, third]) => {
+                // Some take channels first and give them last (Swin): what has the vector's length are the channels.
+                let channels_first = match layout {
+                    Layout::Nchw => first == dimensions || third != dimensions,
+                    Layout::Nhwc => first == dimensions && third != dimensions,
+                };
+                match channels_first {
+                    true => (first, second * third, true),
+                    false => (third, first * second, false),
+                }
             }
             // Tokens of a transformer.
-            (Pool::Mean | Pool::Max | Pool::ClassToken, _, [tokens, channels]) => {
-                (*channels, *tokens, false)
+            (Pool::Mean | Pool::Max | Pool::ClassToken, &[tokens, channels]) => {
+                (channels, tokens, false)
             }
             _ => return refuse(),
         };
@@ -117,6 +128,22 @@ impl Embedder {
             return refuse();
         }
         Ok(axes)
+    }
+}
+
+/// The pool that fits an output of this shape, where its last axis is a vector or it is a map.
+fn remedy(pool: Pool, dimensions: usize, shape: &[usize]) -> &'static str {
+    match (pool, shape) {
+        (Pool::None | Pool::ClassToken, [_, _, _, _]) => {
+            "; output.pool mean or max makes one vector of a map"
+        }
+        (Pool::None, &[_, _, last]) if last == dimensions => {
+            "; output.pool class_token, where the first token is one, mean or max makes one vector of tokens"
+        }
+        (Pool::Mean | Pool::Max | Pool::ClassToken, &[_, last]) if last == dimensions => {
+            "; it is a vector already, which output.pool none takes"
+        }
+        _ => "",
     }
 }
 

@@ -3,23 +3,26 @@
 //! Where [`check_model`](crate::check_model) stops at the first fault, this goes on as far as the
 //! file allows, and looks at things that are no errors: a detector that finds nothing in the picture, a vector that is the same for
 //! every picture. Owns the order of the checks; what each kind's numbers should be like is in
-//! `examine/numbers.rs`.
+//! `examine/numbers.rs` and `examine/vectors.rs`.
 
 mod numbers;
+mod vectors;
 
 use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
 use crate::check::check_model_with;
 use crate::device::{Device, SessionOptions};
+use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::manifest::{Manifest, sha256_hex};
-use crate::manifest_parts::{Activation, DetectorOutput, EmbedderOutput, Output, PoseOutput};
+use crate::manifest_parts::{Activation, DetectorOutput, EmbedderOutput, Output, Pool, PoseOutput};
 use crate::opened::{KindOutput, Opened};
 use crate::photo::{Photo, View};
 use crate::ports::{compare, described, masks};
 use crate::session::{Runtime, Session};
 use crate::sketch;
+use crate::tensors::Port;
 
 const OPTIONS: SessionOptions = SessionOptions {
     device: Device::Cpu,
@@ -46,8 +49,8 @@ pub enum Verdict {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// `manifest`, `file`, `digest`, `runtime`, `inputs`, `outputs`, `run`, `vector`, `boxes`, `points`, `speed` or
-    /// `store`.
+    /// `manifest`, `file`, `digest`, `inputs`, `outputs`, `inputs, outputs`, `input values`, `run`, `vector`, `expected`,
+    /// `pool`, `boxes`, `points`, `speed` or `store`.
     pub check: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -55,6 +58,15 @@ pub struct Finding {
     pub found: String,
     /// What to do; empty when nothing is.
     pub advice: String,
+}
+
+/// What a model is tried on instead of a drawn picture.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// A photo.
+    pub photo: Photo,
+    /// The vector that another program made of it with the same embedder, of any length but zero.
+    pub vector: Option<Vec<f32>>,
 }
 
 /// Findings in the order in which they were made.
@@ -90,13 +102,13 @@ impl Findings {
     }
 }
 
-/// Looks at everything about a model that can be looked at: `manifest` is the JSON text, or `None` where there is none; `photo` is
-/// tried instead of a drawn picture. On the CPU, with one thread. Once `cancel` is thrown, what was found is of no worth.
+/// Looks at everything about a model that can be looked at: `manifest` is the JSON text, or `None` where there is none. On the CPU,
+/// with one thread. Once `cancel` is thrown, what was found is of no worth.
 pub fn examine(
     runtime: &Runtime,
     manifest: Option<&str>,
     onnx: &[u8],
-    photo: Option<&Photo>,
+    sample: Option<&Sample>,
     cancel: &Cancel,
 ) -> Vec<Finding> {
     let mut findings = Findings::default();
@@ -142,14 +154,16 @@ pub fn examine(
         ),
     };
     findings.ok("outputs", described(&ports.1) + &segments);
-    let pictures = match photo {
-        Some(photo) => [photo.clone(), Photo::from_pixels(sketch::dress())],
+    let pictures = match sample {
+        Some(sample) => [sample.photo.clone(), Photo::from_pixels(sketch::dress())],
         None => [sketch::person(), sketch::dress()].map(Photo::from_pixels),
     };
     let trial = Trial {
         runtime,
         manifest: &manifest,
         onnx,
+        outputs: &ports.1,
+        expected: sample.and_then(|sample| sample.vector.as_deref()),
         cancel,
     };
     trial.run(&pictures, &mut findings);
@@ -207,15 +221,29 @@ struct Trial<'a> {
     runtime: &'a Runtime,
     manifest: &'a Manifest,
     onnx: &'a [u8],
+    outputs: &'a [Port],
+    expected: Option<&'a [f32]>,
     cancel: &'a Cancel,
 }
 
 impl Trial<'_> {
     fn run(&self, pictures: &[Photo; 2], findings: &mut Findings) {
         numbers::input(self.manifest, findings);
+        if let (Some(_), Output::Detector(_) | Output::Pose(_)) =
+            (self.expected, self.manifest.output())
+        {
+            findings.fail(
+                "expected",
+                format!(
+                    "a vector is expected, but the model is a {} model",
+                    self.manifest.kind()
+                ),
+                "leave the vector out: only an embedder has one",
+            );
+        }
         let views = [pictures[0].whole(), pictures[1].whole()];
         let outcome = match self.manifest.output() {
-            Output::Embedder(_) => self.embed(&views, findings),
+            Output::Embedder(output) => self.embed(output, &views, findings),
             Output::Detector(_) => self.detect(&views[0], findings),
             Output::Pose(output) => self.estimate(output, &views, findings),
         };
@@ -224,15 +252,59 @@ impl Trial<'_> {
         }
     }
 
-    fn embed(&self, views: &[View<'_>; 2], findings: &mut Findings) -> Result<(), Error> {
-        let mut embedder = self.open::<EmbedderOutput>()?;
-        let [first, second] = [&views[..1], &views[1..]].map(|view| embedder.embed(view));
-        numbers::vectors(self.manifest, &first?, &second?, findings);
+    fn embed(
+        &self,
+        output: &EmbedderOutput,
+        views: &[View<'_>; 2],
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let mut embedder = self.open::<EmbedderOutput>(self.manifest)?;
+        let first = embedder.embed(&views[..1])?.concat();
+        let second = embedder.embed(&views[1..])?.concat();
+        vectors::unlike(output, &first, &second, findings);
+        if let Some(expected) = self.expected {
+            vectors::expected(&first, expected, findings);
+        }
+        self.pool(&mut embedder, &first, &views[..1], findings)?;
         time(&mut embedder, &views[0], findings, Opened::embed)
     }
 
+    /// Looks at whether `vector` was pooled of what has one: a class token, or tokens that say as much as the model's own vector.
+    fn pool(
+        &self,
+        embedder: &mut Embedder,
+        vector: &[f32],
+        view: &[View<'_>],
+        findings: &mut Findings,
+    ) -> Result<(), Error> {
+        let output = embedder.output.clone();
+        let other = vectors::ready_made(&output, self.outputs);
+        match (output.pool, other) {
+            (Pool::ClassToken, _) => {
+                let shape = embedder.shape(view)?;
+                if vectors::lacks_class_token(self.manifest.input(), &shape) {
+                    vectors::no_class_token(&output, other, findings);
+                }
+            }
+            (Pool::Mean, Some(other)) => {
+                let ready_made = Output::Embedder(EmbedderOutput {
+                    name: other.name.clone(),
+                    pool: Pool::None,
+                    ..output
+                });
+                let manifest = self.manifest.clone().with_output(ready_made);
+                // An output that cannot be read is no better than the one that was chosen.
+                if let Ok(found) = self.open::<EmbedderOutput>(&manifest)?.embed(view) {
+                    vectors::beside(vector, &other.name, &found.concat(), findings);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn detect(&self, view: &View<'_>, findings: &mut Findings) -> Result<(), Error> {
-        let mut detector = self.open::<DetectorOutput>()?;
+        let mut detector = self.open::<DetectorOutput>(self.manifest)?;
         let alone = std::slice::from_ref(view);
         let raw = detector.raw_boxes(alone)?;
         let kept = detector.detect(alone)?;
@@ -246,7 +318,7 @@ impl Trial<'_> {
         views: &[View<'_>; 2],
         findings: &mut Findings,
     ) -> Result<(), Error> {
-        let mut estimator = self.open::<PoseOutput>()?;
+        let mut estimator = self.open::<PoseOutput>(self.manifest)?;
         let [person, nobody] = views.each_ref().map(|view| estimator.estimate_one(view));
         let activation = match output {
             PoseOutput::Heatmaps(output) => output.activation,
@@ -256,9 +328,8 @@ impl Trial<'_> {
         time(&mut estimator, &views[0], findings, Opened::estimate)
     }
 
-    fn open<O: KindOutput>(&self) -> Result<Opened<O>, Error> {
-        let mut opened =
-            Opened::<O>::open(self.runtime, self.manifest.clone(), self.onnx, &OPTIONS)?;
+    fn open<O: KindOutput>(&self, manifest: &Manifest) -> Result<Opened<O>, Error> {
+        let mut opened = Opened::<O>::open(self.runtime, manifest.clone(), self.onnx, &OPTIONS)?;
         opened.set_cancel(self.cancel);
         Ok(opened)
     }

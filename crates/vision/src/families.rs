@@ -221,7 +221,7 @@ fn read_detr(
             let expected = if by_softmax {
                 format!(
                     "[{count}, queries, {classes}]: {labels} labels and \"no object\" (without that, as RT-DETR \
-                     has it, set output.activation to sigmoid)"
+                     has it, set output.activation to sigmoid, or to none where they are scores)"
                 )
             } else {
                 format!(
@@ -251,7 +251,7 @@ fn read_detr(
                     let (class, score) = if by_softmax {
                         best(logits_name, shares_but_last(row))?
                     } else {
-                        best(logits_name, row.iter().map(|&logit| sigmoid(logit)))?
+                        best(logits_name, activated(output, row).iter().copied())?
                     };
                     let corners = &box_values[query * 4..query * 4 + 4];
                     let bbox = centred(name, std::array::from_fn(|at| corners[at] * size[at]))?;

@@ -49,7 +49,7 @@ pub use detector::{Detection, Detector};
 pub use device::{Device, Provider, SessionOptions};
 pub use embedder::Embedder;
 pub use error::{Error, ErrorCode};
-pub use examine::{Finding, Verdict, examine};
+pub use examine::{Finding, Sample, Verdict, examine};
 pub use geometry::{BoundingBox, CROP_MARGIN, Geometry};
 pub use manifest::{Manifest, sha256_hex};
 pub use manifest_parts::{

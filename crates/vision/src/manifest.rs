@@ -156,6 +156,12 @@ impl Manifest {
         self
     }
 
+    /// The same with another output, of the same kind and within its ranges.
+    pub(crate) fn with_output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
     /// Whether `onnx` is the file that this manifest describes.
     pub fn check_digest(&self, onnx: &[u8]) -> Result<(), Error> {
         let found = sha256_hex(onnx);

@@ -327,10 +327,10 @@ pub struct DetectorOutput {
     pub family: Family,
     /// Names of the outputs.
     pub names: OutputNames,
-    /// Classes in the order of the model.
+    /// Classes in the order of the model; names of those with a group occur once.
     pub labels: Vec<Label>,
-    /// What makes scores of the class numbers: `detr` has `softmax` (the default) or `sigmoid`, `yolo_v8` and `yolo_v5`
-    /// `none` (the default) or `sigmoid`, the others have none.
+    /// What makes scores of the class numbers: `detr` has `softmax` (the default), `sigmoid` or `none`, `yolo_v8` and
+    /// `yolo_v5` `none` (the default) or `sigmoid`, the others have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
     /// Lowest score kept, 0 to 1.

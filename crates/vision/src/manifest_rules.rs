@@ -183,13 +183,10 @@ fn check_pose(output: &PoseOutput) -> Result<(), Error> {
 
 fn check_activation(output: &DetectorOutput) -> Result<(), Error> {
     let (allowed, expected): (&[Activation], &str) = match output.family {
+        Family::Detr => return Ok(()),
         Family::YoloV8 | Family::YoloV5 => {
             (&[Activation::None, Activation::Sigmoid], "none or sigmoid")
         }
-        Family::Detr => (
-            &[Activation::Softmax, Activation::Sigmoid],
-            "softmax or sigmoid",
-        ),
         Family::YoloNms | Family::Torchvision => (&[Activation::None], "none"),
     };
     if allowed.contains(&output.activation()) {
@@ -229,8 +226,10 @@ fn check_labels(labels: &[Label]) -> Result<(), Error> {
     for (at, label) in labels.iter().enumerate() {
         let key = format!("output.labels[{at}].name");
         check_text(&key, &label.name, 255)?;
-        if !seen.insert(label.name.as_str()) {
-            return refuse(&key, format!("\"{}\" occurs twice", label.name));
+        // Published lists of classes repeat a name, such as "N/A", for numbers that the model never gives.
+        if label.group.is_some() && !seen.insert(label.name.as_str()) {
+            let reason = format!("\"{}\" occurs twice with a group", label.name);
+            return refuse(&key, reason);
         }
     }
     if labels.iter().all(|label| label.group.is_none()) {

@@ -158,7 +158,7 @@ fn element_of(ty: TensorElementType) -> Element {
         TensorElementType::Uint8 => Element::U8,
         TensorElementType::Int64 => Element::I64,
         TensorElementType::Int32 => Element::I32,
-        TensorElementType::Float64 => Element::Other("f64"),
+        TensorElementType::Float64 => Element::F64,
         TensorElementType::String => Element::Other("string"),
         TensorElementType::Bool => Element::Other("bool"),
         _ => Element::Other("an unusual element type"),
@@ -307,6 +307,10 @@ fn extract(value: &DynValue) -> Result<OutputTensor, String> {
         Element::F16 => {
             let values = value.try_extract_tensor::<f16>().map_err(text)?.1;
             OutputValues::Float(values.iter().map(|half| half.to_f32()).collect())
+        }
+        Element::F64 => {
+            let values = value.try_extract_tensor::<f64>().map_err(text)?.1;
+            OutputValues::Float(values.iter().map(|&double| double as f32).collect())
         }
         Element::I64 => {
             OutputValues::Integer(value.try_extract_tensor::<i64>().map_err(text)?.1.to_vec())

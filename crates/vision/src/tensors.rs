@@ -9,6 +9,7 @@ use half::f16;
 pub(crate) enum Element {
     F32,
     F16,
+    F64,
     U8,
     I64,
     I32,
@@ -20,6 +21,7 @@ impl fmt::Display for Element {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::F64 => "f64",
             Self::U8 => "u8",
             Self::I64 => "i64",
             Self::I32 => "i32",
@@ -55,7 +57,7 @@ pub(crate) struct InputTensor<'a> {
     pub(crate) values: InputValues<'a>,
 }
 
-/// The values of one output; f16 becomes f32, i32 becomes i64.
+/// The values of one output; f16 and f64 become f32, i32 becomes i64.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum OutputValues {
     Float(Vec<f32>),

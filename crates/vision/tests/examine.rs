@@ -5,7 +5,7 @@ mod common;
 
 use std::{thread, time::Duration};
 
-use lookbook_vision::{Cancel, Finding, Photo, Verdict, examine, sha256_hex};
+use lookbook_vision::{Cancel, Finding, Photo, Sample, Verdict, examine, sha256_hex};
 use serde_json::{Value, json};
 
 use common::{detector_output, document, embedder_document, embedder_output, onnx, runtime, white};
@@ -34,7 +34,11 @@ fn detector(file: &str, family: &str) -> Value {
 }
 
 fn examined(manifest: Option<&str>, onnx: &[u8], photo: Option<&Photo>) -> Vec<Finding> {
-    examine(&runtime(), manifest, onnx, photo, &Cancel::new())
+    let sample = photo.cloned().map(|photo| Sample {
+        photo,
+        vector: None,
+    });
+    examine(&runtime(), manifest, onnx, sample.as_ref(), &Cancel::new())
 }
 
 fn findings(document: &Value, file: &str, photo: Option<&Photo>) -> Vec<Finding> {
@@ -92,7 +96,15 @@ fn sound_models_are_not_complained_about() {
     assert_eq!(worst(&all), Verdict::Ok, "{all:#?}");
     let checks: Vec<&str> = all.iter().map(|finding| finding.check).collect();
     let expected = [
-        "manifest", "digest", "file", "inputs", "outputs", "vector", "speed", "store",
+        "manifest",
+        "digest",
+        "file",
+        "inputs",
+        "outputs",
+        "input values",
+        "vector",
+        "speed",
+        "store",
     ];
     assert_eq!(checks, expected);
     assert!(
@@ -158,11 +170,11 @@ fn vectors_that_mean_nothing_are_found_out() {
         &["integers; expected floats"],
     );
     assert_says(
-        &embedder("embed_double", "doubles"),
-        "embed_double",
+        &embedder("embed_flags", "flags"),
+        "embed_flags",
         "run",
         Verdict::Failure,
-        &["type f64", "as a tensor of float32"],
+        &["type bool", "as a tensor of float32"],
     );
     assert_says(
         &embedder("embed_random", "noisy"),
@@ -460,6 +472,215 @@ fn a_map_without_a_pool_is_told_what_makes_a_vector_of_it() {
         Verdict::Failure,
         &["[1, 1024, 16, 16]", "output.pool mean or max"],
     );
+}
+
+#[test]
+fn the_pool_that_fits_is_told() {
+    let pooled = |file: &str, output: &str, pool: &str| {
+        let output = embedder_output(output, 6, pool, true);
+        document(file, "embedder", &onnx(file), output)
+    };
+    let tokens = "last_hidden_state";
+    for (file, output, pool, part) in [
+        ("embed_tokens", tokens, "none", "class_token, where"),
+        ("embed", "embedding", "mean", "output.pool none takes"),
+        (
+            "embed",
+            "embedding",
+            "class_token",
+            "output.pool none takes",
+        ),
+        ("embed_map", "map", "class_token", "output.pool mean or max"),
+    ] {
+        let parts = [part];
+        assert_says(
+            &pooled(file, output, pool),
+            file,
+            "run",
+            Verdict::Failure,
+            &parts,
+        );
+    }
+}
+
+#[test]
+fn tokens_that_are_no_vector_beside_one_are_suspicious() {
+    let pooled = |file: &str, pool: &str| {
+        let output = embedder_output("last_hidden_state", 6, pool, true);
+        document(file, "embedder", &onnx(file), output)
+    };
+    let other = ["\"pooler_output\"", "output.pool", "none"];
+    for (file, pool, part) in [
+        ("embed_siglip", "class_token", "the first is no class token"),
+        ("embed_siglip", "mean", "another one (cosine"),
+        (
+            "embed_siglip_dynamic",
+            "class_token",
+            "the first is no class token",
+        ),
+    ] {
+        let parts = [&other[..], &[part]].concat();
+        assert_says(&pooled(file, pool), file, "pool", Verdict::Warning, &parts);
+    }
+    // A class token, the mean that the other output is, and the model's own vector.
+    let mut own = pooled("embed_siglip", "none");
+    own["output"]["name"] = json!("pooler_output");
+    for (document, file) in [
+        (pooled("embed_tokens", "class_token"), "embed_tokens"),
+        (pooled("embed_swin", "mean"), "embed_swin"),
+        (own, "embed_siglip"),
+    ] {
+        let all = findings(&document, file, None);
+        assert_eq!(worst(&all), Verdict::Ok, "{file}: {all:#?}");
+    }
+}
+
+#[test]
+fn an_expected_vector_is_compared() {
+    let photo = common::photo(70, 50, 1);
+    let embed = |document: &Value| {
+        let mut embedder = common::open_embedder(document, "embed").unwrap();
+        embedder.embed(&[photo.whole()]).unwrap().remove(0)
+    };
+    let right = embedder("embed", "embedding");
+    let with_expected = |document: &Value, file: &str, vector: Vec<f32>| {
+        let sample = Sample {
+            photo: photo.clone(),
+            vector: Some(vector),
+        };
+        let (json, onnx) = (document.to_string(), onnx(file));
+        let all = examine(
+            &runtime(),
+            Some(&json),
+            &onnx,
+            Some(&sample),
+            &Cancel::new(),
+        );
+        of(&all, "expected").clone()
+    };
+    // Its length does not matter.
+    let longer: Vec<f32> = embed(&right).iter().map(|value| 3.0 * value).collect();
+    let same = with_expected(&right, "embed", longer.clone());
+    assert_eq!(same.verdict, Verdict::Ok, "{same:?}");
+    assert!(same.found.starts_with("cosine 1.0000"), "{same:?}");
+    let mut turned = right.clone();
+    turned["input"]["mean"] = json!([0.5, 0.4, 0.3]);
+    let other = with_expected(&turned, "embed", longer.clone());
+    assert_eq!(other.verdict, Verdict::Failure, "{other:?}");
+    assert!(other.advice.contains("mean"), "{other:?}");
+    // At a cosine of 0.995.
+    let near: Vec<f32> = {
+        let unit = embed(&right);
+        let mut across: Vec<f32> = unit.iter().map(|value| -value * unit[0]).collect();
+        across[0] += 1.0;
+        let length = across.iter().map(|value| value * value).sum::<f32>().sqrt();
+        unit.iter()
+            .zip(&across)
+            .map(|(unit, across)| unit + 0.1 * across / length)
+            .collect()
+    };
+    let near = with_expected(&right, "embed", near);
+    assert_eq!(near.verdict, Verdict::Warning, "{near:?}");
+    let short = with_expected(&right, "embed", longer[1..].to_vec());
+    assert_eq!(short.verdict, Verdict::Failure, "{short:?}");
+    assert!(
+        short.found.contains("5 dimensions, the model's 6"),
+        "{short:?}"
+    );
+    for broken in [f32::INFINITY, 0.0] {
+        let broken = with_expected(&right, "embed", vec![broken; 6]);
+        assert_eq!(broken.verdict, Verdict::Failure, "{broken:?}");
+    }
+    let boxes = with_expected(&detector("yolo_v8", "yolo_v8"), "yolo_v8", longer);
+    assert_eq!(boxes.verdict, Verdict::Failure, "{boxes:?}");
+}
+
+#[test]
+fn what_black_and_white_become_is_told() {
+    let document = |scale: Value, mean: Value, std: Value| {
+        let mut document = embedder("embed", "embedding");
+        let input = document["input"].as_object_mut().unwrap();
+        for (key, value) in [("scale", scale), ("mean", mean), ("std", std)] {
+            if !value.is_null() {
+                input.insert(key.to_owned(), value);
+            }
+        }
+        document
+    };
+    let (null, shares) = (json!(null), json!([0.5, 0.5, 0.5]));
+    let mean = json!([123.7, 116.3, 103.5]);
+    for (scale, mean, std, verdict, found) in [
+        (
+            &null,
+            &shares,
+            &shares,
+            Verdict::Ok,
+            "-1.000 and white 1.000",
+        ),
+        (
+            &json!(1.0),
+            &null,
+            &null,
+            Verdict::Ok,
+            "0.000 and white 255.000",
+        ),
+        (
+            &json!(1.0),
+            &mean,
+            &null,
+            Verdict::Ok,
+            "-123.700 and white 131.300",
+        ),
+        (
+            &null,
+            &mean,
+            &null,
+            Verdict::Warning,
+            "-123.700 and white -122.700",
+        ),
+        (
+            &json!(1.0),
+            &shares,
+            &shares,
+            Verdict::Warning,
+            "-1.000 and white 509.000",
+        ),
+    ] {
+        let document = document(scale.clone(), mean.clone(), std.clone());
+        let all = findings(&document, "embed", None);
+        let told = of(&all, "input values");
+        assert_eq!(told.verdict, verdict, "{told:?}");
+        assert!(told.found.contains(found), "{told:?}");
+    }
+}
+
+#[test]
+fn scores_of_another_activation_are_told_with_their_labels() {
+    let mut document = detector("detr_many", "detr");
+    document["output"]["labels"].as_array_mut().unwrap().pop();
+    let parts = [
+        "each of the 60 boxes passes",
+        "activation sigmoid",
+        "3 labels",
+    ];
+    assert_says(&document, "detr_many", "boxes", Verdict::Warning, &parts);
+    let mut sigmoid = detector("detr_many", "detr");
+    sigmoid["output"]["activation"] = json!("sigmoid");
+    let parts = [
+        "set output.activation to none",
+        "leave output.activation out, and it has 2 labels",
+    ];
+    assert_says(&sigmoid, "detr_many", "boxes", Verdict::Warning, &parts);
+    document["output"]["score_threshold"] = json!(0.9);
+    let parts = ["the highest score is 0.49", "activation sigmoid"];
+    assert_says(&document, "detr_many", "boxes", Verdict::Warning, &parts);
+}
+
+#[test]
+fn candidates_read_as_rows_after_nms_are_told() {
+    let document = detector("yolo_v8_many", "yolo_nms");
+    let parts = ["[1, 7, 60]", "as yolo_v8 it has 3 classes"];
+    assert_says(&document, "yolo_v8_many", "run", Verdict::Failure, &parts);
 }
 
 #[test]

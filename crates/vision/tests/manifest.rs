@@ -263,6 +263,19 @@ fn a_crop_keeps_half_to_all_of_what_it_covers() {
 }
 
 #[test]
+fn only_labels_with_a_group_have_names_of_their_own() {
+    let labels = |group: Value| {
+        let labels = json!([{"name": "shirt", "group": "upper"}, {"name": "N/A", "group": null}, {"name": "N/A", "group": group}]);
+        parse(&with(detector(), "/output/labels", labels))
+    };
+    labels(json!(null)).unwrap();
+    labels(json!("lower")).unwrap();
+    let twice = json!([{"name": "shirt", "group": "upper"}, {"name": "shirt", "group": "lower"}]);
+    let error = parse(&with(detector(), "/output/labels", twice)).unwrap_err();
+    assert!(error.to_string().contains("occurs twice"), "{error}");
+}
+
+#[test]
 fn bytes_take_no_normalising() {
     for dtype in ["u8", "i32"] {
         let bytes = with(embedder(), "/input/dtype", json!(dtype));

@@ -126,6 +126,28 @@ fn a_class_token_is_the_first_one() {
     );
 }
 
+#[test]
+fn a_map_with_channels_last_and_doubles_are_read() {
+    let photos = [photo(70, 50, 1), photo(40, 90, 2)];
+    let views: Vec<View<'_>> = photos.iter().map(Photo::whole).collect();
+    let read = |file: &str, output: &str, pool: &str| {
+        let output = embedder_output(output, 6, pool, true);
+        let document = document(file, "embedder", &onnx(file), output);
+        check_model(&runtime(), &manifest(&document), &onnx(file)).unwrap();
+        embedder(&document, file).embed(&views).unwrap()
+    };
+    let expected = read("embed", "embedding", "none");
+    // Channels come first in the input, as in Swin.
+    for found in [
+        read("embed_swin", "last_hidden_state", "mean"),
+        read("embed_double", "doubles", "none"),
+    ] {
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(largest_difference(found, expected) < 1e-5);
+        }
+    }
+}
+
 fn clip(ids: &Value, mask: &Value) -> Value {
     let output = embedder_output("image_embeds", 6, "none", false);
     let mut document = document("embed_clip", "embedder", &onnx("embed_clip"), output);
@@ -249,6 +271,15 @@ fn sigmoid_scores_of_the_detr_family_have_no_class_for_nothing() {
     let photo = white(320, 400);
     let found = detector(&document, "detr_sigmoid").detect(&[photo.whole()]);
     let found = found.unwrap().remove(0);
+    // The same where the export made the scores.
+    let names = json!({"boxes": "boxes", "logits": "logits"});
+    let mut chances = detector_document("detr_chances", "detr", names);
+    chances["output"]["activation"] = json!("none");
+    let scores = detector(&chances, "detr_chances").detect(&[photo.whole()]);
+    assert_eq!(plain(&scores.unwrap()[0]), plain(&found));
+    document["output"]["activation"] = json!("none");
+    let refused = refusal(&document, "detr_sigmoid");
+    assert!(refused.contains("expected 0 to 1"), "{refused}");
     let expected = [
         ("shirt", 90, [60, 40, 140, 200]),
         ("shirt", 80, [70, 40, 150, 200]),

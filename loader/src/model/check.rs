@@ -1,6 +1,6 @@
 //! `lookbook model check`: a model file tried as the product would use it.
 //!
-//! Owns finding the two files and the photo, and how findings are shown; what is looked at is
+//! Owns finding the two files, the photo and its expected vector, and how findings are shown; what is looked at is
 //! [`examine`]'s. Needs no database.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use lookbook_vision::{
-    Cancel, Finding, Limits, Manifest, Photo, Runtime, Verdict, decode, examine,
+    Cancel, Finding, Limits, Manifest, Photo, Runtime, Sample, Verdict, decode, examine,
 };
 
 use crate::{
@@ -38,11 +38,11 @@ pub fn run(args: &CheckArgs) -> Result<Ending> {
     let onnx = fs::read(&onnx_file)
         .with_context(|| format!("cannot read the model {}", onnx_file.display()))?;
     let manifest = read_if_any(&manifest_file)?;
-    let photo = args.image.as_deref().map(read_photo).transpose()?;
+    let sample = read_sample(args)?;
     interrupt::listen()?;
     let runtime = runtime::load_from(args.onnxruntime.as_deref())?;
     let mut report = Report::default();
-    for mut finding in examined(&runtime, manifest.as_deref(), &onnx, photo.as_ref())? {
+    for mut finding in examined(&runtime, manifest.as_deref(), &onnx, sample.as_ref())? {
         match (finding.check, manifest.as_deref().map(Manifest::from_json)) {
             ("manifest", None) => {
                 finding.advice =
@@ -70,11 +70,11 @@ fn examined(
     runtime: &Runtime,
     manifest: Option<&str>,
     onnx: &[u8],
-    photo: Option<&Photo>,
+    sample: Option<&Sample>,
 ) -> Result<Vec<Finding>> {
     let cancel = Cancel::new();
     let findings = thread::scope(|scope| {
-        let examiner = scope.spawn(|| examine(runtime, manifest, onnx, photo, &cancel));
+        let examiner = scope.spawn(|| examine(runtime, manifest, onnx, sample, &cancel));
         while !examiner.is_finished() {
             if interrupt::is_requested() {
                 cancel.cancel();
@@ -119,6 +119,25 @@ fn read_if_any(manifest: &Path) -> Result<Option<String>> {
             Err(error).with_context(|| format!("cannot read the manifest {}", manifest.display()))
         }
     }
+}
+
+fn read_sample(args: &CheckArgs) -> Result<Option<Sample>> {
+    let Some(photo) = &args.image else {
+        return Ok(None);
+    };
+    Ok(Some(Sample {
+        photo: read_photo(photo)?,
+        vector: args.expect.as_deref().map(read_vector).transpose()?,
+    }))
+}
+
+/// A JSON array of numbers, or one of one such array: a batch of one photo.
+fn read_vector(path: &Path) -> Result<Vec<f32>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the vector {}", path.display()))?;
+    serde_json::from_str(&text)
+        .or_else(|_| serde_json::from_str(&text).map(|[vector]: [Vec<f32>; 1]| vector))
+        .with_context(|| format!("{} is no JSON array of numbers", path.display()))
 }
 
 fn read_photo(path: &Path) -> Result<Photo> {

@@ -1,6 +1,6 @@
 //! Whether the numbers that a model gives are like those of a working one.
 //!
-//! Owns what is suspicious in vectors, boxes and points although no rule is broken. The limits are wide: a model that
+//! Owns what is suspicious in input values, boxes and points although no rule is broken; vectors are in `vectors.rs`. The limits are wide: a model that
 //! is only weak passes.
 
 use super::Findings;
@@ -8,14 +8,10 @@ use crate::detector::{Detection, Detector};
 use crate::families::RawBox;
 use crate::geometry::BoundingBox;
 use crate::manifest::Manifest;
-use crate::manifest_parts::{Activation, Family, Output};
+use crate::manifest_parts::{Activation, DetectorOutput, Family};
 use crate::pose::Pose;
 use crate::preprocess::Preprocessor;
 
-/// Cosine of two unlike pictures above which their vectors are the same.
-const SAME: f64 = 0.999_99;
-/// And above which they hardly differ.
-const ALIKE: f64 = 0.999;
 /// Boxes that are looked at where none passes the threshold.
 const BEST: usize = 20;
 /// Coordinates up to here, all of them, are shares of the input and not pixels.
@@ -31,70 +27,26 @@ const LISTED: usize = 5;
 /// apart, CLIP's 3.7, those of 0 to 1 and of -1 to 1 one and two.
 const NORMALISED: std::ops::RangeInclusive<f32> = 0.1..=20.0;
 
-/// The range of values that a normalising manifest makes of the bytes.
+/// The range of values that a manifest with floats makes of the bytes.
 pub(super) fn input(manifest: &Manifest, findings: &mut Findings) {
-    let std = manifest.input().std.unwrap_or([1.0; 3]);
+    let input = manifest.input();
+    if input.dtype.takes_pixels() {
+        return;
+    }
     let [black, white] = Preprocessor::new(manifest).extremes();
-    if std != [1.0; 3] && !NORMALISED.contains(&(white - black).abs()) {
+    let found = format!("black becomes {black:.3} and white {white:.3}");
+    let is_divided = input.std.is_some_and(|std| std != [1.0; 3]);
+    // A mean of pixels lies between black and white.
+    if (is_divided && !NORMALISED.contains(&(white - black).abs())) || black * white > 0.0 {
         findings.warn(
             "input values",
-            format!("black becomes {black:.3} and white {white:.3}"),
+            found,
             "value = (pixel · scale − mean) / std: mean and std of pixels from 0 to 1 go with scale 1/255, those of 0 to 255 with \
              scale 1",
         );
-    }
-}
-
-/// The vectors of two unlike pictures.
-pub(super) fn vectors(
-    manifest: &Manifest,
-    first: &[Vec<f32>],
-    second: &[Vec<f32>],
-    findings: &mut Findings,
-) {
-    let (Some(first), Some(second)) = (first.first(), second.first()) else {
-        findings.fail("vector", "the model gave none", "");
-        return;
-    };
-    let length = |vector: &[f32]| dot(vector, vector).sqrt();
-    let similarity = dot(first, second) / (length(first) * length(second)).max(f64::MIN_POSITIVE);
-    let found = format!(
-        "{} finite dimensions, length {:.3}, two unlike pictures have cosine {similarity:.4}",
-        first.len(),
-        length(first)
-    );
-    let is_normalized = match manifest.output() {
-        Output::Embedder(output) => output.normalize,
-        _ => true,
-    };
-    if first == second || similarity > SAME {
-        findings.fail(
-            "vector",
-            found,
-            "the vector does not depend on the picture: check input.scale, mean and std (pixels may be cut off at one \
-             value), and that output.name is the image's vector",
-        );
-    } else if similarity > ALIKE {
-        findings.warn(
-            "vector",
-            found,
-            "the pictures can hardly be told apart: check input.scale, mean, std and colour",
-        );
-    } else if !is_normalized && (length(first) / length(second) - 1.0).abs() > 0.01 {
-        findings.ok(
-            "vector",
-            format!("{found}; lengths differ, so <-> and <=> order differently"),
-        );
     } else {
-        findings.ok("vector", found);
+        findings.ok("input values", found);
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(&a, &b)| f64::from(a) * f64::from(b))
-        .sum()
 }
 
 /// All boxes of one picture in input pixels, and what is left of them as garments.
@@ -127,24 +79,26 @@ pub(super) fn boxes(
         findings.warn(
             "boxes",
             format!("each of the {passing} boxes passes output.score_threshold {threshold}"),
-            match detector.output.activation() {
-                Activation::Sigmoid => {
-                    "the scores may be chances already: leave output.activation out, or raise output.score_threshold"
-                }
-                Activation::None | Activation::Softmax => {
-                    "the export may make chances of the scores twice; if not, raise output.score_threshold"
-                }
+            &match other_activation(&detector.output) {
+                Some(other) => format!("{other}; if not, raise output.score_threshold"),
+                None => "the export may make chances of the scores twice; if not, raise output.score_threshold".to_owned(),
             },
         );
     } else if passing == 0 {
+        let other = match other_activation(&detector.output) {
+            Some(other) if detector.output.family == Family::Detr => format!("; {other}"),
+            _ => String::new(),
+        };
         findings.warn(
             "boxes",
             format!(
                 "{} boxes, none with output.score_threshold {threshold}: the highest score is {highest:.3}",
                 raw.len()
             ),
-            "try a photo that shows a garment (--image PHOTO); if it still finds none, check input.scale, mean, std and \
-             colour, or lower output.score_threshold",
+            &format!(
+                "try a photo that shows a garment (--image PHOTO); if it still finds none, check input.scale, mean, std and \
+                 colour, or lower output.score_threshold{other}"
+            ),
         );
     } else if kept.is_empty()
         && let Some(flat) = best[..passing]
@@ -176,6 +130,36 @@ pub(super) fn boxes(
             "boxes",
             format!("{} in this picture: {}{more}", kept.len(), named.join(", ")),
         );
+    }
+}
+
+/// The other ways in which the scores may be meant, with what `output.labels` is then.
+fn other_activation(output: &DetectorOutput) -> Option<String> {
+    let labels = output.labels.len();
+    match (output.family, output.activation()) {
+        (Family::Detr, Activation::Softmax) => Some(format!(
+            "a model without \"no object\", such as RT-DETR, needs output.activation sigmoid (none where the export makes \
+             chances), and has {} labels",
+            labels + 1
+        )),
+        (Family::Detr, Activation::Sigmoid) => {
+            let softmax = match labels {
+                1 => String::new(),
+                _ => format!(
+                    ", or a softmax's, whose last class is \"no object\": leave output.activation out, and it has {} \
+                     label{}",
+                    labels - 1,
+                    if labels == 2 { "" } else { "s" }
+                ),
+            };
+            Some(format!(
+                "the scores may be chances already: set output.activation to none{softmax}"
+            ))
+        }
+        (_, Activation::Sigmoid) => {
+            Some("the scores may be chances already: leave output.activation out".to_owned())
+        }
+        _ => None,
     }
 }
 

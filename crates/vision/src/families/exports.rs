@@ -30,6 +30,31 @@ pub(super) fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks:
     if masks == 0 && third == 6 && second != 6 {
         return "; six numbers for each box are family yolo_nms".to_owned();
     }
+    as_candidates([second, third], labels, masks, None)
+}
+
+/// The same for rows of a model with its own NMS.
+pub(super) fn rows_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks: usize) -> String {
+    match *tensor.shape.as_slice() {
+        // Corners, score and class say nothing of the number of labels.
+        [_, second, third] => as_candidates(
+            [second, third],
+            output.labels.len(),
+            masks,
+            (second >= third).then(|| task(third, 6, 0)),
+        ),
+        _ => String::new(),
+    }
+}
+
+/// What axes of that size are as a YOLO's candidates, before its NMS; `rows` is what they may be as
+/// rows after it.
+fn as_candidates(
+    [second, third]: [usize; 2],
+    labels: usize,
+    masks: usize,
+    rows: Option<String>,
+) -> String {
     // Candidates outnumber classes by far.
     let (family, found, before) = if second < third {
         ("yolo_v8", second, 4)
@@ -45,18 +70,9 @@ pub(super) fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks:
     };
     let as_classes =
         format!("as {family} it has {classes} classes{beside}, and output.labels has {labels}");
-    match task(found, before + masks, labels) {
+    match rows.unwrap_or_else(|| task(found, before + masks, labels)) {
         task if task.is_empty() => format!("; {as_classes}"),
         task => format!("{task}; if not, {as_classes}"),
-    }
-}
-
-/// The same for rows of a model with its own NMS.
-pub(super) fn rows_remedy(tensor: &OutputTensor) -> String {
-    match *tensor.shape.as_slice() {
-        // Corners, score and class say nothing of the number of labels.
-        [_, _, found] => task(found, 6, 0),
-        _ => String::new(),
     }
 }
 
@@ -139,10 +155,27 @@ mod tests {
             beside_masks.contains("it has 80 classes and 32 mask coefficients"),
             "{beside_masks}"
         );
-        let rows = |numbers| rows_remedy(&tensor([1, 300, numbers]));
+        let rows = |numbers| {
+            let output = output(Family::YoloNms, 2);
+            rows_remedy(&output, &tensor([1, 300, numbers]), 0)
+        };
         assert!(rows(38).contains("mask coefficients"));
         assert!(rows(57).contains("key points"));
         assert!(rows(7).contains("angle"));
         assert_eq!(rows(5), "");
+    }
+
+    #[test]
+    fn candidates_are_told_from_rows_after_nms() {
+        let said = |shape, masks| rows_remedy(&output(Family::YoloNms, 3), &tensor(shape), masks);
+        assert_eq!(
+            said([1, 84, 8400], 0),
+            "; as yolo_v8 it has 80 classes, and output.labels has 3"
+        );
+        assert_eq!(
+            said([1, 25_200, 85], 0),
+            "; as yolo_v5 it has 80 classes, and output.labels has 3"
+        );
+        assert!(said([1, 116, 8400], 32).contains("80 classes and 32 mask coefficients"));
     }
 }

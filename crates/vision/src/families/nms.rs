@@ -39,7 +39,7 @@ pub(super) fn read_rows(
             &format!(
                 "[{count}, boxes, 6] or [boxes, 6]: corners, score, class; or [boxes, 7]: photo, corners, class, \
                  score{}",
-                rows_remedy(tensor)
+                rows_remedy(output, tensor, form.masks)
             ),
         )),
     }

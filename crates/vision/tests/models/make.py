@@ -68,6 +68,7 @@ def embedders():
     write("embed_half", nodes, [value("embedding", ["n", 3], half)], inputs=[value("image", PICTURE, half)])
 
     tokens()
+    without_class_token()
     clip()
     densenet()
 
@@ -95,6 +96,8 @@ def embedders():
     write("embed_integers", nodes, [value("integers", ["n", 6], INT64)], [weights()])
     nodes = pool + [helper.make_node("Cast", ["embedding"], ["doubles"], to=TensorProto.DOUBLE)]
     write("embed_double", nodes, [value("doubles", ["n", 6], TensorProto.DOUBLE)], [weights()])
+    nodes = pool + [helper.make_node("Cast", ["embedding"], ["flags"], to=TensorProto.BOOL)]
+    write("embed_flags", nodes, [value("flags", ["n", 6], TensorProto.BOOL)], [weights()])
     # Another vector in every run, as with dropout left on.
     nodes = pool + [
         helper.make_node("RandomNormalLike", ["embedding"], ["noise"]),
@@ -131,6 +134,40 @@ def tokens():
     ]
     out = value("last_hidden_state", ["n", 1 + HEIGHT * WIDTH // 16, 6])
     write("embed_tokens", nodes, [out], [weights(), constant("flat", [0, 6, -1], np.int64)])
+
+
+def without_class_token():
+    """As SigLIP and Swin: tokens, or a map with channels last, of the places alone; beside them the model's own vector.
+
+    SigLIP's is another than the mean of its tokens, Swin's is that mean.
+    """
+    conv = helper.make_node("Conv", ["image", "weights"], ["map"], strides=[4, 4])
+    highest = [
+        helper.make_node("GlobalMaxPool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["signed"]),
+        helper.make_node("Neg", ["signed"], ["pooler_output"]),
+    ]
+    nodes = [
+        helper.make_node("Reshape", ["map", "flat"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["last_hidden_state"], perm=[0, 2, 1]),
+    ]
+    vector = value("pooler_output", ["n", 6])
+    # And for pictures of any size, whose tokens nobody can count before a run.
+    of_any_size = value("image", ["n", 3, "h", "w"])
+    for name, count, picture in [
+        ("embed_siglip", HEIGHT * WIDTH // 16, value("image", PICTURE)),
+        ("embed_siglip_dynamic", "t", of_any_size),
+    ]:
+        tokens = value("last_hidden_state", ["n", count, 6])
+        constants = [weights(), constant("flat", [0, 6, -1], np.int64)]
+        write(name, [conv, *highest, *nodes], [tokens, vector], constants, [picture])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["map"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["pooler_output"]),
+        helper.make_node("Transpose", ["map"], ["last_hidden_state"], perm=[0, 2, 3, 1]),
+    ]
+    places = value("last_hidden_state", ["n", HEIGHT // 4, WIDTH // 4, 6])
+    write("embed_swin", [conv, *nodes], [places, vector], [weights()])
 
 
 def clip():
@@ -260,6 +297,10 @@ def detectors():
     logits = [constant("scores", 8 * (scores.T[None] - 0.5)) if c.name == "scores" else c for c in constants]
     write("yolo_v8_logits", v8, [value("out", ["n", 7, 6])], logits)
 
+    # Candidates that outnumber the classes, as those of a real export do.
+    many = [ones, constant("boxes", np.tile(boxes.T[None], 10)), constant("scores", np.tile(scores.T[None], 10)), constant("nothing", [0.0])]
+    write("yolo_v8_many", v8, [value("out", ["n", 7, 60])], many)
+
     nodes, ones = brightness([-1, 1, 1])
     v5 = nodes + [
         helper.make_node("Mul", ["objectness", "bright"], ["scaled"]),
@@ -294,6 +335,15 @@ def detectors():
     scored = np.log((scores + 1e-6) / (1 - scores + 1e-6))
     constants = [ones, constant("logits0", scored[None]), constant("boxes0", (boxes / size)[None]), constant("nothing", [0.0])]
     write("detr_sigmoid", detr, [value("logits", ["n", 6, 3]), value("boxes", ["n", 6, 4])], constants)
+
+    # Its scores instead of logits.
+    chances = [constant("logits0", scores[None]) if c.name == "logits0" else c for c in constants]
+    write("detr_chances", detr, [value("logits", ["n", 6, 3]), value("boxes", ["n", 6, 4])], chances)
+    # Many queries, all of which pass: a sigmoid makes 0.5 of the first two classes, and so does a softmax.
+    level = constant("logits0", np.tile([0, 0, -5], (1, 60, 1)))
+    many = [level if c.name == "logits0" else c for c in constants if c.name != "boxes0"]
+    many.append(constant("boxes0", np.tile(boxes / size, (10, 1))[None]))
+    write("detr_many", detr, [value("logits", ["n", 60, 3]), value("boxes", ["n", 60, 4])], many)
 
     # Boxes in shares of the input where the family has pixels, and boxes far beyond the input.
     nodes, ones = brightness([-1, 1, 1])
