@@ -4,7 +4,9 @@
 mod index_support;
 
 use anyhow::{Result, ensure};
-use index_support::{BY_INDEX_EXACTLY, database, expect_plan, indexed, plan_of, rows_of, truth_of};
+use index_support::{
+    BY_INDEX_EXACTLY, catalogue, database, expect_plan, indexed, plan_of, rows_of, truth_of,
+};
 use lookbook_tests::Cluster;
 use postgres::Client;
 
@@ -83,6 +85,75 @@ fn expect_as_written_out(client: &mut Client, name: &str, value: &str) -> Result
     );
     let (found, truth) = (rows_of(client, &execute)?, truth_of(client, &query)?);
     ensure!(found == truth, "{execute}: {found:?}\n{truth:?}");
+    Ok(())
+}
+
+#[test]
+fn what_a_condition_excludes_does_not_come_by_an_argument_left_out() -> Result<()> {
+    let (_, mut client) = catalogue(Cluster::shared()?, "excluded", ROWS)?;
+    let near = |table: &str, wanted: &str, condition: &str| {
+        format!(
+            "SELECT id, v <-> look(7) FROM {table} WHERE ({wanted} IS NULL OR category = {wanted}) {condition}
+             ORDER BY v <-> look(7) LIMIT 8"
+        )
+    };
+    client.batch_execute("UPDATE look SET category = NULL WHERE id % 3 = 0")?;
+    client.batch_execute(&format!(
+        "CREATE INDEX looks ON look USING lookbook (v, category); ANALYZE look;
+         CREATE VIEW placed AS SELECT * FROM look WHERE category IS NOT NULL;
+         CREATE TABLE guarded AS SELECT * FROM look; CREATE INDEX ON guarded USING lookbook (v, category); ANALYZE guarded;
+         CREATE ROLE fitter; GRANT SELECT ON guarded TO fitter;
+         ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; CREATE POLICY placed ON guarded USING (category IS NOT NULL);
+         CREATE TABLE whole AS SELECT * FROM look;
+         CREATE INDEX ON whole USING lookbook (v, category) WHERE category IS NOT NULL; ANALYZE whole;
+         SET plan_cache_mode = force_generic_plan; {BY_INDEX_EXACTLY};
+         PREPARE written(int) AS {};
+         PREPARE either(int) AS {};
+         PREPARE viewed(int) AS {};
+         PREPARE partial(int) AS {};
+         SET ROLE fitter; PREPARE guarded(int) AS {}; RESET ROLE",
+        near("look", "$1", "AND category IS NOT NULL"),
+        near("look", "$1", "AND (category IS NOT NULL OR id < 0)"),
+        near("placed", "$1", ""),
+        near("whole", "$1", ""),
+        near("guarded", "$1", ""),
+    ))?;
+    for (name, condition, role) in [
+        ("written", "AND category IS NOT NULL", "NONE"),
+        ("either", "AND category IS NOT NULL", "NONE"),
+        ("viewed", "AND category IS NOT NULL", "NONE"),
+        ("partial", "", "NONE"),
+        ("guarded", "AND category IS NOT NULL", "fitter"),
+    ] {
+        for value in ["NULL::int", "3"] {
+            let truth = truth_of(&mut client, &near("look", value, condition))?;
+            client.batch_execute(&format!("SET ROLE {role}"))?;
+            let execute = format!("EXECUTE {name}({value})");
+            let plan = plan_of(&mut client, &execute)?;
+            let found = rows_of(&mut client, &execute)?;
+            client.batch_execute("RESET ROLE")?;
+            ensure!(
+                plan.contains("using ") == (name != "partial"),
+                "{execute}: {plan}"
+            );
+            ensure!(
+                found == truth && found.len() == 8,
+                "{execute}: {found:?}\n{truth:?}\n{plan}"
+            );
+        }
+    }
+    client.batch_execute("SET enable_sort = on")?;
+    let beside = "SELECT found.* FROM (VALUES (3), (NULL)) AS o (wanted) CROSS JOIN LATERAL (
+        SELECT id, v <-> look(7) AS distance FROM look
+        WHERE (o.wanted IS NULL OR category = o.wanted) AND category IS NOT NULL ORDER BY v <-> look(7) LIMIT 4) AS found
+        ORDER BY o.wanted, distance";
+    expect_plan(&mut client, beside, &["using looks on"])?;
+    let (found, truth) = (
+        rows_of(&mut client, beside)?,
+        truth_of(&mut client, beside)?,
+    );
+    ensure!(found == truth && found.len() == 8, "{found:?}\n{truth:?}");
+    client.batch_execute("DROP OWNED BY fitter; DROP ROLE fitter")?;
     Ok(())
 }
 

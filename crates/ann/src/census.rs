@@ -22,7 +22,7 @@ pub struct Info {
     pub rows: usize,
     /// Entries whose rows were taken out and whose place is not yet used again.
     pub dead_rows: usize,
-    /// Rows without codes: NULL, a zero vector under cosine, or too large to compute with.
+    /// Rows without codes: NULL, a zero vector under cosine, or too large or too small to compute with.
     pub aside_rows: usize,
     /// Lists.
     pub lists: usize,

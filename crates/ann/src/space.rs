@@ -48,7 +48,7 @@ pub(crate) fn middle(points: &[f32], dims: usize) -> Vec<f32> {
 pub(crate) enum Placed {
     /// A point of the rotated space and an upper limit of its distance to the exact one.
     Point { y: Vec<f32>, slop: f64 },
-    /// Too large to compute with.
+    /// Too large to compute with, or too small.
     Boundless,
     /// No distance to anything: a zero vector under cosine.
     Unordered,
@@ -142,21 +142,21 @@ impl Space {
     /// The vector as the metric sees it, and its norm; or why it has no place.
     pub fn normalised(&self, x: &[f32]) -> std::result::Result<(Vec<f32>, f64), Placed> {
         let length = norm(x);
-        if self.options.metric != Metric::Cosine {
-            // The comparison is false for NaN.
-            let computable = length < LARGEST_NORM;
-            return if computable {
-                Ok((x.to_vec(), length))
-            } else {
-                Err(Placed::Boundless)
-            };
-        }
-        if length == 0.0 {
-            return Err(Placed::Unordered);
-        }
-        // The operator squares in `f32`: what over- or underflows there has no distance we could bound.
-        if !(1e-15..LARGEST_NORM).contains(&length) {
+        let least = match self.options.metric {
+            Metric::L2 => 0.0,
+            // What `f32` loses of subnormal numbers may be multiplied by a large norm.
+            Metric::InnerProduct if length > 0.0 => 1e-30,
+            Metric::InnerProduct => 0.0,
+            Metric::Cosine if length == 0.0 => return Err(Placed::Unordered),
+            // The operator squares in `f32`: what over- or underflows there has no distance we could bound.
+            Metric::Cosine => 1e-15,
+        };
+        // NaN is in no range.
+        if !(least..LARGEST_NORM).contains(&length) {
             return Err(Placed::Boundless);
+        }
+        if self.options.metric != Metric::Cosine {
+            return Ok((x.to_vec(), length));
         }
         Ok((
             x.iter().map(|&x| (f64::from(x) / length) as f32).collect(),

@@ -185,3 +185,45 @@ fn equal_rows_are_built_into_lists_of_the_usual_length() {
         assert_eq!(distances(found), distances(expected), "{what}");
     }
 }
+
+#[test]
+fn bounds_hold_for_numbers_of_any_size() {
+    let mut numbers = Numbers(37);
+    let sizes = [
+        1e-45f32, 1e-43, 1e-38, 1e-32, 1e-20, 1e-9, 1.0, 1e9, 1e16, 1e37,
+    ];
+    let vector = |numbers: &mut Numbers, size: f32| -> Vec<f32> {
+        (0..4).map(|_| size * (8.0 * numbers.float())).collect()
+    };
+    let mut model = Model::new();
+    for tid in 0..3_000 {
+        let size = sizes[numbers.below(sizes.len() as u64) as usize];
+        let row = ModelRow {
+            vector: Some(vector(&mut numbers, size)),
+            words: vec![],
+        };
+        model.insert(HeapTid(tid), row);
+    }
+    for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct] {
+        let store = MemoryStore::new();
+        let index = build(&store, &Options::new(4, metric), &model);
+        for size in sizes {
+            for _ in 0..8 {
+                let query = vector(&mut numbers, size);
+                // Both assert that bounds hold.
+                let mut all = search(&store, &index, Some(&query), 1.0, vec![]);
+                drain(&mut all, &model, metric, Some(&query));
+                let mut near = search(&store, &index, Some(&query), 1.0, vec![]);
+                let found = limit(&mut near, &model, metric, &query, 10);
+                let nearest = nearest(&model, metric, &query, 10);
+                let distances =
+                    |rows: &[(f64, HeapTid)]| rows.iter().map(|row| row.0).collect::<Vec<_>>();
+                assert_eq!(
+                    distances(&found),
+                    distances(&nearest),
+                    "{metric:?} of {query:?}"
+                );
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use lookbook_ann::memory::MemoryStore;
-use lookbook_ann::{HeapTid, Index, Metric, Options};
+use lookbook_ann::{Bound, Found, HeapTid, Index, Metric, Options, Search, SearchOptions};
 
 const DIMS: usize = 64;
 
@@ -153,6 +153,52 @@ fn rows_of_huge_numbers_take_nothing_from_the_others() {
             let refined = assert_recall(&what, &index, &model, &[0.98], &queries);
             // Codes around a mean that those rows pull away tell nothing: then it is all.
             assert!(refined < 4_000, "{what}: {refined} refined");
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_the_distance_costs_no_recall() {
+    for (dims, near) in [(3, 100), (3, 300), (8, 100)] {
+        let mut numbers = Numbers(35);
+        let mut point = || (0..dims).map(|_| numbers.float()).collect::<Vec<f32>>();
+        let model = model((0..16_000).map(|_| point()));
+        let queries: Vec<Vec<f32>> = (0..40).map(|_| point()).collect();
+        let (store, index) = built(&Options::new(dims, Metric::L2), &model);
+        for recall in [0.9, 0.98] {
+            let (mut right, mut codes) = (0, 0);
+            for query in &queries {
+                let limit = nearest(&model, Metric::L2, query, near)[near - 1].0;
+                let options = SearchOptions {
+                    recall,
+                    limit: Some(limit),
+                    ..SearchOptions::default()
+                };
+                let mut search =
+                    Search::new(&store, index.clone(), Some(query), &options).expect("search");
+                let found = drain(&mut search, &model, Metric::L2, Some(query));
+                let is_within = |found: &Found| match found.bound {
+                    Bound::AtLeast(least) => least <= limit,
+                    _ => false,
+                };
+                assert!(found.iter().all(is_within));
+                right += found
+                    .iter()
+                    .filter_map(|found| {
+                        let vector = model[&found.tid].vector.as_ref()?;
+                        exact(Metric::L2, query, vector)
+                    })
+                    .filter(|distance| *distance <= limit)
+                    .count();
+                codes += search.stats().codes;
+            }
+            let found = right as f64 / (near * queries.len()) as f64;
+            let codes = codes / queries.len();
+            eprintln!("{near} in {dims} dimensions at {recall}: {found}, {codes} codes");
+            assert!(
+                found >= f64::from(recall) - 0.01,
+                "{near} in {dims} dimensions: {found} at {recall}"
+            );
         }
     }
 }

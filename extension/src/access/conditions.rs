@@ -8,7 +8,8 @@
 //! And `$2 IS NULL OR category = $2`, as one writes for an argument that may be left out, is no index condition of any
 //! access method. A plan that knows the value has one half of it only; a generic plan gets
 //! `category = CASE WHEN $2 IS NULL THEN NULL ELSE $2 END` with a function that is always true, by which the scan knows
-//! that a NULL lets every row pass.
+//! that a NULL lets every row pass. PostgreSQL does not know that, and takes `category IS NOT NULL` for tested by it: where
+//! anything would follow from it, the scan does without ([`proves_nothing`]).
 
 use super::{items, limit, paths};
 use pgrx::pg_sys;
@@ -34,8 +35,10 @@ pub(super) unsafe fn push_down(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys
             true => null_mut(),
             false => (*parameters).ppi_clauses,
         };
-        let of_table = items::<pg_sys::RestrictInfo>((*index).indrestrictinfo);
-        for rinfo in of_table.chain(items(outer)) {
+        let clauses =
+            || items::<pg_sys::RestrictInfo>((*index).indrestrictinfo).chain(items(outer));
+        let mut optional = Vec::new();
+        for rinfo in clauses() {
             let may_come_first = pg_sys::restriction_is_securely_promotable(rinfo, (*index).rel);
             if paths::tests(path, rinfo) || (*rinfo).pseudoconstant || !may_come_first {
                 continue;
@@ -44,9 +47,35 @@ pub(super) unsafe fn push_down(root: *mut pg_sys::PlannerInfo, path: *mut pg_sys
             if let Some((column, condition)) = found {
                 paths::add(path, rinfo, condition, column, false);
             } else if let Some((column, condition)) = anything_or_equal(root, index, rinfo) {
+                optional.push((rinfo, condition, column));
+            }
+        }
+        // The path may be made another with more of the conditions that join its table.
+        let joining = || items::<pg_sys::RestrictInfo>((*(*index).rel).joininfo);
+        for (rinfo, condition, column) in optional {
+            if proves_nothing(path, condition, clauses().chain(joining())) {
                 paths::add(path, rinfo, condition, column, true);
             }
         }
+    }
+}
+
+/// Whether none of `clauses` follows from `condition` and those that the path tests already, in PostgreSQL's eyes:
+/// `create_indexscan_plan` leaves out what does.
+unsafe fn proves_nothing(
+    path: *mut pg_sys::IndexPath,
+    condition: *mut pg_sys::RestrictInfo,
+    mut clauses: impl Iterator<Item = *mut pg_sys::RestrictInfo>,
+) -> bool {
+    // SAFETY: the planner's nodes; the lists are copies or new.
+    unsafe {
+        let tested = pg_sys::get_quals_from_indexclauses((*path).indexclauses);
+        let with_it = pg_sys::lappend(pg_sys::list_copy(tested), condition.cast());
+        !clauses.any(|clause| {
+            let clause = pg_sys::lappend(null_mut(), (*clause).clause.cast());
+            pg_sys::predicate_implied_by(clause, with_it, false)
+                && !pg_sys::predicate_implied_by(clause, tested, false)
+        })
     }
 }
 

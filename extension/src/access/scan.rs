@@ -201,9 +201,7 @@ unsafe fn begin(scan: pg_sys::IndexScanDesc, store: &BufferStore) -> Search<'sta
             true => 1.0,
             false => options::recall(),
         },
-        limit: limits()
-            .min_by(f64::total_cmp)
-            .filter(|_| !order_bys.is_empty()),
+        limit: limits().reduce(f64::min).filter(|_| !order_bys.is_empty()),
         // SAFETY: the keys are of this index.
         filters: keys
             .iter()

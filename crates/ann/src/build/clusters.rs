@@ -46,7 +46,7 @@ pub enum Target {
     Nulls,
     /// The rows without a distance: after the lists.
     Unordered,
-    /// The rows that are too large to compute with: after the lists.
+    /// The rows that are too large or too small to compute with: after the lists.
     Boundless,
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Meta {
     pub nulls: Option<PageRef>,
     /// Chain of the rows that have no distance to anything (zero vectors under cosine).
     pub unordered: Option<PageRef>,
-    /// Chain of the rows that are too large to compute with.
+    /// Chain of the rows that are too large or too small to compute with.
     pub boundless: Option<PageRef>,
     /// The stamp of the last row that moved from one list to another.
     pub moves: u64,

@@ -25,7 +25,7 @@ pub(crate) use bounds::{Centre, Measured};
 pub(crate) enum Nature {
     /// They can be bounded.
     Ordered,
-    /// They are numbers, but too large to compute with.
+    /// They are numbers, but too large or too small to compute with.
     Boundless,
     /// They are all NaN: a zero vector under cosine.
     Unordered,

@@ -258,7 +258,10 @@ impl<'s, S: PageStore> Search<'s, S> {
     fn advance(&mut self) -> Result<Option<Found>> {
         loop {
             if let Some(row) = self.order.next() {
-                return Ok(Some(self.give_out(row)));
+                if !self.is_beyond(row) {
+                    return Ok(Some(self.give_out(row)));
+                }
+                self.end_here();
             }
             match self.phase {
                 Phase::Boundless(link) => match self.aside_row(link, Phase::Boundless)? {
@@ -286,6 +289,7 @@ impl<'s, S: PageStore> Search<'s, S> {
                     None => self.phase = Phase::Rest,
                 },
                 Phase::Rest => match self.order.next_of_rest() {
+                    Some(row) if self.is_beyond(row) => {}
                     Some(row) => return Ok(Some(self.give_out(row))),
                     None if self.limit < f64::INFINITY => self.phase = Phase::Done,
                     None => self.phase = Phase::Unordered(self.index.meta.unordered),
@@ -317,18 +321,27 @@ impl<'s, S: PageStore> Search<'s, S> {
     /// A row came off the queue; gives it back if it is not to wait.
     fn settle(&mut self, row: usize) -> Option<usize> {
         match self.rows[row].bound {
-            Bound::AtLeast(least) if least > self.limit => {
-                // So is everything that is queued.
-                self.queue = Queue::new();
-                None
-            }
             // With certain keys none comes late, but by rounding.
             Bound::AtLeast(least) if !self.query.is_certain() && !self.moved.contains(&row) => {
                 self.order.settle(row, least);
                 None
             }
+            _ if self.is_beyond(row) => {
+                self.end_here();
+                None
+            }
             _ => Some(row),
         }
+    }
+
+    /// Is a row certainly farther than any that is wanted?
+    fn is_beyond(&self, row: usize) -> bool {
+        matches!(self.rows[row].bound, Bound::AtLeast(least) if least > self.limit)
+    }
+
+    /// A row beyond the limit had its turn: so is everything that is queued, as far as keys tell.
+    fn end_here(&mut self) {
+        self.queue = Queue::new();
     }
 
     fn give_out(&mut self, row: usize) -> Found {

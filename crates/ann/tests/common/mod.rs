@@ -131,7 +131,7 @@ pub fn exact(metric: Metric, a: &[f32], b: &[f32]) -> Option<f64> {
         Metric::InnerProduct => -f64::from(kernels.inner_product(a, b)),
         Metric::Cosine => {
             let [ab, aa, bb] = kernels.cosine_terms(a, b).map(f64::from);
-            1.0 - ab / (aa * bb).sqrt()
+            1.0 - (ab / (aa * bb).sqrt()).clamp(-1.0, 1.0)
         }
     };
     (!distance.is_nan()).then_some(distance)
@@ -222,8 +222,14 @@ pub fn limit(
                     .vector
                     .as_ref()
                     .expect("rows with a bound have a vector");
-                let distance = exact(metric, query, vector).unwrap_or(f64::NAN);
-                assert!(bound <= distance, "index returned tuples in wrong order");
+                // NaN is after all numbers, as in `nearest`.
+                let Some(distance) = exact(metric, query, vector) else {
+                    continue;
+                };
+                assert!(
+                    bound <= distance,
+                    "index returned tuples in wrong order: {bound:e}, {distance:e} of {vector:?} and {query:?}"
+                );
                 let place = waiting.partition_point(|other| other.0.total_cmp(&distance).is_ge());
                 waiting.insert(place, (distance, tid));
             }
