@@ -5,9 +5,10 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat};
-use lookbook_vision::{Error, ErrorCode, Limits, decode};
+use lookbook_vision::{Error, ErrorCode, Limits, decode, decode_memory_bytes};
 
 use common::{jpeg, picture, raw_image, read};
 
@@ -155,6 +156,45 @@ fn flipped_bytes_never_panic_nor_exceed_the_memory_limit() {
         decoded > 100 && refused > 100,
         "the changes must reach past the headers"
     );
+}
+
+#[test]
+fn decoding_takes_no_more_than_its_header_said() {
+    let limits = Limits::default();
+    let rgb = DynamicImage::new_rgb8(900, 1_200);
+    let rgba = DynamicImage::new_rgba8(900, 1_200);
+    let deep = DynamicImage::new_rgba16(900, 1_200);
+    for (image, format) in [
+        (&deep, ImageFormat::Png),
+        (&deep, ImageFormat::Tiff),
+        (&rgba, ImageFormat::Gif),
+        (&rgba, ImageFormat::WebP),
+        (&rgb, ImageFormat::WebP),
+        (&rgb, ImageFormat::Png),
+        (&rgb, ImageFormat::Bmp),
+    ] {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        let bytes = bytes.into_inner();
+        let said = decode_memory_bytes(&bytes, &limits, None);
+        let (result, peak) = measured(&bytes, &limits);
+        result.unwrap();
+        // Tables and buffers of the codecs.
+        assert!(peak <= said + (2 << 20), "{format:?}: {peak} of {said}");
+        assert!(said <= 16 * 900 * 1_200, "{format:?}: {said}");
+    }
+    // libjpeg-turbo's own memory is not counted: its coefficients have two bytes a sample.
+    let progressive = read("images/progressive.jpg");
+    let baseline = read("images/baseline.jpg");
+    let said = |bytes: &[u8]| decode_memory_bytes(bytes, &limits, None);
+    let pixels = |bytes: &[u8]| {
+        let photo = decode(bytes, &limits, None).unwrap();
+        u64::from(photo.width()) * u64::from(photo.height())
+    };
+    assert!(said(&baseline) >= 3 * pixels(&baseline));
+    assert!(said(&progressive) >= 6 * pixels(&progressive));
+    assert!(decode_memory_bytes(&baseline, &limits, Some(1)) < said(&baseline) / 8);
+    assert_eq!(said(b"no photo"), 0);
 }
 
 #[test]
