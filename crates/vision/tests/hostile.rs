@@ -323,7 +323,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn encoded(format: ImageFormat) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
+    let mut bytes = Cursor::new(Vec::new());
     let image = DynamicImage::ImageRgb8(picture(8, 8, 0));
     let image = if format == ImageFormat::Gif {
         image.to_rgba8().into()
@@ -403,7 +403,7 @@ fn a_large_picture_stays_within_the_memory_limit() {
     });
     let mut all = Vec::new();
     for format in [ImageFormat::Png, ImageFormat::Tiff] {
-        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut bytes = Cursor::new(Vec::new());
         DynamicImage::ImageRgba16(rgba16.clone())
             .write_to(&mut bytes, format)
             .unwrap();
@@ -411,7 +411,7 @@ fn a_large_picture_stays_within_the_memory_limit() {
     }
     let rgba8 = DynamicImage::ImageRgba16(rgba16).into_rgba8();
     for format in [ImageFormat::WebP, ImageFormat::Gif] {
-        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut bytes = Cursor::new(Vec::new());
         DynamicImage::ImageRgba8(rgba8.clone())
             .write_to(&mut bytes, format)
             .unwrap();
