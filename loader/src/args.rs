@@ -7,7 +7,9 @@ mod target;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser,
+};
 
 pub use ops::{
     CompletionsArgs, DoctorArgs, InferenceArgs, ManArgs, ReembedArgs, RunArgs, Shell, SyncArgs,
@@ -18,6 +20,9 @@ pub use target::{ProductArgs, TargetArgs};
 use crate::devices::Devices;
 
 pub use crate::eval::args::EvalArgs;
+
+/// More than any machine has cores for.
+const MAX_THREADS: u64 = 1024;
 
 /// Headings of the help of verbs with many flags.
 const TARGET: &str = "Where rows go";
@@ -111,7 +116,7 @@ pub struct RuntimeArgs {
     #[arg(long, default_value = "auto")]
     pub device: Devices,
     /// CPU threads in all; 0: one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = RangedU64ValueParser::<usize>::new().range(..=MAX_THREADS))]
     pub threads: usize,
     /// The ONNX Runtime library (libonnxruntime.so); else looked for beside the program
     #[arg(long, value_name = "FILE")]
@@ -317,6 +322,14 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_no_more_than_a_machine_may_have() {
+        let parse = |threads| Args::try_parse_from(["lookbook", "load", "x", "--threads", threads]);
+        assert!(parse("1024").is_ok());
+        let error = parse("1025").unwrap_err().to_string();
+        assert!(error.contains("1025 is not in 0..=1024"), "{error}");
+    }
 
     #[test]
     fn an_error_rate_is_a_share() {

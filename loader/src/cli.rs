@@ -139,10 +139,11 @@ fn slip<'a>(name: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
         .then_some(nearest)
 }
 
-/// The environment variable of a flag; positions have none.
+/// The environment variable of a flag; of positions only SOURCE has one, which a run of every night has from there.
 fn variable(arg: &Arg) -> Option<String> {
     let name = match arg.get_long() {
         Some(long) => long.to_owned(),
+        None if arg.get_id() == "source" => arg.get_id().to_string(),
         None => arg.get_short()?.to_string(),
     };
     Some(format!("{PREFIX}{}", name.replace('-', "_").to_uppercase()))
@@ -243,6 +244,10 @@ mod tests {
         ] {
             assert!(seen.iter().any(|seen| seen == flag), "{flag}: {seen:?}");
         }
+        let load = command.find_subcommand("load").unwrap();
+        let mut arguments = load.get_arguments();
+        let source = arguments.find(|arg| arg.get_id() == "source").unwrap();
+        assert_eq!(source.get_env(), Some(OsStr::new("LOOKBOOK_SOURCE")));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
@@ -23,14 +23,29 @@ pub struct Setting {
 pub fn apply(command: Command, file: &Path) -> Result<(Command, Vec<Setting>)> {
     let text = fs::read_to_string(file)
         .with_context(|| format!("cannot read the configuration {}", file.display()))?;
-    let table: Table = toml::from_str(&text)
-        .with_context(|| format!("the configuration {} is not TOML", file.display()))?;
+    let table: Table = toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        anyhow!(
+            "the configuration {} is not TOML{}: {}",
+            file.display(),
+            before.map_or_else(String::new, place),
+            // Not the line itself, which may hold a password.
+            error.message()
+        )
+    })?;
     let mut reader = Reader {
         file: file.display().to_string(),
         settings: Vec::new(),
     };
     let command = reader.verb(command, &table, &[], "")?;
     Ok((command, reader.settings))
+}
+
+/// Where the text ends, from 1 on.
+fn place(text: &str) -> String {
+    let line = text.matches('\n').count() + 1;
+    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!(", line {line}, column {column}")
 }
 
 struct Reader {
@@ -258,6 +273,8 @@ mod tests {
         );
         let said = message("[load]\nschema = ['a', 'b']\n");
         assert!(said.contains("load.schema: takes one value"), "{said}");
-        assert!(message("schema = \n").contains("is not TOML"));
+        let said = message("schema = 'x'\ndatabase = postgresql://shop:s3cret@db/shop\n");
+        assert!(said.contains("is not TOML, line 2, column 12: "), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
     }
 }

@@ -5,11 +5,13 @@ mod loader_support;
 mod sql_support;
 
 use std::fs;
+use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use image::{DynamicImage, ImageFormat};
 use loader_support::Shop;
 use lookbook_tests::{Cluster, check_output};
 use sql_support::bmp;
@@ -488,6 +490,64 @@ fn numbers_are_kept_or_refused_and_never_make_a_photo_new() -> Result<()> {
     let query = "SELECT 'b' AS id, 12345678901234567890123 AS ean, 'photos/a.bmp' AS image";
     shop.run(["load", "--from-sql", query])?.expect(1)?;
     ensure!(shop.rejects()?[0][1] == "metadata_invalid");
+    Ok(())
+}
+
+#[test]
+fn a_list_does_not_quote_what_lies_outside_of_its_folder() -> Result<()> {
+    let shop = tiny("elsewhere")?;
+    shop.put("a.bmp", &bmp(16, 16, RED))?;
+    fs::create_dir(shop.path("lists"))?;
+    for file in ["secret.txt", "lists/note.txt"] {
+        fs::write(shop.path(file), "hunter2 and more\n")?;
+    }
+    let secret = shop.path("secret.txt").display().to_string();
+    let list = format!("path\n../photos/a.bmp\n../secret.txt\n{secret}\nnote.txt\n");
+    fs::write(shop.path("lists/list.csv"), list)?;
+    shop.run(["load", "lists/list.csv"])?.expect(2)?;
+    let mut reasons = shop.rejects()?;
+    reasons.sort();
+    let quoted: Vec<(&str, bool)> = reasons
+        .iter()
+        .map(|[path, _, reason]| (path.as_str(), reason.contains("hunter2")))
+        .collect();
+    let expected = [
+        ("../secret.txt", false),
+        (&*secret, false),
+        ("note.txt", true),
+    ];
+    ensure!(quoted == expected, "{reasons:?}");
+    ensure!(shop.photo_count()? == 1);
+    Ok(())
+}
+
+/// The peak of a load's memory in bytes.
+fn peak_of(shop: &Shop<'_>, folder: &str) -> Result<f64> {
+    let args = ["load", folder, "--threads", "8", "--metrics-file", "m.prom"];
+    shop.run(args)?.expect(0)?;
+    let numbers = fs::read_to_string(shop.path("m.prom"))?;
+    let mut lines = numbers.lines();
+    let line = lines.find(|line| line.starts_with("lookbook_run_peak_memory_bytes"));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    Ok(value.context("the metrics have a peak")?.parse()?)
+}
+
+#[test]
+fn large_photos_are_decoded_within_the_bound_of_memory() -> Result<()> {
+    // 15 bytes for each of 16 million pixels while one is decoded: eight at once would take 1.8 GiB.
+    let shop = tiny("memory")?;
+    let mut png = Cursor::new(Vec::new());
+    DynamicImage::new_rgba16(4_000, 4_000).write_to(&mut png, ImageFormat::Png)?;
+    let png = png.into_inner();
+    for number in 0..8 {
+        shop.put(&format!("{number}.bmp"), &bmp(16, 16, RED))?;
+        fs::create_dir_all(shop.path("large"))?;
+        fs::write(shop.path(&format!("large/{number}.png")), &png)?;
+    }
+    let small = peak_of(&shop, "photos")?;
+    let large = peak_of(&shop, "large")?;
+    let bound = f64::from(512 << 20) + 8.0 * png.len() as f64 + f64::from(128 << 20);
+    ensure!(large - small < bound, "{small} and {large}");
     Ok(())
 }
 

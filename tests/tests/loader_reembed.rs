@@ -3,6 +3,7 @@
 mod loader_support;
 mod sql_support;
 
+use std::fs;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -551,5 +552,21 @@ fn a_photo_that_the_new_model_fails_for_is_named_alone() -> Result<()> {
         found.lines().count() == 2 && found.matches("00009a.bmp").count() == 2,
         "{found}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_path_that_leaves_the_folder_is_not_followed() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reembed_outside")?;
+    shop.put_many(16)?;
+    shop.load()?.expect(0)?;
+    import_doubled(&mut shop.database.connect()?, "doubled")?;
+    fs::rename(shop.photos().join("00003.bmp"), shop.path("00003.bmp"))?;
+    shop.database
+        .psql("UPDATE photo SET path = '../00003.bmp' WHERE path = '00003.bmp'")?;
+    let args = ["reembed", "--root", "photos", "--embed-model", "doubled"];
+    shop.run(args.iter().chain(&["-v"]))?
+        .expect(1)?
+        .expect_stderr(&["../00003.bmp", "the path leaves the folder of --root"])?;
     Ok(())
 }

@@ -486,6 +486,22 @@ fn a_store_is_a_folder_and_its_address_is_judged_too() -> Result<()> {
     Outcome::of(&mut elsewhere)?
         .expect(1)?
         .expect_stderr(&["set AWS_REGION=eu-west-1"])?;
+    for source in ["s3://shelf/summer", "s3://shelf/summer/a.bmp"] {
+        let mut unknown = shop.lookbook(["load", source, "--retries", "0", allow[0]])?;
+        unknown
+            .env("AWS_ENDPOINT_URL", &endpoint)
+            .env("AWS_METADATA_ENDPOINT", &endpoint)
+            .env("AWS_ALLOW_HTTP", "true")
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env_remove("AWS_SECRET_ACCESS_KEY");
+        let said = Outcome::of(&mut unknown)?.expect(1)?;
+        let rejects = fs::read_to_string(shop.path("lookbook-rejects.csv")).unwrap_or_default();
+        let advice = "no credentials were found: set AWS_ACCESS_KEY_ID and";
+        ensure!(
+            (said.stderr + &rejects).contains(advice),
+            "{source}: {rejects}"
+        );
+    }
     Ok(())
 }
 
@@ -513,15 +529,32 @@ fn a_password_in_a_url_is_used_and_not_kept() -> Result<()> {
 #[test]
 fn an_interrupt_does_not_wait_for_a_server_that_asks_for_patience() -> Result<()> {
     let shop = tiny("impatient")?;
-    let url = format!("http://127.0.0.1:{}/busy.bmp", serve()?);
-    let allow = "--allow-private-addresses=127.0.0.1";
-    let mut load = shop.lookbook(["load", &url, allow])?.spawn()?;
-    thread::sleep(Duration::from_secs(3));
-    let asked = Instant::now();
-    signal("INT", load.id())?;
-    load.wait()?;
-    ensure!(asked.elapsed() < Duration::from_secs(20), "{asked:?}");
+    let port = serve()?;
+    for page in ["busy", "silent"] {
+        let url = format!("http://127.0.0.1:{port}/{page}.bmp");
+        let args = ["load", &url, "--allow-private-addresses=127.0.0.1"];
+        let mut load = shop.lookbook([&args[..], &["--timeout", "100"]].concat())?;
+        let mut load = load.spawn()?;
+        thread::sleep(Duration::from_secs(3));
+        let asked = Instant::now();
+        signal("INT", load.id())?;
+        ensure!(load.wait()?.code() == Some(2), "{page}");
+        ensure!(asked.elapsed() < Duration::from_secs(20), "{asked:?}");
+    }
     Ok(())
+}
+
+#[test]
+fn an_interrupt_ends_a_query_that_is_waited_for() -> Result<()> {
+    let shop = tiny("sleepy")?;
+    let query = "SELECT 1 AS id, ''::bytea AS image, pg_sleep(3600)";
+    let mut load = shop.lookbook(["load", "--from-sql", query])?.spawn()?;
+    let patience = Duration::from_secs(60);
+    let asleep = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    shop.wait_until(&mut load, asleep, patience)?;
+    signal("INT", load.id())?;
+    ensure!(load.wait()?.code() == Some(2));
+    shop.wait_for_the_end(patience)
 }
 
 #[test]

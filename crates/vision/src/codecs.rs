@@ -17,55 +17,11 @@ use crate::decode::{Decoded, Format, Limits};
 use crate::error::Error;
 
 pub(crate) fn decode(bytes: &[u8], format: Format, limits: &Limits) -> Result<Decoded, Error> {
-    let reader = Cursor::new(bytes);
     let fault = |error| explain(format, &error);
-    let png_limits = || {
-        let mut limits_of_codec = image::Limits::no_limits();
-        limits_of_codec.max_alloc = Some(limits.max_memory_bytes());
-        limits_of_codec
-    };
-    match format {
-        Format::Png => finish(
-            PngDecoder::with_limits(reader, png_limits()).map_err(fault)?,
-            format,
-            limits,
-        ),
-        Format::WebP => {
-            check_riff(bytes)?;
-            finish(WebPDecoder::new(reader).map_err(fault)?, format, limits)
-        }
-        Format::Gif => finish(GifDecoder::new(reader).map_err(fault)?, format, limits),
-        Format::Bmp => finish(BmpDecoder::new(reader).map_err(fault)?, format, limits),
-        Format::Tiff => finish(TiffDecoder::new(reader).map_err(fault)?, format, limits),
-        Format::Jpeg => Err(Error::ImageUnsupported {
-            format: format.name(),
-            reason: "it belongs to another codec".to_owned(),
-        }),
-    }
-}
-
-fn finish(
-    mut decoder: impl ImageDecoder,
-    format: Format,
-    limits: &Limits,
-) -> Result<Decoded, Error> {
-    let fault = |error| explain(format, &error);
+    let mut decoder = open(bytes, format, limits)?;
     let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(Error::ImageCorrupt {
-            format: format.name(),
-            reason: format!("its size is {width} x {height} pixels"),
-        });
-    }
-    limits.check_pixels(width, height)?;
-    // The codec's pixels, RGBA8 and RGB8 exist at the same time at worst.
-    let pixels = u64::from(width) * u64::from(height);
-    let raw = decoder.total_bytes();
-    limits.check_memory(
-        format.name(),
-        (width, height),
-        raw.saturating_add(pixels * 7),
-    )?;
+    let needed = needed(&*decoder, format, limits)?;
+    limits.check_memory(format.name(), (width, height), needed)?;
     let mut of_codec = image::Limits::no_limits();
     of_codec.max_alloc = Some(limits.max_memory_bytes());
     decoder.set_limits(of_codec).map_err(fault)?;
@@ -78,6 +34,55 @@ fn finish(
         height,
         orientation,
     })
+}
+
+/// What [`decode`] takes, by the header.
+pub(crate) fn memory_bytes(bytes: &[u8], format: Format, limits: &Limits) -> Result<u64, Error> {
+    needed(&*open(bytes, format, limits)?, format, limits)
+}
+
+fn open<'a>(
+    bytes: &'a [u8],
+    format: Format,
+    limits: &Limits,
+) -> Result<Box<dyn ImageDecoder + 'a>, Error> {
+    let reader = Cursor::new(bytes);
+    let fault = |error| explain(format, &error);
+    let png_limits = || {
+        let mut limits_of_codec = image::Limits::no_limits();
+        limits_of_codec.max_alloc = Some(limits.max_memory_bytes());
+        limits_of_codec
+    };
+    Ok(match format {
+        Format::Png => Box::new(PngDecoder::with_limits(reader, png_limits()).map_err(fault)?),
+        Format::WebP => {
+            check_riff(bytes)?;
+            Box::new(WebPDecoder::new(reader).map_err(fault)?)
+        }
+        Format::Gif => Box::new(GifDecoder::new(reader).map_err(fault)?),
+        Format::Bmp => Box::new(BmpDecoder::new(reader).map_err(fault)?),
+        Format::Tiff => Box::new(TiffDecoder::new(reader).map_err(fault)?),
+        Format::Jpeg => {
+            return Err(Error::ImageUnsupported {
+                format: format.name(),
+                reason: "it belongs to another codec".to_owned(),
+            });
+        }
+    })
+}
+
+/// The codec's pixels, RGBA8 and RGB8 exist at the same time at worst.
+fn needed(decoder: &dyn ImageDecoder, format: Format, limits: &Limits) -> Result<u64, Error> {
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(Error::ImageCorrupt {
+            format: format.name(),
+            reason: format!("its size is {width} x {height} pixels"),
+        });
+    }
+    limits.check_pixels(width, height)?;
+    let pixels = u64::from(width) * u64::from(height);
+    Ok(decoder.total_bytes().saturating_add(pixels * 7))
 }
 
 fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {

@@ -138,6 +138,23 @@ pub fn decode(bytes: &[u8], limits: &Limits, at_least: Option<u32>) -> Result<Ph
     Ok(decoded.upright())
 }
 
+/// Bytes of memory that [`decode`] takes for its pixels with the same arguments, at most, by the
+/// header; 0 where it refuses the photo by that.
+pub fn decode_memory_bytes(bytes: &[u8], limits: &Limits, at_least: Option<u32>) -> u64 {
+    if bytes.len() as u64 > limits.max_bytes {
+        return 0;
+    }
+    let Ok(format) = sniff(bytes) else { return 0 };
+    let needed = quiet::catch(|| match format {
+        Format::Jpeg => jpeg::memory_bytes(bytes, limits, at_least),
+        other => codecs::memory_bytes(bytes, other, limits),
+    });
+    match needed {
+        Ok(Ok(needed)) if needed <= limits.max_memory_bytes() => needed,
+        _ => 0,
+    }
+}
+
 /// Pixels as stored, and what is left to do.
 pub(crate) struct Decoded {
     pub(crate) pixels: RgbImage,

@@ -52,14 +52,12 @@ pub(crate) fn decode(
     let scaled = stated.scaled(scale);
     let ink = matches!(stated.colorspace, Colorspace::CMYK | Colorspace::YCCK);
     let samples = if ink { 4 } else { 3 };
-    // The codec's samples, RGB8 of an ink picture, and the turned copy.
-    let output = scaled.width as u64 * scaled.height as u64 * (samples + 3);
-    limits.check_memory(FORMAT, (width, height), output + header.coefficient_bytes())?;
+    limits.check_memory(FORMAT, (width, height), memory(&header, scale))?;
 
     decompressor
         .set_scaling_factor(scale)
         .map_err(|error| fault(&error))?;
-    let pitch = scaled.width * samples as usize;
+    let pitch = scaled.width * samples;
     let mut pixels = vec![0; pitch * scaled.height];
     let format = if ink {
         PixelFormat::CMYK
@@ -88,6 +86,24 @@ pub(crate) fn decode(
         height,
         orientation: header.orientation,
     })
+}
+
+/// What [`decode`] takes, by the header.
+pub(crate) fn memory_bytes(
+    bytes: &[u8],
+    limits: &Limits,
+    at_least: Option<u32>,
+) -> Result<u64, Error> {
+    let header = JpegHeader::read(bytes)?;
+    limits.check_pixels(header.width, header.height)?;
+    Ok(memory(&header, scale(&header, at_least)))
+}
+
+/// The codec's samples, RGB8 of an ink picture, the turned copy, and coefficients.
+fn memory(header: &JpegHeader, scale: ScalingFactor) -> u64 {
+    let side = |side: u32| scale.scale(side as usize) as u64;
+    let samples = header.components().max(3);
+    side(header.width) * side(header.height) * (samples + 3) + header.coefficient_bytes()
 }
 
 fn check_work(header: &JpegHeader, limits: &Limits) -> Result<(), Error> {

@@ -119,6 +119,11 @@ impl JpegHeader {
         })
     }
 
+    /// 1 is gray, 3 are colours, 4 are inks.
+    pub(crate) fn components(&self) -> u64 {
+        self.sampling.len() as u64
+    }
+
     /// Memory in which libjpeg-turbo keeps all coefficients when they come in several scans: 2 bytes
     /// for each sample, in whole blocks.
     pub(crate) fn coefficient_bytes(&self) -> u64 {

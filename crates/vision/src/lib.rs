@@ -44,7 +44,7 @@ mod tensors;
 pub use cancel::Cancel;
 pub use check::{ModelReport, check_model, check_model_with};
 pub use constants::{Constant, ConstantDtype};
-pub use decode::{Limits, decode};
+pub use decode::{Limits, decode, decode_memory_bytes};
 pub use detector::{Detection, Detector};
 pub use device::{Device, Provider, SessionOptions};
 pub use embedder::Embedder;

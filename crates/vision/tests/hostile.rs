@@ -5,9 +5,10 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Cursor;
 
 use image::{DynamicImage, ImageFormat};
-use lookbook_vision::{Error, ErrorCode, Limits, decode};
+use lookbook_vision::{Error, ErrorCode, Limits, decode, decode_memory_bytes};
 
 use common::{jpeg, picture, raw_image, read};
 
@@ -158,6 +159,45 @@ fn flipped_bytes_never_panic_nor_exceed_the_memory_limit() {
 }
 
 #[test]
+fn decoding_takes_no_more_than_its_header_said() {
+    let limits = Limits::default();
+    let rgb = DynamicImage::new_rgb8(900, 1_200);
+    let rgba = DynamicImage::new_rgba8(900, 1_200);
+    let deep = DynamicImage::new_rgba16(900, 1_200);
+    for (image, format) in [
+        (&deep, ImageFormat::Png),
+        (&deep, ImageFormat::Tiff),
+        (&rgba, ImageFormat::Gif),
+        (&rgba, ImageFormat::WebP),
+        (&rgb, ImageFormat::WebP),
+        (&rgb, ImageFormat::Png),
+        (&rgb, ImageFormat::Bmp),
+    ] {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        let bytes = bytes.into_inner();
+        let said = decode_memory_bytes(&bytes, &limits, None);
+        let (result, peak) = measured(&bytes, &limits);
+        result.unwrap();
+        // Tables and buffers of the codecs.
+        assert!(peak <= said + (2 << 20), "{format:?}: {peak} of {said}");
+        assert!(said <= 16 * 900 * 1_200, "{format:?}: {said}");
+    }
+    // libjpeg-turbo's own memory is not counted: its coefficients have two bytes a sample.
+    let progressive = read("images/progressive.jpg");
+    let baseline = read("images/baseline.jpg");
+    let said = |bytes: &[u8]| decode_memory_bytes(bytes, &limits, None);
+    let pixels = |bytes: &[u8]| {
+        let photo = decode(bytes, &limits, None).unwrap();
+        u64::from(photo.width()) * u64::from(photo.height())
+    };
+    assert!(said(&baseline) >= 3 * pixels(&baseline));
+    assert!(said(&progressive) >= 6 * pixels(&progressive));
+    assert!(decode_memory_bytes(&baseline, &limits, Some(1)) < said(&baseline) / 8);
+    assert_eq!(said(b"no photo"), 0);
+}
+
+#[test]
 fn a_truncated_file_is_refused_as_truncated() {
     for (name, seed) in seeds() {
         let whole = decode(&seed, &Limits::default(), None).unwrap();
@@ -283,7 +323,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn encoded(format: ImageFormat) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
+    let mut bytes = Cursor::new(Vec::new());
     let image = DynamicImage::ImageRgb8(picture(8, 8, 0));
     let image = if format == ImageFormat::Gif {
         image.to_rgba8().into()
@@ -363,7 +403,7 @@ fn a_large_picture_stays_within_the_memory_limit() {
     });
     let mut all = Vec::new();
     for format in [ImageFormat::Png, ImageFormat::Tiff] {
-        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut bytes = Cursor::new(Vec::new());
         DynamicImage::ImageRgba16(rgba16.clone())
             .write_to(&mut bytes, format)
             .unwrap();
@@ -371,7 +411,7 @@ fn a_large_picture_stays_within_the_memory_limit() {
     }
     let rgba8 = DynamicImage::ImageRgba16(rgba16).into_rgba8();
     for format in [ImageFormat::WebP, ImageFormat::Gif] {
-        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut bytes = Cursor::new(Vec::new());
         DynamicImage::ImageRgba8(rgba8.clone())
             .write_to(&mut bytes, format)
             .unwrap();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::Args as ClapArgs;
 
-use crate::source::{Network, name_of};
+use crate::source::{Network, recorded_name};
 
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct SourceArgs {
@@ -111,7 +111,7 @@ impl fmt::Display for SourceArgs {
         let sources = self
             .sources
             .iter()
-            .map(|source| name_of(&source.display().to_string()));
+            .map(|source| recorded_name(&source.display().to_string()));
         let all: Vec<String> = self.from_sql.iter().cloned().chain(sources).collect();
         f.write_str(&all.join(", "))
     }

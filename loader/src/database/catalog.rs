@@ -21,6 +21,8 @@ pub struct Column {
     pub is_generated: bool,
     /// What an enum may be; `None`: it is none.
     pub enum_labels: Option<Vec<String>>,
+    /// By its collation, texts that differ may be equal.
+    pub is_nondeterministic: bool,
 }
 
 impl Column {
@@ -97,7 +99,8 @@ pub fn columns_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Co
         "SELECT a.attname::text, t.typname::text, pg_catalog.format_type(t.oid, NULL), base.typmod, base.not_null, \
            a.atthasdef OR a.attidentity <> '' OR base.has_default, a.attgenerated <> '' OR a.attidentity = 'a', \
            CASE t.typtype WHEN 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e \
-                                              WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END \
+                                              WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END, \
+           EXISTS (SELECT FROM pg_catalog.pg_collation c WHERE c.oid = a.attcollation AND NOT c.collisdeterministic) \
          FROM pg_catalog.pg_attribute a \
          CROSS JOIN LATERAL ( \
            WITH RECURSIVE base AS ( \
@@ -120,6 +123,7 @@ pub fn columns_of(client: &mut impl GenericClient, table: &str) -> Result<Vec<Co
         has_default: row.get(5),
         is_generated: row.get(6),
         enum_labels: row.get(7),
+        is_nondeterministic: row.get(8),
     };
     Ok(rows.iter().map(column).collect())
 }

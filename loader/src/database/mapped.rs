@@ -354,6 +354,11 @@ impl<'a> Mapping<'a> {
             wrong.push(format!(
                 "{place} is generated and takes no value, it cannot be the {role}{hint}"
             ));
+        } else if role == Role::Key && column.is_nondeterministic {
+            wrong.push(format!(
+                "{place} has a collation by which keys that differ may be equal (a.jpg and A.jpg, say), the {role} needs a \
+                 deterministic one{hint}"
+            ));
         } else if column.is_not_null
             && let Some(absence) = role.absence()
         {

@@ -10,7 +10,7 @@ const GLYPH_SIDE: u32 = 8;
 const SIDE_PER_LINE: u32 = 300;
 const SIDE_PER_FONT: u32 = 500;
 
-/// A box in pixels of the picture, with what to write at its upper left.
+/// A box in pixels of the picture, with what to write above it.
 #[derive(Debug)]
 pub struct Labelled {
     pub left: f32,
@@ -75,9 +75,9 @@ fn outline(picture: &mut RgbImage, labelled: &Labelled, thickness: u32) {
 fn label(picture: &mut RgbImage, labelled: &Labelled, scale: u32) {
     let letters = labelled.text.chars().count() as u32;
     let (width, height) = ((letters * GLYPH_SIDE + 2) * scale, (GLYPH_SIDE + 2) * scale);
-    // Inside the picture even when the box touches its right edge.
+    // Above the box, so that it hides nothing of what is in there; inside of the picture wherever the box is.
     let left = pixel(labelled.left, picture.width().saturating_sub(width));
-    let top = pixel(labelled.top, picture.height());
+    let top = pixel(labelled.top, picture.height()).saturating_sub(height);
     fill(picture, (left, top), (width, height), Rgb(labelled.colour));
     let [red, green, blue] = labelled.colour.map(u32::from);
     let is_light = 299 * red + 587 * green + 114 * blue > 128_000;
@@ -148,6 +148,23 @@ mod tests {
                 "{outside:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_label_is_above_its_box_and_inside_of_the_picture() {
+        let colour = Rgb(colour_of("lower"));
+        let is_label = |picture: &RgbImage, x, y| picture.get_pixel(x, y) == &colour;
+        let mut picture = RgbImage::new(100, 80);
+        draw(
+            &mut picture,
+            &[labelled(40.0, 30.0, 99.0, 70.0, "headwear")],
+        );
+        // As wide as eight letters and a pixel on both sides: it ends where the picture does.
+        assert!(is_label(&picture, 34, 20) && is_label(&picture, 99, 20));
+        assert!(!is_label(&picture, 33, 20) && !is_label(&picture, 60, 35));
+        let mut picture = RgbImage::new(100, 80);
+        draw(&mut picture, &[labelled(0.0, 4.0, 99.0, 70.0, "hat")]);
+        assert!(is_label(&picture, 0, 0));
     }
 
     #[test]

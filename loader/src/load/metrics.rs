@@ -1,6 +1,7 @@
 //! A run as numbers for Prometheus, in a file for node_exporter's textfile collector.
 //!
-//! Invariant: whoever reads the file finds it whole: it is written beside itself and renamed.
+//! Invariant: whoever reads the file finds it whole: it is written beside itself and renamed. What is no
+//! file is written to.
 
 use std::{
     fmt::Write as _,
@@ -13,7 +14,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{pipeline::Meters, rejects::folder_of, summary, tally::Tally};
+use super::{
+    named::{Named, folder_of},
+    pipeline::Meters,
+    summary,
+    tally::Tally,
+};
 use crate::messages;
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -178,11 +184,18 @@ impl Metrics {
             return Ok(());
         };
         let wrong = || format!("cannot write the metrics file {}", file.display());
-        let mut part = tempfile::NamedTempFile::new_in(folder_of(file)).with_context(wrong)?;
+        let file = match Named::of(file).with_context(wrong)? {
+            Named::File(there) => there,
+            Named::Nothing => file.clone(),
+            Named::Stream(mut stream) => {
+                return stream.write_all(text.as_bytes()).with_context(wrong);
+            }
+        };
+        let mut part = tempfile::NamedTempFile::new_in(folder_of(&file)).with_context(wrong)?;
         part.write_all(text.as_bytes()).with_context(wrong)?;
         // The collector is another user.
         fs::set_permissions(part.path(), Permissions::from_mode(0o644)).with_context(wrong)?;
-        part.persist(file).with_context(wrong)?;
+        part.persist(&file).with_context(wrong)?;
         Ok(())
     }
 }
@@ -204,6 +217,10 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read as _, os::unix::fs::FileTypeExt};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -220,5 +237,18 @@ mod tests {
         metrics.save("x 1\n").unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(Metrics::new(Some(&folder.path().join("no/x.prom")), "load", "s").is_err());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        Metrics::new(Some(&link), "load", "linked").unwrap();
+        assert!(link.is_symlink() && fs::read_to_string(&file).unwrap().contains("linked"));
+        let pipe = folder.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut options = fs::OpenOptions::new();
+        let mut reader = options.read(true).write(true).open(&pipe).unwrap();
+        Metrics::new(Some(&pipe), "load", "piped").unwrap();
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        let mut read = [0; 6];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"# HELP");
     }
 }

@@ -10,11 +10,11 @@
 
 use std::{
     sync::{Arc, Mutex},
-    thread::{self, ScopedJoinHandle},
+    thread::{self, Scope, ScopedJoinHandle},
     time::Duration,
 };
 
-use anyhow::anyhow;
+use anyhow::{Error, anyhow};
 use crossbeam_channel::bounded;
 use lookbook_vision::{Detection, Group, Limits, PoseEstimator};
 
@@ -33,8 +33,8 @@ use crate::{
 
 /// Files that wait to be decoded.
 const FILE_BYTES: u64 = 256 << 20;
-/// Decoded pixels in flight.
-const PIXEL_BYTES: u64 = 512 << 20;
+/// Decoded pixels in flight, and what decoding takes.
+pub const PIXEL_BYTES: u64 = 512 << 20;
 
 /// Threads and sizes of the stages.
 #[derive(Debug, Clone, Copy)]
@@ -138,50 +138,75 @@ impl<'a> Load<'a> {
         let (crop_out, embed_in) = bounded(2 * embed_most);
         let (embed_out, write_in) = bounded(4 * embed_most);
         thread::scope(|scope| {
-            let mut workers: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
+            let mut workers = Workers {
+                scope,
+                stop: self.stop,
+                running: Vec::new(),
+            };
             for _ in 0..shape.readers {
                 let output = read_out.clone();
-                workers.push(scope.spawn(|| self.read(&files, output)));
+                workers.start(|| self.read(&files, output));
             }
             for _ in 0..shape.decoders {
                 let (input, output) = (decode_in.clone(), decode_out.clone());
                 let (prepare, budget) = (&whole_prepare, &budget);
-                workers.push(scope.spawn(move || self.decode(prepare, budget, &input, &output)));
+                workers.start(move || self.decode(prepare, budget, &input, &output));
             }
             let mut estimators = engines.estimators.into_iter();
             for detector in engines.detectors {
                 let (input, output) = (detect_in.clone(), detect_out.clone());
                 let models = (detector, estimators.next());
-                workers.push(scope.spawn(move || self.detect(models, &input, &output)));
+                workers.start(move || self.detect(models, &input, &output));
             }
             for _ in 0..shape.croppers {
                 let (input, output) = (crop_in.clone(), crop_out.clone());
                 let prepare = &embed_prepare;
-                workers.push(scope.spawn(move || self.crop(prepare, &input, &output)));
+                workers.start(move || self.crop(prepare, &input, &output));
             }
             for embedder in engines.embedders {
                 let (input, output) = (embed_in.clone(), embed_out.clone());
-                workers.push(scope.spawn(move || self.embed(embedder, &input, &output)));
+                workers.start(move || self.embed(embedder, &input, &output));
             }
-            let writer = scope.spawn(move || self.write(writer, write_in));
+            workers.start(move || self.write(writer, write_in));
             // Only the workers hold the queues now: when one kind ends, the next sees its end.
             drop((read_out, decode_in, decode_out, detect_in, detect_out));
             drop((crop_in, crop_out, embed_in, embed_out));
-            // At least once, however short the load.
-            loop {
-                watch();
-                if writer.is_finished() {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(50));
-            }
-            workers.push(writer);
-            for worker in workers {
-                if worker.join().is_err() {
-                    self.stop
-                        .fail(anyhow!("a worker ended by an internal error"));
-                }
-            }
+            workers.wait(&mut watch);
         });
+    }
+}
+
+/// Threads of one run. What goes wrong with one stops it.
+struct Workers<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    stop: &'scope Stop,
+    running: Vec<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl<'scope> Workers<'scope, '_> {
+    fn start(&mut self, work: impl FnOnce() + Send + 'scope) {
+        match thread::Builder::new().spawn_scoped(self.scope, work) {
+            Ok(worker) => self.running.push(worker),
+            Err(error) => self
+                .stop
+                .fail(Error::from(error).context("cannot start a thread: try fewer --threads")),
+        }
+    }
+
+    /// For all of them; calls `watch` a few times a second, and at least once.
+    fn wait(self, watch: &mut impl FnMut()) {
+        loop {
+            watch();
+            if self.running.iter().all(ScopedJoinHandle::is_finished) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        for worker in self.running {
+            if worker.join().is_err() {
+                self.stop
+                    .fail(anyhow!("a worker ended by an internal error"));
+            }
+        }
     }
 }

@@ -4,21 +4,24 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 
+use super::named::{Named, folder_of};
 use crate::source::Reject;
 
 const HEADER: &str = "path,code,reason";
 
 /// Fails where the file cannot be made; makes it at the first reject. A list of an earlier run is emptied at the start; any other
-/// file of that name is left alone.
+/// file of that name is left alone, and a device or pipe is written to.
 #[derive(Debug)]
 pub struct RejectsFile {
     file: PathBuf,
+    /// What is there and stays there.
+    stream: Option<File>,
     out: Option<csv::Writer<File>>,
 }
 
@@ -27,38 +30,38 @@ impl RejectsFile {
     pub fn new(file: &Path, only: Option<&HashSet<String>>) -> Result<Self> {
         let mut rejects = Self {
             file: file.to_owned(),
+            stream: None,
             out: None,
         };
-        match File::open(file) {
-            Ok(existing) => {
-                let kept = rejects.of_others(existing, only)?;
-                fs::remove_file(file)
-                    .with_context(|| format!("cannot remove {}", file.display()))?;
+        let advice = || {
+            format!(
+                "cannot write {}: name another file with --rejects",
+                file.display()
+            )
+        };
+        match Named::of(file).with_context(advice)? {
+            Named::File(there) => {
+                let kept = rejects.of_others(&there, only)?;
+                fs::remove_file(&there)
+                    .with_context(|| format!("cannot remove {}", there.display()))?;
                 kept.iter().try_for_each(|reject| rejects.add(reject))?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // Found out now, not at the first reject, and without leaving an empty list.
-                tempfile::tempfile_in(folder_of(file)).with_context(|| {
-                    format!(
-                        "cannot write {}: name another file with --rejects",
-                        file.display()
-                    )
-                })?;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot open {}", file.display()));
-            }
+            // Found out now, not at the first reject, and without leaving an empty list.
+            Named::Nothing => drop(tempfile::tempfile_in(folder_of(file)).with_context(advice)?),
+            Named::Stream(stream) => rejects.stream = Some(stream),
         }
         Ok(rejects)
     }
 
     /// What an existing list says of photos that this run does not look at.
-    fn of_others(&self, existing: File, only: Option<&HashSet<String>>) -> Result<Vec<Reject>> {
+    fn of_others(&self, there: &Path, only: Option<&HashSet<String>>) -> Result<Vec<Reject>> {
         let wrong = || format!("cannot read {}", self.file.display());
-        let mut existing = BufReader::new(existing);
-        let mut first = String::new();
-        existing.read_line(&mut first).with_context(wrong)?;
-        if !first.is_empty() && first.trim_end() != HEADER {
+        let mut existing = BufReader::new(File::open(there).with_context(wrong)?);
+        // Any file may have that name, and one line of any length.
+        let mut first = Vec::new();
+        let mut head = existing.by_ref().take(HEADER.len() as u64 + 2);
+        head.read_until(b'\n', &mut first).with_context(wrong)?;
+        if !first.is_empty() && first.trim_ascii_end() != HEADER.as_bytes() {
             bail!(
                 "{} exists and is not a list of rejects: name another file with --rejects",
                 self.file.display()
@@ -95,7 +98,11 @@ impl RejectsFile {
         let out = match &mut self.out {
             Some(out) => out,
             empty => {
-                let mut out = csv::Writer::from_path(&self.file)?;
+                let file = match self.stream.take() {
+                    Some(stream) => stream,
+                    None => File::create(&self.file)?,
+                };
+                let mut out = csv::Writer::from_writer(file);
                 out.write_record(HEADER.split(','))?;
                 empty.insert(out)
             }
@@ -105,16 +112,12 @@ impl RejectsFile {
     }
 }
 
-/// The folder of a file that is named with or without one.
-pub fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileTypeExt;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -170,10 +173,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_written_to_and_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (list, link) = (folder.path().join("list"), folder.path().join("link"));
+        std::os::unix::fs::symlink(&list, &link).unwrap();
+        let reject = Reject::new("a.jpg", "not_an_image", "");
+        for _ in 0..2 {
+            RejectsFile::new(&link, None).unwrap().add(&reject).unwrap();
+            assert!(link.is_symlink());
+            let read = fs::read_to_string(&list).unwrap();
+            assert_eq!(read, format!("{HEADER}\na.jpg,not_an_image,\n"));
+        }
+        let pipe = folder.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut options = fs::OpenOptions::new();
+        let mut reader = options.read(true).write(true).open(&pipe).unwrap();
+        let mut rejects = RejectsFile::new(&pipe, None).unwrap();
+        rejects.add(&reject).unwrap();
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        let mut read = [0; HEADER.len()];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(read, HEADER.as_bytes());
+    }
+
+    #[test]
     fn a_file_that_is_not_a_list_of_rejects_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("thesis.csv");
         fs::write(&file, "years of work\n").unwrap();
+        // Not read to the end of its line, which may be far away.
+        let long = folder.path().join("long");
+        File::create(&long).unwrap().set_len(1 << 40).unwrap();
+        let error = RejectsFile::new(&long, None).unwrap_err().to_string();
+        assert!(error.contains("long exists"), "{error}");
         assert!(
             RejectsFile::new(&file, None)
                 .unwrap_err()

@@ -201,7 +201,7 @@ pub fn in_commits<T>(
     }
 }
 
-/// A bound on bytes held by decoded photos: what keeps a catalogue of huge pictures from filling
+/// A bound on bytes held by photos and by what decodes them: what keeps a catalogue of huge pictures from filling
 /// the memory.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<(Mutex<u64>, Condvar)>, u64);
@@ -231,13 +231,26 @@ impl Budget {
             bytes,
         }
     }
+
+    fn give_back(&self, bytes: u64) {
+        let (held, freed) = &*self.0;
+        *held.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        freed.notify_all();
+    }
+}
+
+impl Share {
+    /// Gives back what is above that much.
+    pub fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.budget.give_back(self.bytes - bytes);
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let (held, freed) = &*self.budget.0;
-        *held.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
-        freed.notify_all();
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -308,6 +321,8 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(giant);
         waiting.join().unwrap();
-        let (_six, _four) = (budget.take(6), budget.take(4));
+        let (mut six, _four) = (budget.take(6), budget.take(4));
+        six.shrink(1);
+        let _five = budget.take(5);
     }
 }

@@ -7,8 +7,8 @@ use std::sync::PoisonError;
 
 use crossbeam_channel::{Receiver, Sender};
 use lookbook_vision::{
-    BoundingBox, Detection, Detector, Embedder, Error, Group, Photo, Pose, PoseEstimator,
-    Preprocessor, Tensor, decode,
+    BoundingBox, Detection, Detector, Embedder, Error, ErrorCode, Group, Photo, Pose,
+    PoseEstimator, Preprocessor, Tensor, decode, decode_memory_bytes,
 };
 use sha2::{Digest, Sha256};
 
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     database::{Box2, GarmentRow, PhotoRow, WHOLE_PHOTO, Writer},
-    messages,
-    source::{Entry, Item, Refusal, Reject, code},
+    interrupt, messages,
+    source::{Entry, Item, Place, Refusal, Reject, code},
 };
 
 /// A photo on its way.
@@ -28,6 +28,8 @@ pub struct Identity {
     entry: Entry,
     sha256: [u8; 32],
     replaces: Option<i64>,
+    /// Whether a reject may say how the file begins.
+    is_quotable: bool,
     /// Known after detection, where there is a pose model.
     full_front_pose: Option<bool>,
 }
@@ -91,6 +93,7 @@ impl Load<'_> {
                 }
                 Some(Err(error)) => return self.stop.fail(error),
             };
+            let is_quotable = !matches!(place, Place::Elsewhere(_));
             let read = self.meters.read.run(1, || {
                 let bytes = self.fetcher.fetch(place)?;
                 let sha256 = Sha256::digest(&bytes).into();
@@ -98,6 +101,8 @@ impl Load<'_> {
             });
             let (bytes, sha256) = match read {
                 Ok(read) => read,
+                // What an interrupt ended was not reached.
+                Err(_) if interrupt::is_requested() => return,
                 Err((code, reason)) => {
                     self.tally
                         .reject(&Reject::new(&entry.path, &code, reason), self.stop);
@@ -114,6 +119,7 @@ impl Load<'_> {
                 entry,
                 sha256,
                 replaces: loaded.map(|loaded| loaded.id),
+                is_quotable,
                 full_front_pose: None,
             };
             let share = budget.take(bytes.len() as u64);
@@ -144,15 +150,18 @@ impl Load<'_> {
                 bytes,
                 _share,
             } = fetched;
+            // Before anything is allocated: a codec may take five times what the photo does.
+            let side = Some(self.shape.decode_side);
+            let mut share = budget.take(decode_memory_bytes(&bytes, &self.limits, side));
             let turn = self.split.turn(self.meters, || output.is_empty());
             let decoded = self
                 .meters
                 .decode
-                .run(1, || self.decode_one(prepare, &bytes));
+                .run(1, || self.decode_one(prepare, &bytes, side));
             drop(turn);
             match decoded {
                 Ok((photo, detect, pose)) => {
-                    let share = budget.take(photo.pixels().as_raw().len() as u64);
+                    share.shrink(photo.pixels().as_raw().len() as u64);
                     let decoded = Decoded {
                         identity,
                         photo,
@@ -167,7 +176,10 @@ impl Load<'_> {
                         return;
                     }
                 }
-                Err((code, reason)) => {
+                Err((code, mut reason)) => {
+                    if code == ErrorCode::NotAnImage.as_str() && !identity.is_quotable {
+                        reason = "not an image, and outside of the folder of its list".to_owned();
+                    }
                     self.tally
                         .reject(&Reject::new(&identity.entry.path, &code, reason), self.stop);
                 }
@@ -179,8 +191,8 @@ impl Load<'_> {
         &self,
         prepare: &Preparers,
         bytes: &[u8],
+        side: Option<u32>,
     ) -> Result<(Photo, Tensor, Option<Tensor>), Refusal> {
-        let side = Some(self.shape.decode_side);
         let decoded = messages::contain(|| {
             let photo = decode(bytes, &self.limits, side)?;
             let whole = photo.whole();
@@ -397,6 +409,7 @@ fn row_of(mut cropped: Cropped, vectors: Vec<Vec<f32>>) -> PhotoRow {
         sha256,
         replaces,
         full_front_pose,
+        ..
     } = cropped.identity;
     PhotoRow {
         path: entry.path,

@@ -7,14 +7,20 @@ use std::{collections::HashMap, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::Result;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use lookbook_vision::{BoundingBox, Embedder, Limits, Preprocessor, Tensor, decode};
+use lookbook_vision::{
+    BoundingBox, Embedder, Limits, Preprocessor, Tensor, decode, decode_memory_bytes,
+};
 use postgres::Client;
 use sha2::{Digest, Sha256};
 
 use crate::{
     args::SourceArgs,
     database::{NewVector, ROW_REFUSED, Shadow, Stale, StaleGarment, Target, refusal},
-    load::{BatchSize, Meter, Stop, Tally, embed_each, in_batches, in_commits, keep_good},
+    interrupt,
+    load::{
+        BatchSize, Budget, Meter, PIXEL_BYTES, Stop, Tally, embed_each, in_batches, in_commits,
+        keep_good,
+    },
     messages,
     source::{Fetcher, Item, Place, Refusal, Reject, Source, code},
 };
@@ -150,6 +156,7 @@ impl Filler {
             limits: self.limits,
             side: self.side,
             prepare: &prepare,
+            budget: Budget::new(PIXEL_BYTES),
         };
         let readers = photos.readers(self.threads);
         thread::scope(|scope| {
@@ -216,8 +223,14 @@ impl Finder<'_> {
     fn run(self, client: &mut Client, photos: Photos<'_>) {
         let ended = match photos {
             Photos::Folder(root) => self.each_stale(client, |photo| {
-                let place = Place::File(root.join(&photo.path));
-                self.output.send((photo, place)).is_ok()
+                match Place::inside(Path::new(&photo.path), root) {
+                    Some(file) => self.output.send((photo, Place::File(file))).is_ok(),
+                    None => {
+                        let reason = "the path leaves the folder of --root";
+                        let reject = Reject::new(&photo.path, code::PATH_OUTSIDE, reason);
+                        self.lacks(photo, &reject, false)
+                    }
+                }
             }),
             Photos::Source(source) => self.search(client, source),
         };
@@ -261,6 +274,10 @@ impl Finder<'_> {
                     return Ok(());
                 }
             }
+        }
+        // What the source has more was not asked for.
+        if interrupt::is_requested() {
+            return Ok(());
         }
         let is_gone = source.was_whole();
         self.each_stale(client, |photo| {
@@ -306,6 +323,7 @@ struct Reader<'a> {
     limits: Limits,
     side: u32,
     prepare: &'a Preprocessor,
+    budget: Budget,
 }
 
 impl Reader<'_> {
@@ -327,6 +345,8 @@ impl Reader<'_> {
                         return;
                     }
                 }
+                // What an interrupt ended was not looked at.
+                Err(_) if interrupt::is_requested() => return,
                 Err((code, reason)) => {
                     tally.reject(&Reject::new(&photo.path, &code, reason), stop);
                     let is_gone = code == code::NOT_FOUND;
@@ -345,6 +365,8 @@ impl Reader<'_> {
             let reason = "the photo has changed since it was loaded".to_owned();
             return Err((code::CHANGED.to_owned(), reason));
         }
+        let needed = decode_memory_bytes(&bytes, &self.limits, Some(self.side));
+        let _share = self.budget.take(needed);
         let prepared = messages::contain(|| {
             let photo = decode(&bytes, &self.limits, Some(self.side))?;
             let crop = |StaleGarment { bbox, is_whole, .. }: &StaleGarment| {

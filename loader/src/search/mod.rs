@@ -3,10 +3,7 @@
 
 mod sheet;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
@@ -25,7 +22,7 @@ use crate::{
     detect::{colour_of, photo_of},
     messages::{self, Ending},
     opened::Opened,
-    runtime,
+    runtime, source,
 };
 
 /// Longest side that neighbours are decoded for: they are shown small.
@@ -301,10 +298,10 @@ fn section(args: &SearchArgs, photo: &Photo, query: &Garment, found: &[Neighbour
 
 /// The neighbour's garment, or in words why it cannot be shown.
 fn neighbour_picture(root: &Path, row: &Neighbour) -> Result<RgbImage, String> {
-    let file: PathBuf = root.join(&row.path);
-    if !file.is_file() {
+    let inside = source::Place::inside(Path::new(&row.path), root);
+    let Some(file) = inside.filter(|file| file.is_file()) else {
         return Err(format!("{} is not in the folder given by --root", row.path));
-    }
+    };
     let photo = photo_of(&file, NEIGHBOUR_SIDE).map_err(|error| format!("{error:#}"))?;
     let Some(b) = row.bbox else {
         return Ok(photo.pixels().clone());
@@ -334,5 +331,39 @@ fn whole(photo: &Photo) -> BoundingBox {
         y1: 0.0,
         x2: photo.width() as f32,
         y2: photo.height() as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_catalogue_names_is_shown_from_the_folder_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("photos");
+        fs::create_dir(&root).unwrap();
+        for file in [root.join("a.png"), folder.path().join("secret.png")] {
+            RgbImage::new(2, 2).save(file).unwrap();
+        }
+        let shown = |path: &str| {
+            let row = Neighbour {
+                sku: String::new(),
+                path: path.to_owned(),
+                category: String::new(),
+                label: String::new(),
+                bbox: None,
+                distance: 0.0,
+            };
+            neighbour_picture(&root, &row)
+        };
+        let absolute = root.join("a.png");
+        shown("a.png").unwrap();
+        shown(absolute.to_str().unwrap()).unwrap();
+        let secret = folder.path().join("secret.png");
+        for outside in ["../secret.png", secret.to_str().unwrap()] {
+            let error = shown(outside).unwrap_err();
+            assert!(error.ends_with("is not in the folder given by --root"));
+        }
     }
 }

@@ -30,7 +30,7 @@ main:first-of-type { border: 0; }
 .query { position: relative; }
 .query img { display: block; width: 100%; border-radius: 6px; }
 .box { position: absolute; border: 3px solid; box-sizing: border-box; }
-.box span { position: absolute; left: 0; top: 0; padding: 0 .35rem; font-size: 12px; color: #000; white-space: nowrap; }
+.label { position: absolute; max-width: 100%; overflow: hidden; box-sizing: border-box; padding: 0 .5ch; font: 12px/16px ui-monospace, monospace; color: #000; white-space: nowrap; }
 .row { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.6rem, 1fr)); gap: .6rem; margin-bottom: 1.4rem; }
 figure { margin: 0; padding: .5rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 figure img, .missing { display: block; width: 100%; height: 8.5rem; object-fit: contain; }
@@ -101,15 +101,18 @@ fn add_query(page: &mut String, query: &Query) {
     for section in &query.sections {
         if let Some(place) = &section.place {
             add(format!(
-                "<div class=\"box\" style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%;border-color:{colour}\">\
-                 <span style=\"background:{colour}\">{}</span></div>",
+                "<div class=\"box\" style=\"left:{:.2}%;top:{:.2}%;width:{:.2}%;height:{:.2}%;border-color:{}\"></div>",
                 100.0 * place.left,
                 100.0 * place.top,
                 100.0 * place.width,
                 100.0 * place.height,
-                escaped(&section.title),
-                colour = hex(section.colour),
+                hex(section.colour),
             ));
+        }
+    }
+    for section in &query.sections {
+        if let Some(place) = &section.place {
+            add(label(section, place));
         }
     }
     add("</div>\n<div>\n".to_owned());
@@ -131,6 +134,19 @@ fn add_query(page: &mut String, query: &Query) {
         }
     }
     add("</div>\n</div>\n</main>\n".to_owned());
+}
+
+/// Above the box, so that it hides nothing of what is in there; inside of the photo wherever the box is, as `detect`
+/// draws it. Letters are of one width, so that the label's is known.
+fn label(section: &Section, place: &Place) -> String {
+    format!(
+        "<span class=\"label\" style=\"left:max(0px,min({:.2}%,100% - {}ch));top:max(0px,{:.2}% - 16px);background:{}\">{}</span>",
+        100.0 * place.left,
+        section.title.chars().count() + 1,
+        100.0 * place.top,
+        hex(section.colour),
+        escaped(&section.title),
+    )
 }
 
 fn card(neighbour: &Card) -> String {
@@ -243,7 +259,12 @@ mod tests {
         }]);
         assert!(!page.contains("<script>"), "{page}");
         assert_eq!(page.matches("&lt;script&gt;").count(), 5);
-        assert!(page.contains("left:25.00%;top:0.00%;width:50.00%") && page.contains("#0102ff"));
+        assert!(page.contains("left:25.00%;top:0.00%;width:50.00%"));
+        let label = format!(
+            "left:max(0px,min(25.00%,100% - {}ch));top:max(0px,0.00% - 16px)",
+            1 + hostile.len()
+        );
+        assert!(page.contains(&label) && page.contains("#0102ff"));
         assert!(page.contains("<div class=\"missing\">no file gone.jpg</div>"));
         assert_eq!(
             page.matches("src=").count(),

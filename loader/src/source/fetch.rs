@@ -48,7 +48,7 @@ impl Fetcher {
     /// Waits for them.
     pub fn fetch(&self, place: Place) -> Result<Vec<u8>, Refusal> {
         match place {
-            Place::File(file) => read(&file, self.max_bytes),
+            Place::File(file) | Place::Elsewhere(file) => read(&file, self.max_bytes),
             Place::Held(bytes) => Ok(bytes),
             Place::Remote(address) => match self.remote() {
                 Ok(remote) => remote.fetch(&address),

@@ -19,7 +19,7 @@ mod statement;
 use std::{
     collections::HashSet,
     fmt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -34,9 +34,10 @@ use names::Fingerprint;
 pub use names::{is_hidden, is_photo_name, sku_of};
 use patterns::Filter;
 use remote::Address;
-pub use remote::{Network, name_of};
+use remote::name_of;
+pub use remote::{Network, recorded_name};
 
-use crate::args::SourceArgs;
+use crate::{args::SourceArgs, interrupt};
 
 /// A photo to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,8 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     File(PathBuf),
+    /// A file outside of the folder whose files were meant: what is no photo there is not quoted.
+    Elsewhere(PathBuf),
     /// They had to be read to get here.
     Held(Vec<u8>),
     Remote(Address),
@@ -72,7 +75,7 @@ impl Place {
     pub fn held_bytes(&self) -> usize {
         match self {
             Self::Held(bytes) => bytes.len(),
-            Self::File(_) | Self::Remote(_) => 0,
+            Self::File(_) | Self::Elsewhere(_) | Self::Remote(_) => 0,
         }
     }
 
@@ -81,8 +84,29 @@ impl Place {
         match Address::of_text(text) {
             Some(Ok(address)) => Ok(Self::Remote(address)),
             Some(Err(reason)) => bail!("{text:?} {reason}"),
-            None => Ok(Self::File(folder.join(text))),
+            None => Ok(match Self::inside(Path::new(text), folder) {
+                Some(file) => Self::File(file),
+                None => Self::Elsewhere(folder.join(text)),
+            }),
         }
+    }
+
+    /// The file in `root`, whether the path begins there or says so itself; `None` where it leaves it.
+    pub fn inside(path: &Path, root: &Path) -> Option<PathBuf> {
+        let named = |root: &Path| path.strip_prefix(root).ok().map(Path::to_owned);
+        let rest = match path.is_absolute() {
+            false => path.to_owned(),
+            true => {
+                let as_written = std::path::absolute(root.join("")).ok();
+                let resolved = root.join(".").canonicalize().ok();
+                as_written
+                    .as_deref()
+                    .and_then(named)
+                    .or_else(|| named(resolved.as_deref()?))?
+            }
+        };
+        let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        rest.components().all(stays).then(|| root.join(rest))
     }
 }
 
@@ -293,7 +317,7 @@ impl<'a> Source<'a> {
     fn read(&mut self) -> Option<Result<Found>> {
         let item = match self.items.next() {
             None => {
-                self.is_over = true;
+                self.is_over = !interrupt::is_requested();
                 return None;
             }
             Some(Ok(Ok(item))) => item,
@@ -490,6 +514,27 @@ mod tests {
         );
         let error = source(&folder.path().join("*.tar")).unwrap_err();
         assert!(error.to_string().starts_with("no file matches"), "{error}");
+    }
+
+    #[test]
+    fn a_path_stays_in_its_root_however_it_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let absolute = root.join("a/b.jpg");
+        let of = |path: &str| Place::inside(Path::new(path), root);
+        assert_eq!(of("a/b.jpg"), Some(absolute.clone()));
+        assert_eq!(of(absolute.to_str().unwrap()), Some(absolute));
+        let above = root.join("../b.jpg");
+        for outside in [
+            "/etc/passwd",
+            "../b.jpg",
+            "a/../../b.jpg",
+            above.to_str().unwrap(),
+        ] {
+            assert_eq!(of(outside), None, "{outside}");
+        }
+        let here = std::env::current_dir().unwrap().join("b.jpg");
+        assert_eq!(Place::inside(&here, Path::new("")), Some("b.jpg".into()));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Items that are pushed rather than pulled: a thread of its own makes them, one ahead at most.
 //!
 //! Invariant: the thread starts when the first item is asked for and ends when nobody asks any more;
-//! whatever happens in it, an end without an error means that everything was given.
+//! whatever happens in it, an end without an error means that everything was given, or that the user asked to stop.
 
-use std::thread;
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Found, Items};
-use crate::messages;
+use crate::{interrupt, messages};
+
+/// How soon who waits for an item notices that the user asked to stop.
+const WAKE: Duration = Duration::from_millis(100);
 
 /// Where a producer puts what it makes.
 pub struct Sink(Sender<Result<Found>>);
@@ -26,30 +29,65 @@ impl Sink {
 
 /// What `work` gives, in its order; its error comes last.
 pub fn produced(work: impl FnOnce(&Sink) -> Result<()> + Send + 'static) -> Items {
-    Box::new(Produced::Waiting(Some(Box::new(work))))
+    cancellable(work, || ())
+}
+
+/// As [`produced`]; `cancel` is called when nobody asks any more while `work` is at it, as it may wait for others.
+pub fn cancellable(
+    work: impl FnOnce(&Sink) -> Result<()> + Send + 'static,
+    cancel: impl FnOnce() + Send + 'static,
+) -> Items {
+    Box::new(Produced {
+        work: Some(Box::new(work)),
+        running: None,
+        cancel: Some(Box::new(cancel)),
+    })
 }
 
 type Work = Box<dyn FnOnce(&Sink) -> Result<()> + Send>;
 
-enum Produced {
-    Waiting(Option<Work>),
-    Running(Receiver<Result<Found>>),
+struct Produced {
+    /// Until it is started.
+    work: Option<Work>,
+    /// Until it ended.
+    running: Option<Receiver<Result<Found>>>,
+    cancel: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Produced {
+    fn cancel(&mut self) {
+        if self.running.take().is_some()
+            && let Some(cancel) = self.cancel.take()
+        {
+            cancel();
+        }
+    }
 }
 
 impl Iterator for Produced {
     type Item = Result<Found>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Self::Waiting(work) = self {
-            match start(work.take()?) {
-                Ok(receiver) => *self = Self::Running(receiver),
+        if let Some(work) = self.work.take() {
+            match start(work) {
+                Ok(receiver) => self.running = Some(receiver),
                 Err(error) => return Some(Err(error)),
             }
         }
-        match self {
-            Self::Running(receiver) => receiver.recv().ok(),
-            Self::Waiting(_) => None,
+        loop {
+            match self.running.as_ref()?.recv_timeout(WAKE) {
+                Ok(found) => return Some(found),
+                Err(RecvTimeoutError::Timeout) if !interrupt::is_requested() => {}
+                Err(RecvTimeoutError::Timeout) => self.cancel(),
+                Err(RecvTimeoutError::Disconnected) => self.running = None,
+            }
         }
+    }
+}
+
+impl Drop for Produced {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
@@ -103,5 +141,22 @@ mod tests {
         items.next();
         drop(items);
         ended.recv().unwrap();
+    }
+    #[test]
+    fn who_waits_for_others_when_nobody_asks_any_more_is_told() {
+        let (cancel, cancelled) = bounded(1);
+        let (done, ended) = bounded(1);
+        let work = move |sink: &Sink| {
+            let _ = sink.give(Err(Reject::new("a", "x", "y")));
+            cancelled.recv().unwrap();
+            done.send(()).unwrap();
+            Ok(())
+        };
+        let mut items = cancellable(work, move || cancel.send(()).unwrap());
+        items.next();
+        drop(items);
+        ended.recv().unwrap();
+        let mut whole = cancellable(|_| Ok(()), || panic!("it had ended"));
+        assert!(whole.next().is_none());
     }
 }

@@ -19,6 +19,8 @@ pub fn ending(path: &str) -> Option<&'static str> {
 
 /// Adds what a file beside a photo says: the pairs of a JSON object, else one of the file's own ending.
 pub fn describe(metadata: &mut Map<String, Value>, ending: &str, bytes: &[u8]) -> Result<()> {
+    // Some editors of Windows begin every file with it.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if ending == "json" {
         let object: Map<String, Value> =
             serde_json::from_slice(bytes).context("is not a JSON object")?;

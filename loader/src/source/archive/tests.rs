@@ -67,7 +67,10 @@ fn a_packed_folder_names_its_photos_as_the_folder_does() {
 #[test]
 fn what_stands_beside_a_photo_in_a_shard_belongs_to_it() {
     let bytes = packed(&[
-        ("000.json", br#"{"product": 7, "price": 9.5}"#),
+        (
+            "000.json",
+            "\u{feff}{\"product\": 7, \"price\": 9.5}".as_bytes(),
+        ),
         ("000.jpg", b"A"),
         ("000.cls", b"3\n"),
         ("001.jpg", b"B"),

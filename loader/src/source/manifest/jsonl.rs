@@ -106,6 +106,10 @@ fn explain(error: &serde_json::Error) -> String {
         "number out of range" => {
             format!("character {column}: the number is out of range: write it as a text, in quotes")
         }
+        fault if fault.contains("hex escape") => format!(
+            "character {column}: an escape (\\u and four digits) is of half a character, as of a text that was cut inside of one: \
+             write the text whole"
+        ),
         fault => format!("is not a JSON object: {fault} (character {column})"),
     }
 }
@@ -166,6 +170,11 @@ mod tests {
                 b"{\"path\": \"a\"}\n{\"path\": \"b\", \"e\": 1e400}\n",
                 &[],
                 "line 2: character 24: the number is out of range",
+            ),
+            (
+                b"{\"path\": \"a\", \"x\": \"\\ud83d\"}\n",
+                &[],
+                "is of half a character",
             ),
             (
                 b"{\"path\": \"a\"}\n",

@@ -55,7 +55,9 @@ pub fn lines(file: &Path) -> Result<Vec<(u64, Entry)>> {
     };
     let rows = csv::rows(file, is_tsv.then_some(b'\t'), &roles)?;
     let local = rows.map(|row| match row? {
-        (line, item) if matches!(item.place, Place::File(_)) => Ok((line, item.entry)),
+        (line, item) if matches!(item.place, Place::File(_) | Place::Elsewhere(_)) => {
+            Ok((line, item.entry))
+        }
         (line, item) => bail!(
             "line {line}: {} is an address; expected the path of a file",
             item.entry.path

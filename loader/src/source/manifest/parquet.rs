@@ -32,6 +32,11 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
         .iter()
         .map(|field| field.name())
         .collect();
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            bail!("two columns are named {name:?}");
+        }
+    }
     let kinds = schema.get_fields().to_vec();
     let found = roles.find(&names, true)?;
     let is_role = |name: &&str| found.iter().flatten().any(|role| role == name);
@@ -97,6 +102,9 @@ impl Rows {
                 let has_role = roles.iter().flatten().any(|role| *role == name);
                 let value = match field {
                     Field::Bytes(bytes) if has_role && !is_uuid(kind) => text_of(bytes.data()),
+                    // Some writers mean nothing by it.
+                    Field::Float(number) if has_role && number.is_nan() => Ok(Value::Null),
+                    Field::Double(number) if has_role && number.is_nan() => Ok(Value::Null),
                     field => value_of(&field, kind),
                 };
                 value.with_context(|| format!("column {name}"))?
@@ -174,8 +182,9 @@ fn is_uuid(kind: &Type) -> bool {
 fn scalar_of(field: &Field, kind: &Type) -> Result<Value> {
     let logical = kind.get_basic_info().logical_type_ref();
     let field = match (field, logical) {
-        (Field::Float(number), _) => return Ok(number.to_string().parse::<f64>()?.into()),
-        (Field::Float16(number), _) => return Ok(number.to_string().parse::<f64>()?.into()),
+        (Field::Float(number), _) => return Ok(number_of(number.to_string().parse()?)),
+        (Field::Float16(number), _) => return Ok(number_of(number.to_string().parse()?)),
+        (Field::Double(number), _) => return Ok(number_of(*number)),
         (Field::Bytes(bytes), Some(LogicalType::Uuid)) => return uuid_of(bytes.data()),
         (Field::Long(since), Some(LogicalType::Timestamp(stamp))) => match stamp.unit {
             TimeUnit::NANOS => Field::TimestampMicros(since.div_euclid(1000)),
@@ -202,6 +211,16 @@ fn scalar_of(field: &Field, kind: &Type) -> Result<Value> {
         text.truncate(kept);
     }
     Ok(value)
+}
+
+/// What JSON has no number for as the text that PostgreSQL writes.
+fn number_of(number: f64) -> Value {
+    match number {
+        f64::INFINITY => "Infinity".into(),
+        f64::NEG_INFINITY => "-Infinity".into(),
+        _ if number.is_nan() => "NaN".into(),
+        _ => number.into(),
+    }
 }
 
 fn uuid_of(bytes: &[u8]) -> Result<Value> {
@@ -352,7 +371,13 @@ mod tests {
                 json!("01:02:03.000000"),
             ),
             (Field::Float(0.1), "float c", json!(0.1)),
-            (Field::Float(f32::NAN), "float c", Value::Null),
+            (Field::Float(f32::NAN), "float c", json!("NaN")),
+            (Field::Double(f64::INFINITY), "double c", json!("Infinity")),
+            (
+                Field::Double(f64::NEG_INFINITY),
+                "double c",
+                json!("-Infinity"),
+            ),
             (of_10(0), "int64 c (DECIMAL(9,0))", json!("700")),
             (of_10(2), "int64 c (DECIMAL(9,2))", json!("7.00")),
             (
@@ -370,6 +395,19 @@ mod tests {
         let never = column("required int64 c (TIMESTAMP(MICROS,true));");
         let never = value_of(&Field::Long(i64::MAX), &never);
         assert!(never.is_err(), "{never:?}");
+    }
+
+    #[test]
+    fn two_columns_of_one_name_are_a_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("photos.parquet");
+        let schema = "message m { required binary path; required int32 sku; required int32 sku; }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let out = File::create(&file).unwrap();
+        let writer = SerializedFileWriter::new(out, schema, Arc::default()).unwrap();
+        writer.close().unwrap();
+        let error = format!("{:#}", read(&file, &[]).unwrap_err());
+        assert!(error.contains("two columns are named \"sku\""), "{error}");
     }
 
     /// One row of an image, a key and a list of two stamps.

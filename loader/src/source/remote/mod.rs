@@ -11,6 +11,7 @@ mod url;
 
 use std::{
     path::Path,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -29,7 +30,10 @@ use super::{
     names::{is_hidden, is_photo_name, sku_of},
     producer::produced,
 };
-use crate::args::SourceArgs;
+use crate::{args::SourceArgs, interrupt};
+
+/// How soon a fetch notices that the user asked to stop.
+const WAKE: Duration = Duration::from_millis(100);
 
 /// Codes of rejects of photos that had to be fetched; `http_STATUS` beside them.
 pub mod code {
@@ -94,11 +98,16 @@ impl Remote {
 
     /// The bytes at an address; waits for them.
     pub fn fetch(&self, address: &Address) -> Result<Vec<u8>, Refusal> {
-        self.handle.block_on(async {
+        let fetched = async {
             match address {
                 Address::Url(url) => url::fetch(&self.client, &self.policy, url).await,
                 Address::Object { bucket, key } => self.stores.fetch(bucket, key).await,
             }
+        };
+        let fetched = self.handle.block_on(unless_interrupted(fetched));
+        fetched.unwrap_or_else(|| {
+            let reason = "interrupted".to_owned();
+            Err((code::CONNECTION_FAILED.to_owned(), reason))
         })
     }
 
@@ -111,6 +120,18 @@ impl Remote {
     ) -> Result<()> {
         self.handle
             .block_on(self.stores.list(bucket, prefix, &mut give))
+    }
+}
+
+/// `None` where the user asked to stop before that.
+async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        match tokio::time::timeout(WAKE, work.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_) if interrupt::is_requested() => return None,
+            Err(_) => {}
+        }
     }
 }
 
@@ -176,6 +197,23 @@ fn anonymous(url: &::url::Url) -> ::url::Url {
     let _ = url.set_password(None);
     let _ = url.set_username("");
     url
+}
+
+/// For records: without what may be a secret, user, password and the values of a query (a signature).
+fn recorded(url: &::url::Url) -> ::url::Url {
+    let mut url = anonymous(url);
+    if url.query().is_some() {
+        url.set_query(Some("..."));
+    }
+    url
+}
+
+/// A source as the records of runs name it.
+pub fn recorded_name(text: &str) -> String {
+    match Address::of_text(text) {
+        Some(Ok(Address::Url(url))) if recorded(&url) != url => recorded(&url).to_string(),
+        _ => text.to_owned(),
+    }
 }
 
 /// What a photo is called that a text names: as written, but for user and password.

@@ -23,6 +23,10 @@ use super::{
     url::decoded,
 };
 
+const NO_CREDENTIALS: &str = "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN \
+    where they are of a session), or AWS_SKIP_SIGNATURE=true for a bucket that everybody may read; without them and those of a \
+    container or a web identity this machine was asked, as one of a cloud has some";
+
 /// An object of a listing.
 pub struct Listed {
     pub key: String,
@@ -114,6 +118,7 @@ impl Stores {
             let object = object.map_err(|error| {
                 let is_name = matches!(error, object_store::Error::InvalidPath { .. });
                 let advice = match is_name {
+                    _ if lacks_credentials(&error) => &format!(": {NO_CREDENTIALS}"),
                     true => {
                         ": objects whose keys have empty parts (//), . or .. as a part or control characters cannot be listed; \
                          rename that one, or name prefixes beside it"
@@ -134,7 +139,22 @@ impl Stores {
     }
 }
 
+/// Whether the store was not even asked: credentials are looked for at a cloud's machine last.
+fn lacks_credentials(error: &object_store::Error) -> bool {
+    let said = error.to_string();
+    let of_machine = ["/latest/api/token", "/latest/meta-data/"];
+    of_machine.iter().any(|path| said.contains(path))
+}
+
 fn explain(error: &object_store::Error) -> Refusal {
+    let (code, reason) = reason(error);
+    match lacks_credentials(error) {
+        true => (code, format!("{NO_CREDENTIALS}: {reason}")),
+        false => (code, reason),
+    }
+}
+
+fn reason(error: &object_store::Error) -> Refusal {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(no_response) = inner.downcast_ref::<NoResponse>() {

@@ -24,18 +24,16 @@ use super::{
     super::{Refusal, fetch::too_large},
     Policy, anonymous,
     client::{Client, NoResponse},
-    code, refusal,
+    code, recorded, refusal,
 };
-use crate::interrupt;
 
 const MAX_REDIRECTS: usize = 5;
 /// Before the second attempt; doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// A server may ask for more time than we would give it by ourselves.
+/// A server may ask for more time than we would give it by ourselves; where it asks for more than that, the photo is
+/// left to the next run.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-/// How soon a pause notices that the user asked to stop.
-const WAKE: Duration = Duration::from_millis(100);
 
 /// Why an attempt failed, and whether another one may help.
 struct Failure {
@@ -71,8 +69,7 @@ pub async fn fetch(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8
             Ok(Err(failure)) => failure,
             Err(_) => Failure::of(&NoResponse::TimedOut(policy.timeout)),
         };
-        let pause = failure.retry_after.unwrap_or_else(|| pause(attempt));
-        if !failure.may_pass || attempt >= policy.retries || !rested(pause).await {
+        if !failure.may_pass || attempt >= policy.retries {
             let (code, reason) = failure.refusal;
             let tries = match attempt {
                 0 => String::new(),
@@ -80,17 +77,9 @@ pub async fn fetch(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8
             };
             return Err((code, format!("{reason}{tries}")));
         }
+        tokio::time::sleep(failure.retry_after.unwrap_or_else(|| pause(attempt))).await;
         attempt += 1;
     }
-}
-
-/// Waits, unless the user asks to stop.
-async fn rested(mut pause: Duration) -> bool {
-    while !interrupt::is_requested() && !pause.is_zero() {
-        tokio::time::sleep(pause.min(WAKE)).await;
-        pause = pause.saturating_sub(WAKE);
-    }
-    !interrupt::is_requested()
 }
 
 /// Half of it is left to chance, so that readers whose requests failed together do not return together.
@@ -111,10 +100,14 @@ async fn follow(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8>, 
         match response.status() {
             StatusCode::OK => return body(response, policy.max_bytes).await,
             status if status.is_redirection() => url = target(&url, &response)?,
-            status => return Err(refused(status, &response)),
+            status => {
+                let value = response.headers().get(header::RETRY_AFTER);
+                let value = value.and_then(|value| value.to_str().ok());
+                return Err(refused(status, value.and_then(time_until)));
+            }
         }
     }
-    let last = anonymous(&url);
+    let last = recorded(&url);
     let reason = format!("more than {MAX_REDIRECTS} redirects, the last to {last}");
     Err(Failure::lasting(code::TOO_MANY_REDIRECTS, reason))
 }
@@ -154,7 +147,7 @@ fn target(from: &Url, response: &Response<Incoming>) -> Result<Url, Failure> {
     let to = from.join(location).map_err(|error| {
         Failure::lasting(
             code::URL_INVALID,
-            format!("redirect to {location}: {error}"),
+            format!("a redirect to what is no URL: {error}"),
         )
     })?;
     match (from.scheme(), to.scheme()) {
@@ -170,17 +163,17 @@ fn target(from: &Url, response: &Response<Incoming>) -> Result<Url, Failure> {
     }
 }
 
-fn refused(status: StatusCode, response: &Response<Incoming>) -> Failure {
+fn refused(status: StatusCode, retry_after: Option<Duration>) -> Failure {
     let may_pass = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504);
-    let retry_after = response.headers().get(header::RETRY_AFTER);
-    let retry_after = retry_after.and_then(|value| time_until(value.to_str().ok()?));
+    let too_long = retry_after.filter(|pause| may_pass && *pause > MAX_RETRY_AFTER);
+    let asks = too_long.map(|pause| format!(", to be asked again in {} seconds", pause.as_secs()));
     Failure {
         refusal: (
             format!("http_{}", status.as_u16()),
-            format!("the server answered {status}"),
+            format!("the server answered {status}{}", asks.unwrap_or_default()),
         ),
-        may_pass,
-        retry_after: retry_after.map(|pause| pause.min(MAX_RETRY_AFTER)),
+        may_pass: may_pass && too_long.is_none(),
+        retry_after,
     }
 }
 
@@ -296,6 +289,18 @@ mod tests {
             "{pause:?}"
         );
         assert_eq!(time_until("soon"), None);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_more_patience_than_there_is_is_left_to_the_next_run() {
+        let of = |seconds| refused(StatusCode::TOO_MANY_REQUESTS, seconds);
+        let soon = of(Some(MAX_RETRY_AFTER));
+        assert!(soon.may_pass && soon.retry_after == Some(MAX_RETRY_AFTER));
+        let late = of(Some(Duration::from_secs(3600)));
+        assert!(!late.may_pass);
+        let reason = late.refusal.1;
+        assert!(reason.ends_with("again in 3600 seconds"), "{reason}");
+        assert!(of(None).may_pass);
     }
 
     #[test]
