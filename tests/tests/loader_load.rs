@@ -95,7 +95,7 @@ fn bad_files_are_rejected_with_code_and_reason_and_the_good_ones_are_loaded() ->
     shop.put("cut.bmp", &good[..good.len() / 2])?;
     let mut png = Vec::new();
     image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]))
-        .write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png)?;
+        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
     let middle = png.len() / 2;
     png[middle] ^= 0xff;
     shop.put("damaged.png", &png)?;

@@ -498,7 +498,7 @@ fn a_change_that_was_begun_is_not_forgotten_unless_it_is_told() -> Result<()> {
     import_doubled(&mut client, "doubled")?;
     import_doubled(&mut client, "doubled_too")?;
     client.batch_execute("UPDATE lookbook_model SET name = name WHERE false")?;
-    std::fs::remove_file(shop.photos().join("last.bmp"))?;
+    fs::remove_file(shop.photos().join("last.bmp"))?;
     shop.run(["reembed", "photos", "--embed-model", "doubled"])?
         .expect(1)?;
     let made = "SELECT count(*) FILTER (WHERE embedding_next IS NOT NULL) FROM garment";
