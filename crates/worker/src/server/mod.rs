@@ -34,14 +34,17 @@ use serde_json::{Value, json};
 use crate::Fingerprint;
 use crate::protocol::Reply;
 use connection::{Connection, Stage};
-use queue::{ConnectionId, Shared, Work};
+use queue::{ConnectionId, Shared, State, Work};
 
 /// Payloads in memory at once.
 const PAYLOAD_BUDGET_BYTES: u64 = 256 << 20;
 /// From the wish to stop to the end, whatever still runs.
 const DRAIN_TIME: Duration = Duration::from_millis(600);
-/// How long a run goes on that nobody waits for; an operator, or the opening of a model, mostly ends sooner.
+/// How long a run goes on that nobody waits for, while others wait for its place; an operator, or the opening of a model,
+/// mostly ends sooner.
 const ABANDONED_TIME: Duration = Duration::from_secs(5);
+/// The same while nobody needs its place: a large model that was opened is there for the next call.
+const LONELY_TIME: Duration = Duration::from_secs(60);
 /// Before connections are accepted again when the process has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -302,7 +305,7 @@ impl Server {
             .filter(|_| !idle.is_zero() && state.is_idle())
             .map(|moment| moment + idle);
         let drained = self.draining.map(|since| since + DRAIN_TIME);
-        let stuck = state.abandoned().min().map(|since| since + ABANDONED_TIME);
+        let stuck = self.stuck_from(&state);
         let Some(next) = [unload, drained, stuck, self.accept_again]
             .into_iter()
             .flatten()
@@ -313,6 +316,17 @@ impl Server {
         let left = next.saturating_duration_since(Instant::now());
         // Rounded up, so that the moment has come when poll returns.
         PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    }
+
+    /// When the process ends for the runs that nobody waits for, unless they end before.
+    fn stuck_from(&self, state: &State) -> Option<Instant> {
+        let is_wanted = self.waiting(state.running()) > 0;
+        let patience = if is_wanted {
+            ABANDONED_TIME
+        } else {
+            LONELY_TIME
+        };
+        state.abandoned().min().map(|since| since + patience)
     }
 
     /// `false` when the other end is closed.
@@ -392,9 +406,9 @@ impl Server {
         let idle = state.settings.idle_timeout;
         let unloaded = state.models.unload(idle, &wanted);
         let (is_idle, is_empty) = (state.is_idle(), state.models.is_empty());
-        let is_stuck = state
-            .abandoned()
-            .any(|since| since.elapsed() >= ABANDONED_TIME);
+        let is_stuck = self
+            .stuck_from(&state)
+            .is_some_and(|moment| moment <= Instant::now());
         drop(state);
         drop(unloaded);
         if let Some(since) = self.draining {
