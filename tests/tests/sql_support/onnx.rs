@@ -291,24 +291,11 @@ pub fn stuck_embedder() -> Vec<u8> {
             .bytes(9, &raw)
     };
     let [pool, flatten] = pooled("GlobalAveragePool", "flat");
-    let cast = |input: &str, output: &str, element: i64| {
-        node(
-            "Cast",
-            &[input],
-            &[output],
-            &[integer_attribute("to", element)],
-        )
-    };
     let nodes = [
         pool,
         flatten,
         // How many hangs on the image, so that it is not computed when the model is opened.
-        node(
-            "ReduceMax",
-            &["image"],
-            &["brightest"],
-            &[integer_attribute("keepdims", 0)],
-        ),
+        largest("image", "brightest"),
         node("Mul", &["brightest", "zero"], &["nothing"], &[]),
         node("Add", &["count", "nothing"], &["end"], &[]),
         node("Range", &["zero", "end", "one"], &["starts"], &[]),
@@ -328,13 +315,13 @@ pub fn stuck_embedder() -> Vec<u8> {
             &["kept"],
             &[],
         ),
-        cast("kept", "numbers", FLOAT),
         node(
-            "ReduceMax",
+            "Cast",
+            &["kept"],
             &["numbers"],
-            &["largest"],
-            &[integer_attribute("keepdims", 0)],
+            &[integer_attribute("to", FLOAT)],
         ),
+        largest("numbers", "largest"),
         node("Mul", &["largest", "zero"], &["no_more"], &[]),
         node("Add", &["flat", "no_more"], &["embedding"], &[]),
     ];
@@ -355,6 +342,16 @@ pub fn stuck_embedder() -> Vec<u8> {
     ))
 }
 
+/// The largest value of all, without axes.
+fn largest(input: &str, output: &str) -> Message {
+    node(
+        "ReduceMax",
+        &[input],
+        &[output],
+        &[integer_attribute("keepdims", 0)],
+    )
+}
+
 fn embedding_like(name: &str) -> Message {
     value_info(name, FLOAT, &[Dim::Named("n"), Dim::Fixed(3)])
 }
@@ -372,12 +369,7 @@ pub fn detector() -> Vec<u8> {
         [0.0, 0.8],                // second label
     ];
     let nodes = [
-        node(
-            "ReduceMax",
-            &["image"],
-            &["brightest"],
-            &[integer_attribute("keepdims", 0)],
-        ),
+        largest("image", "brightest"),
         node("Mul", &["brightest", "zero"], &["nothing"], &[]),
         node("Add", &["found", "nothing"], &["boxes"], &[]),
     ];
