@@ -19,6 +19,7 @@ mod split;
 mod stage;
 mod summary;
 mod tally;
+mod threads;
 mod workers;
 
 use std::{
@@ -46,6 +47,7 @@ use split::Split;
 pub use stage::{Budget, Meter, Stop, in_batches, in_commits};
 use summary::{Clock, Summary};
 pub use tally::Tally;
+pub use threads::Threads;
 
 use crate::{
     args::LoadArgs,

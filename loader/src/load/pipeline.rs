@@ -10,11 +10,9 @@
 
 use std::{
     sync::{Arc, Mutex},
-    thread::{self, Scope, ScopedJoinHandle},
-    time::Duration,
+    thread,
 };
 
-use anyhow::{Error, anyhow};
 use crossbeam_channel::bounded;
 use lookbook_vision::{Detection, Group, Limits, PoseEstimator};
 
@@ -24,6 +22,7 @@ use super::{
     split::Split,
     stage::{Budget, Meter, Stop},
     tally::Tally,
+    threads::Threads,
     workers::Preparers,
 };
 use crate::{
@@ -138,75 +137,36 @@ impl<'a> Load<'a> {
         let (crop_out, embed_in) = bounded(2 * embed_most);
         let (embed_out, write_in) = bounded(4 * embed_most);
         thread::scope(|scope| {
-            let mut workers = Workers {
-                scope,
-                stop: self.stop,
-                running: Vec::new(),
-            };
+            let mut threads = Threads::new(scope, self.stop);
             for _ in 0..shape.readers {
                 let output = read_out.clone();
-                workers.start(|| self.read(&files, output));
+                threads.start(|| self.read(&files, output));
             }
             for _ in 0..shape.decoders {
                 let (input, output) = (decode_in.clone(), decode_out.clone());
                 let (prepare, budget) = (&whole_prepare, &budget);
-                workers.start(move || self.decode(prepare, budget, &input, &output));
+                threads.start(move || self.decode(prepare, budget, &input, &output));
             }
             let mut estimators = engines.estimators.into_iter();
             for detector in engines.detectors {
                 let (input, output) = (detect_in.clone(), detect_out.clone());
                 let models = (detector, estimators.next());
-                workers.start(move || self.detect(models, &input, &output));
+                threads.start(move || self.detect(models, &input, &output));
             }
             for _ in 0..shape.croppers {
                 let (input, output) = (crop_in.clone(), crop_out.clone());
                 let prepare = &embed_prepare;
-                workers.start(move || self.crop(prepare, &input, &output));
+                threads.start(move || self.crop(prepare, &input, &output));
             }
             for embedder in engines.embedders {
                 let (input, output) = (embed_in.clone(), embed_out.clone());
-                workers.start(move || self.embed(embedder, &input, &output));
+                threads.start(move || self.embed(embedder, &input, &output));
             }
-            workers.start(move || self.write(writer, write_in));
+            threads.start(move || self.write(writer, write_in));
             // Only the workers hold the queues now: when one kind ends, the next sees its end.
             drop((read_out, decode_in, decode_out, detect_in, detect_out));
             drop((crop_in, crop_out, embed_in, embed_out));
-            workers.wait(&mut watch);
+            threads.wait(&mut watch);
         });
-    }
-}
-
-/// Threads of one run. What goes wrong with one stops it.
-struct Workers<'scope, 'env> {
-    scope: &'scope Scope<'scope, 'env>,
-    stop: &'scope Stop,
-    running: Vec<ScopedJoinHandle<'scope, ()>>,
-}
-
-impl<'scope> Workers<'scope, '_> {
-    fn start(&mut self, work: impl FnOnce() + Send + 'scope) {
-        match thread::Builder::new().spawn_scoped(self.scope, work) {
-            Ok(worker) => self.running.push(worker),
-            Err(error) => self
-                .stop
-                .fail(Error::from(error).context("cannot start a thread: try fewer --threads")),
-        }
-    }
-
-    /// For all of them; calls `watch` a few times a second, and at least once.
-    fn wait(self, watch: &mut impl FnMut()) {
-        loop {
-            watch();
-            if self.running.iter().all(ScopedJoinHandle::is_finished) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        for worker in self.running {
-            if worker.join().is_err() {
-                self.stop
-                    .fail(anyhow!("a worker ended by an internal error"));
-            }
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! The crops and their scale are those of a load, so that the vectors are, too. Invariant: a photo whose
 //! bytes are not those that were loaded gets no vector.
 
-use std::{collections::HashMap, path::Path, sync::Arc, thread, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, thread};
 
 use anyhow::Result;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -18,8 +18,8 @@ use crate::{
     database::{NewVector, ROW_REFUSED, Shadow, Stale, StaleGarment, Target, refusal},
     interrupt,
     load::{
-        BatchSize, Budget, Meter, PIXEL_BYTES, Stop, Tally, embed_each, in_batches, in_commits,
-        keep_good,
+        BatchSize, Budget, Meter, PIXEL_BYTES, Stop, Tally, Threads, embed_each, in_batches,
+        in_commits, keep_good,
     },
     messages,
     source::{Fetcher, Item, Place, Refusal, Reject, Source, code},
@@ -159,7 +159,9 @@ impl Filler {
             budget: Budget::new(PIXEL_BYTES),
         };
         let readers = photos.readers(self.threads);
+        let mut found = Missing::default();
         thread::scope(|scope| {
+            let mut threads = Threads::new(scope, stop);
             let finder = Finder {
                 shadow,
                 tally,
@@ -167,12 +169,12 @@ impl Filler {
                 output: list_out,
                 missing: missing_out.clone(),
             };
-            scope.spawn(move || finder.run(lister, photos));
+            threads.start(move || finder.run(lister, photos));
             for _ in 0..readers {
                 let (input, output) = (read_in.clone(), read_out.clone());
                 let missing = missing_out.clone();
                 let reader = &reader;
-                scope.spawn(move || reader.run(&input, &output, &missing, tally, stop));
+                threads.start(move || reader.run(&input, &output, &missing, tally, stop));
             }
             for embedder in &mut self.embedders {
                 let (input, output) = (embed_in.clone(), embed_out.clone());
@@ -183,7 +185,7 @@ impl Filler {
                     tally,
                     stop,
                 };
-                scope.spawn(move || worker.run(embedder, &input, &output));
+                threads.start(move || worker.run(embedder, &input, &output));
             }
             drop((read_in, read_out, embed_in, embed_out));
             let mut writer = Writer {
@@ -194,19 +196,11 @@ impl Filler {
                 tally,
                 stop,
             };
-            let writer = scope.spawn(move || {
-                in_commits(&write_in, stop, |photos| writer.write(photos));
-            });
-            let collector = scope.spawn(move || collect(&missing_in));
-            while !writer.is_finished() || !collector.is_finished() {
-                watch();
-                thread::sleep(Duration::from_millis(50));
-            }
-            collector.join().unwrap_or_else(|_| {
-                stop.fail(anyhow::anyhow!("a worker ended by an internal error"));
-                Missing::default()
-            })
-        })
+            threads.start(move || in_commits(&write_in, stop, |photos| writer.write(photos)));
+            threads.start(|| found = collect(&missing_in));
+            threads.wait(&mut watch);
+        });
+        found
     }
 }
 
