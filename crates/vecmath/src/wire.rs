@@ -37,7 +37,9 @@ pub fn encode(values: &[f32], message: &mut Vec<u8>) -> Result<(), Error> {
 pub fn decode(message: &[u8]) -> Result<(Vec<f32>, usize), Error> {
     let (header, elements) = message.split_first_chunk().ok_or(Error::Truncated)?;
     let [high, low, reserved @ ..]: [u8; HEADER_BYTES] = *header;
-    let dimensions = usize::from(u16::from_be_bytes([high, low]));
+    // Signed, as pgvector reads it: a negative count has no dimensions.
+    let dimensions = i16::from_be_bytes([high, low]);
+    let dimensions = usize::try_from(dimensions).map_err(|_| Error::NoDimensions)?;
     check_dimensions(dimensions)?;
     match u16::from_be_bytes(reserved) {
         0 => {}

@@ -173,12 +173,13 @@ fn the_wire_form_is_that_of_pgvector() {
 
 #[test]
 fn a_message_that_is_not_a_vector_is_refused() {
-    let cases: [(&[u8], Error); 8] = [
+    let cases: [(&[u8], Error); 9] = [
         (&[], Error::Truncated),
         (&[0, 1, 0], Error::Truncated),
         (&[0, 1, 0, 0, 0x3f, 0x80, 0], Error::Truncated),
         (&[0, 0, 0, 0], Error::NoDimensions),
-        (&[0xff, 0xff, 0, 0], Error::TooManyDimensions),
+        (&[0xff, 0xff, 0, 0], Error::NoDimensions),
+        (&[0x7f, 0xff, 0, 0], Error::TooManyDimensions),
         (
             &[0, 1, 0, 7, 0x3f, 0x80, 0, 0],
             Error::Reserved { found: 7 },
