@@ -19,6 +19,7 @@ mod device;
 mod embedder;
 mod error;
 mod examine;
+mod explain;
 mod families;
 mod geometry;
 mod jpeg;

@@ -1,0 +1,70 @@
+//! What ONNX Runtime's messages mean for who brought the model.
+
+use crate::error::Error;
+
+/// As C++ and ONNX Runtime's arena say that an allocation failed.
+pub(crate) fn is_out_of_memory(message: &str) -> bool {
+    message.contains("bad_alloc") || message.contains("Failed to allocate memory")
+}
+
+/// Tells a model that this library does not know from one that is broken.
+pub(crate) fn explain_commit(model: &str, message: &str) -> Error {
+    let (model, message) = (model.to_owned(), message.trim_end());
+    if is_out_of_memory(message) {
+        return Error::OutOfMemory { model };
+    }
+    if let Some(reason) = newer_than_known(message) {
+        return Error::ModelUnsupported {
+            model,
+            reason,
+            remedy: "export it with an older one (opset_version of torch.onnx.export), or install a newer ONNX Runtime",
+        };
+    }
+    let unknown = [
+        "No Op registered for",
+        "is not a registered function/op",
+        "Could not find an implementation for",
+        "opset",
+        "Opset",
+        "IR version",
+        "ir_version",
+    ];
+    if unknown.iter().any(|part| message.contains(part)) {
+        Error::ModelUnsupported {
+            model,
+            reason: format!(
+                "the installed ONNX Runtime does not know one of its operators or its version \
+                 ({message})"
+            ),
+            remedy: "export it with standard operators, or install a newer ONNX Runtime",
+        }
+    } else {
+        Error::ModelInvalid {
+            model,
+            reason: format!("ONNX Runtime refused it ({message})"),
+        }
+    }
+}
+
+/// Which version a model has that this library is too old for, without the rest of what the library says.
+fn newer_than_known(message: &str) -> Option<String> {
+    let after = |words: &str| {
+        let number = message.split_once(words)?.1;
+        let end = number.find(|c: char| !c.is_ascii_digit());
+        Some(&number[..end.unwrap_or(number.len())]).filter(|digits| !digits.is_empty())
+    };
+    let versions = |what, found, known| {
+        let (found, known) = (after(found)?, after(known)?);
+        Some(format!(
+            "it has {what} {found}; the installed ONNX Runtime knows those up to {known}"
+        ))
+    };
+    let opset = versions("opset", "Opset ", " is till opset ");
+    opset.or_else(|| {
+        versions(
+            "IR version",
+            "model IR version: ",
+            "max supported IR version: ",
+        )
+    })
+}
