@@ -3,6 +3,8 @@
 //! Owns reading an embedder's output: checking its shape, pooling a feature map, normalising. A
 //! vector that leaves is finite and has the manifest's length.
 
+use ndarray::{ArrayD, ArrayView1, ArrayView2, ArrayView3};
+
 use crate::error::Error;
 use crate::families::short_of_photos;
 use crate::manifest_parts::{EmbedderOutput, Layout, Pool};
@@ -10,7 +12,7 @@ use crate::model::mismatch;
 use crate::opened::Opened;
 use crate::photo::View;
 use crate::preprocess::Tensor;
-use crate::tensors::{OutputTensor, OutputValues};
+use crate::tensors::OutputTensor;
 
 /// An image embedder, ready to run.
 pub type Embedder = Opened<EmbedderOutput>;
@@ -38,7 +40,10 @@ impl Embedder {
     /// The shape that the output has in a run of the one photo `view`.
     pub(crate) fn shape(&mut self, view: &[View<'_>]) -> Result<Vec<usize>, Error> {
         let shapes = self.run_views(view, |_, outputs, _| {
-            Ok(outputs.iter().map(|output| output.shape.clone()).collect())
+            Ok(outputs
+                .iter()
+                .map(|output| output.shape().to_vec())
+                .collect())
         })?;
         Ok(shapes.concat())
     }
@@ -51,15 +56,14 @@ impl Embedder {
         let [output] = outputs else {
             return Err(refuse("is missing".to_owned()));
         };
-        let OutputValues::Float(values) = &output.values else {
+        let OutputTensor::Float(values) = output else {
             return Err(refuse("has integers; expected floats".to_owned()));
         };
-        let (channels, places, channels_first) = self.axes(output, count).map_err(&refuse)?;
-        values
-            .chunks_exact(channels * places)
+        let maps = self.maps(values, count).map_err(&refuse)?;
+        maps.outer_iter()
             .take(count)
             .map(|map| {
-                let vector = pooled(map, channels, channels_first, self.output.pool);
+                let vector = pooled(map, self.output.pool);
                 if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
                     return Err(refuse(format!("has {} at dimension {at}", vector[at])));
                 }
@@ -74,11 +78,16 @@ impl Embedder {
             .collect()
     }
 
-    /// Channels, spatial places, and whether channels come first; checks the shape.
-    fn axes(&self, output: &OutputTensor, count: usize) -> Result<(usize, usize, bool), String> {
+    /// The output as `[photos, channels, places]`, or why it has another shape.
+    fn maps<'a>(
+        &self,
+        values: &'a ArrayD<f32>,
+        count: usize,
+    ) -> Result<ArrayView3<'a, f32>, String> {
         let (dimensions, pool) = (self.output.dimensions, self.output.pool);
         let layout = self.manifest().input().layout;
-        if let Some(short) = short_of_photos(&output.shape, count) {
+        let shape = values.shape();
+        if let Some(short) = short_of_photos(shape, count) {
             return Err(short);
         }
         let refuse = || {
@@ -88,21 +97,19 @@ impl Embedder {
                 (_, Layout::Nchw) => "[photos, dimensions, rows, columns]",
                 (_, Layout::Nhwc) => "[photos, rows, columns, dimensions]",
             };
-            Err(format!(
-                "has shape {:?}; expected {expected} with {dimensions} dimensions and at least {count} \
+            format!(
+                "has shape {shape:?}; expected {expected} with {dimensions} dimensions and at least {count} \
                  photos (output.dimensions and output.pool say so){}",
-                output.shape,
-                remedy(pool, dimensions, &output.shape)
-            ))
+                remedy(pool, dimensions, shape)
+            )
         };
-        // A vector of one photo, without a batch axis.
-        if pool == Pool::None && count == 1 && output.shape == [dimensions] {
-            return Ok((dimensions, 1, true));
-        }
-        let Some((&photos, axes)) = output.shape.split_first() else {
-            return refuse();
+        let (photos, axes) = match shape {
+            // A vector of one photo, without a batch axis.
+            [size] if pool == Pool::None && count == 1 && *size == dimensions => (1, shape),
+            [photos, axes @ ..] => (*photos, axes),
+            [] => return Err(refuse()),
         };
-        let axes = match (pool, axes) {
+        let (channels, places, channels_first) = match (pool, axes) {
             // Beside its own the vector may have axes of size 1, such as those of a pooled map.
             (Pool::None, axes) if axes.iter().filter(|&&size| size != 1).count() <= 1 => {
                 (axes.iter().product(), 1, true)
@@ -122,12 +129,19 @@ impl Embedder {
             (Pool::Mean | Pool::Max | Pool::ClassToken, &[tokens, channels]) => {
                 (channels, tokens, false)
             }
-            _ => return refuse(),
+            _ => return Err(refuse()),
         };
-        if axes.0 != dimensions || axes.1 == 0 || photos < count {
-            return refuse();
+        if channels != dimensions || places == 0 || photos < count {
+            return Err(refuse());
         }
-        Ok(axes)
+        let maps = values.view();
+        let maps = match channels_first {
+            true => maps.into_shape_with_order((photos, channels, places)),
+            false => maps
+                .into_shape_with_order((photos, places, channels))
+                .map(|tokens| tokens.permuted_axes([0, 2, 1])),
+        };
+        maps.map_err(|_| refuse())
     }
 }
 
@@ -147,32 +161,24 @@ fn remedy(pool: Pool, dimensions: usize, shape: &[usize]) -> &'static str {
     }
 }
 
-fn pooled(map: &[f32], channels: usize, channels_first: bool, pool: Pool) -> Vec<f32> {
-    let places = map.len() / channels;
-    let at = |channel: usize, place: usize| {
-        if channels_first {
-            map[channel * places + place]
-        } else {
-            map[place * channels + channel]
+/// One number of each channel of `[channels, places]`.
+fn pooled(map: ArrayView2<'_, f32>, pool: Pool) -> Vec<f32> {
+    let number = |values: ArrayView1<'_, f32>| match pool {
+        Pool::None | Pool::ClassToken => values[0],
+        Pool::Mean => {
+            let sum: f64 = values.iter().copied().map(f64::from).sum();
+            (sum / values.len() as f64) as f32
         }
-    };
-    (0..channels)
-        .map(|channel| {
-            let values = (0..places).map(|place| at(channel, place));
-            match pool {
-                Pool::None | Pool::ClassToken => at(channel, 0),
-                Pool::Mean => (values.map(f64::from).sum::<f64>() / places as f64) as f32,
-                // Unlike f32::max this keeps a NaN, which is refused later.
-                Pool::Max => values.fold(f32::NEG_INFINITY, |most, value| {
-                    if value > most || value.is_nan() {
-                        value
-                    } else {
-                        most
-                    }
-                }),
+        // Unlike f32::max this keeps a NaN, which is refused later.
+        Pool::Max => values.fold(f32::NEG_INFINITY, |most, &value| {
+            if value > most || value.is_nan() {
+                value
+            } else {
+                most
             }
-        })
-        .collect()
+        }),
+    };
+    map.outer_iter().map(number).collect()
 }
 
 fn normalized(vector: Vec<f32>) -> Option<Vec<f32>> {

@@ -8,12 +8,15 @@
 mod exports;
 mod nms;
 
-use std::borrow::Cow;
+use ndarray::{
+    Array1, ArrayView, ArrayView1, ArrayView2, ArrayView3, ArrayViewD, Axis, CowArray, Dimension,
+    Ix1, Ix3, Zip, aview1, s,
+};
 
 use self::exports::yolo_remedy;
 use crate::geometry::BoundingBox;
 use crate::manifest_parts::{Activation, DetectorOutput, Family};
-use crate::tensors::{OutputTensor, OutputValues};
+use crate::tensors::OutputTensor;
 
 /// A box in input pixels with its best class.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,37 +89,26 @@ fn read_yolo_v8(
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let classes = output.labels.len();
-    let masks = form.masks_of(tensor.shape.get(1).copied().unwrap_or(0), 4);
+    let masks = form.masks_of(tensor.shape().get(1).copied().unwrap_or(0), 4);
     let rows = 4 + classes + masks;
-    let values = floats(name, tensor)?;
-    let anchors = match *tensor.shape.as_slice() {
-        [photos, found, anchors] if photos >= count && found == rows => anchors,
-        _ => {
-            return Err(shape_error(
-                name,
-                tensor,
-                count,
-                &format!(
-                    "[{count}, {rows}, anchors]: 4 + {classes} labels{}{}",
-                    and_masks(masks),
-                    yolo_remedy(output, tensor, masks)
-                ),
-            ));
-        }
-    };
-    let photos = values.chunks_exact((rows * anchors).max(1)).take(count);
+    let fits = |shape: [usize; 3]| shape[0] >= count && shape[1] == rows;
+    let boxes = three_axes(floats(name, tensor)?, fits).ok_or_else(|| {
+        let (masks, remedy) = (and_masks(masks), yolo_remedy(output, tensor, masks));
+        let expected = format!("[{count}, {rows}, anchors]: 4 + {classes} labels{masks}{remedy}");
+        shape_error(name, tensor, count, &expected)
+    })?;
+    let photos = boxes.outer_iter().take(count);
     photos
         .map(|photo| {
-            let (places, rest) = photo.split_at(4 * anchors);
+            let (places, rest) = photo.split_at(Axis(0), 4);
             finite(name, places)?;
-            let (classes, scores) = best_of_rows(output, &rest[..classes * anchors], anchors)?;
-            let kept = (0..anchors).filter(|&anchor| scores[anchor] >= lowest);
+            let (classes, scores) = best_of_rows(output, rest.slice(s![..classes, ..]))?;
+            let kept = (0..scores.len()).filter(|&anchor| scores[anchor] >= lowest);
             kept.map(|anchor| {
-                let place = std::array::from_fn(|row| places[row * anchors + anchor]);
                 Ok(RawBox {
                     class: classes[anchor],
                     score: scores[anchor],
-                    bbox: centred(name, place)?,
+                    bbox: centred(name, std::array::from_fn(|row| places[[row, anchor]]))?,
                 })
             })
             .collect()
@@ -128,27 +120,24 @@ fn read_yolo_v8(
 /// that the compiler takes several anchors at a time: there are thousands, and few are garments.
 fn best_of_rows(
     output: &DetectorOutput,
-    scores: &[f32],
-    anchors: usize,
-) -> Result<(Vec<usize>, Vec<f32>), String> {
+    scores: ArrayView2<'_, f32>,
+) -> Result<(Array1<usize>, Array1<f32>), String> {
     let name = &output.names.boxes;
-    let mut classes = vec![0; anchors];
-    let mut most = vec![f32::NEG_INFINITY; anchors];
-    for (class, row) in scores.chunks_exact(anchors.max(1)).enumerate() {
+    let mut classes = Array1::zeros(scores.ncols());
+    let mut most = Array1::from_elem(scores.ncols(), f32::NEG_INFINITY);
+    for (class, row) in scores.outer_iter().enumerate() {
         let row = activated(output, row);
-        if !row
-            .iter()
-            .fold(true, |all, score| all & is_probability(score))
-        {
+        if !row.fold(true, |all, score| all & is_probability(score)) {
             row.iter()
                 .try_for_each(|&score| probability(name, score).map(drop))?;
         }
-        for ((best, most), &score) in classes.iter_mut().zip(&mut most).zip(row.iter()) {
+        let best = Zip::from(&mut classes).and(&mut most).and(&row);
+        best.for_each(|best, most, &score| {
             let score = score.clamp(0.0, 1.0);
             let is_better = score > *most;
             *best = if is_better { class } else { *best };
             *most = if is_better { score } else { *most };
-        }
+        });
     }
     Ok((classes, most))
 }
@@ -161,43 +150,28 @@ fn read_yolo_v5(
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let classes = output.labels.len();
-    let masks = form.masks_of(tensor.shape.last().copied().unwrap_or(0), 5);
+    let masks = form.masks_of(tensor.shape().last().copied().unwrap_or(0), 5);
     let columns = 5 + classes + masks;
-    let values = floats(name, tensor)?;
-    let anchors = match *tensor.shape.as_slice() {
-        [photos, anchors, found] if photos >= count && found == columns => anchors,
-        _ => {
-            return Err(shape_error(
-                name,
-                tensor,
-                count,
-                &format!(
-                    "[{count}, anchors, {columns}]: 5 + {classes} labels{}{}",
-                    and_masks(masks),
-                    yolo_remedy(output, tensor, masks)
-                ),
-            ));
-        }
-    };
-    values
-        .chunks_exact((columns * anchors).max(1))
-        .take(count)
-        .map(|photo| {
-            photo
-                .chunks_exact(columns)
-                .map(|anchor| {
-                    let scores = activated(output, &anchor[4..5 + classes]);
-                    let objectness = probability(name, scores[0])?;
-                    let (class, score) = best(name, scores[1..].iter().copied())?;
-                    let bbox = centred(name, std::array::from_fn(|at| anchor[at]))?;
-                    Ok(RawBox {
-                        class,
-                        score: score * objectness,
-                        bbox,
-                    })
-                })
-                .collect()
+    let fits = |shape: [usize; 3]| shape[0] >= count && shape[2] == columns;
+    let boxes = three_axes(floats(name, tensor)?, fits).ok_or_else(|| {
+        let (masks, remedy) = (and_masks(masks), yolo_remedy(output, tensor, masks));
+        let expected =
+            format!("[{count}, anchors, {columns}]: 5 + {classes} labels{masks}{remedy}");
+        shape_error(name, tensor, count, &expected)
+    })?;
+    let anchor = |anchor: ArrayView1<'_, f32>| {
+        let scores = activated(output, anchor.slice(s![4..5 + classes]));
+        let objectness = probability(name, scores[0])?;
+        let (class, score) = best(name, scores.iter().skip(1).copied())?;
+        Ok(RawBox {
+            class,
+            score: score * objectness,
+            bbox: centred(name, std::array::from_fn(|at| anchor[at]))?,
         })
+    };
+    let photos = boxes.outer_iter().take(count);
+    photos
+        .map(|photo| photo.outer_iter().map(anchor).collect())
         .collect()
 }
 
@@ -211,62 +185,65 @@ fn read_detr(
     let name = &output.names.boxes;
     let logits_name = output.names.logits.as_deref().unwrap_or("logits");
     let by_softmax = output.activation() == Activation::Softmax;
-    let classes = output.labels.len() + usize::from(by_softmax);
-    let box_values = floats(name, boxes)?;
-    let logit_values = floats(logits_name, logits)?;
-    let queries = match *logits.shape.as_slice() {
-        [photos, queries, found] if photos >= count && found == classes => queries,
-        _ => {
-            let labels = output.labels.len();
-            let expected = if by_softmax {
-                format!(
-                    "[{count}, queries, {classes}]: {labels} labels and \"no object\" (without that, as RT-DETR \
-                     has it, set output.activation to sigmoid, or to none where they are scores)"
-                )
-            } else {
-                format!(
-                    "[{count}, queries, {classes}]: {labels} labels (with output.activation softmax, one more)"
-                )
-            };
-            return Err(shape_error(logits_name, logits, count, &expected));
-        }
-    };
-    if !matches!(*boxes.shape.as_slice(), [photos, found, 4] if photos >= count && found == queries)
-    {
-        return Err(shape_error(
-            name,
-            boxes,
-            count,
-            &format!("[{count}, {queries}, 4]"),
-        ));
-    }
+    let labels = output.labels.len();
+    let classes = labels + usize::from(by_softmax);
+    let fits = |shape: [usize; 3]| shape[0] >= count && shape[2] == classes;
+    let scores = three_axes(floats(logits_name, logits)?, fits).ok_or_else(|| {
+        let expected = if by_softmax {
+            format!(
+                "[{count}, queries, {classes}]: {labels} labels and \"no object\" (without that, as RT-DETR \
+                 has it, set output.activation to sigmoid, or to none where they are scores)"
+            )
+        } else {
+            format!(
+                "[{count}, queries, {classes}]: {labels} labels (with output.activation softmax, one more)"
+            )
+        };
+        shape_error(logits_name, logits, count, &expected)
+    })?;
+    let queries = scores.len_of(Axis(1));
+    let fits = |shape: [usize; 3]| shape[0] >= count && shape[1..] == [queries, 4];
+    let places = three_axes(floats(name, boxes)?, fits)
+        .ok_or_else(|| shape_error(name, boxes, count, &format!("[{count}, {queries}, 4]")))?;
     let (width, height) = (input.0 as f32, input.1 as f32);
     let size = [width, height, width, height];
-    (0..count)
-        .map(|photo| {
-            (photo * queries..(photo + 1) * queries)
-                .map(|query| {
-                    let row = &logit_values[query * classes..(query + 1) * classes];
-                    all_finite(logits_name, row)?;
-                    let (class, score) = if by_softmax {
-                        best(logits_name, shares_but_last(row))?
-                    } else {
-                        best(logits_name, activated(output, row).iter().copied())?
-                    };
-                    let corners = &box_values[query * 4..query * 4 + 4];
-                    let bbox = centred(name, std::array::from_fn(|at| corners[at] * size[at]))?;
-                    Ok(RawBox { class, score, bbox })
-                })
-                .collect()
+    let query = |(place, logits): (ArrayView1<'_, f32>, ArrayView1<'_, f32>)| {
+        all_finite(logits_name, logits)?;
+        let (class, score) = if by_softmax {
+            best(logits_name, shares_but_last(logits).into_iter())?
+        } else {
+            best(logits_name, activated(output, logits).iter().copied())?
+        };
+        let bbox = centred(name, std::array::from_fn(|at| place[at] * size[at]))?;
+        Ok(RawBox { class, score, bbox })
+    };
+    let photos = places.outer_iter().zip(scores.outer_iter()).take(count);
+    photos
+        .map(|(places, scores)| {
+            let queries = places.outer_iter().zip(scores.outer_iter());
+            queries.map(query).collect()
         })
         .collect()
 }
 
-pub(crate) fn floats<'a>(name: &str, tensor: &'a OutputTensor) -> Result<&'a [f32], String> {
-    match &tensor.values {
-        OutputValues::Float(values) => Ok(values),
-        OutputValues::Integer(_) => Err(format!("output \"{name}\" has integers; expected floats")),
+pub(crate) fn floats<'a>(
+    name: &str,
+    tensor: &'a OutputTensor,
+) -> Result<ArrayViewD<'a, f32>, String> {
+    match tensor {
+        OutputTensor::Float(values) => Ok(values.view()),
+        OutputTensor::Integer(_) => Err(format!("output \"{name}\" has integers; expected floats")),
     }
+}
+
+/// The values, if they have three axes that are as they should be.
+fn three_axes<A>(
+    values: ArrayViewD<'_, A>,
+    fits: impl Fn([usize; 3]) -> bool,
+) -> Option<ArrayView3<'_, A>> {
+    let values = values.into_dimensionality::<Ix3>().ok()?;
+    let (first, second, third) = values.dim();
+    fits([first, second, third]).then_some(values)
 }
 
 /// What is wrong with the shape of an output in a run of `count` photos.
@@ -277,11 +254,11 @@ pub(crate) fn shape_error(
     expected: &str,
 ) -> String {
     // The other axes may well be right, so nothing is said of them.
-    short_of_photos(&tensor.shape, count).map_or_else(
+    short_of_photos(tensor.shape(), count).map_or_else(
         || {
             format!(
                 "output \"{name}\" has shape {:?}; expected {expected}",
-                tensor.shape
+                tensor.shape()
             )
         },
         |short| format!("output \"{name}\" {short}"),
@@ -295,11 +272,11 @@ pub(crate) fn short_of_photos(shape: &[usize], count: usize) -> Option<String> {
         .then(|| format!("has shape {shape:?}, so its batch axis has {first} for {count} photos"))
 }
 
-pub(crate) fn finite(name: &str, values: &[f32]) -> Result<(), String> {
-    if values
-        .iter()
-        .fold(true, |all, value| all & value.is_finite())
-    {
+pub(crate) fn finite<D: Dimension>(
+    name: &str,
+    values: ArrayView<'_, f32, D>,
+) -> Result<(), String> {
+    if values.fold(true, |all, value| all & value.is_finite()) {
         return Ok(());
     }
     let value = values.iter().find(|value| !value.is_finite());
@@ -335,7 +312,7 @@ fn best(name: &str, scores: impl Iterator<Item = f32>) -> Result<(usize, f32), S
     Ok(most)
 }
 
-fn all_finite(name: &str, logits: &[f32]) -> Result<(), String> {
+fn all_finite(name: &str, logits: ArrayView1<'_, f32>) -> Result<(), String> {
     match logits.iter().find(|logit| !logit.is_finite()) {
         Some(logit) => Err(format!(
             "output \"{name}\" has {logit} where a logit should be"
@@ -345,13 +322,11 @@ fn all_finite(name: &str, logits: &[f32]) -> Result<(), String> {
 }
 
 /// What each class but the last ("no object") has of the softmax.
-fn shares_but_last(logits: &[f32]) -> impl Iterator<Item = f32> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
-    let classes = &logits[..logits.len() - 1];
-    classes
-        .iter()
-        .map(move |logit| (logit - highest).exp() / sum)
+fn shares_but_last(logits: ArrayView1<'_, f32>) -> Array1<f32> {
+    let highest = logits.fold(f32::NEG_INFINITY, |most, &logit| most.max(logit));
+    let powers = logits.mapv(|logit| (logit - highest).exp());
+    let sum = powers.sum();
+    powers.slice(s![..-1]).mapv(|power| power / sum)
 }
 
 fn sigmoid(value: f32) -> f32 {
@@ -359,15 +334,15 @@ fn sigmoid(value: f32) -> f32 {
 }
 
 /// Class numbers of the model as scores.
-fn activated<'a>(output: &DetectorOutput, values: &'a [f32]) -> Cow<'a, [f32]> {
+fn activated<'a>(output: &DetectorOutput, values: ArrayView1<'a, f32>) -> CowArray<'a, f32, Ix1> {
     match output.activation() {
-        Activation::Sigmoid => values.iter().map(|&logit| sigmoid(logit)).collect(),
+        Activation::Sigmoid => values.mapv(sigmoid).into(),
         Activation::None | Activation::Softmax => values.into(),
     }
 }
 
 fn centred(name: &str, [cx, cy, w, h]: [f32; 4]) -> Result<BoundingBox, String> {
-    finite(name, &[cx, cy, w, h])?;
+    finite(name, aview1(&[cx, cy, w, h]))?;
     let (dx, dy) = (w / 2.0, h / 2.0);
     Ok(BoundingBox {
         x1: cx - dx,

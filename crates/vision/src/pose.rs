@@ -3,6 +3,8 @@
 //! Owns the two forms in which pose models write their points, and the rule that calls a photo a full
 //! front view. One person per photo: the models that are read here look for one.
 
+use ndarray::{ArrayView2, ArrayView4, ArrayViewD, Axis, Ix4, aview1, s};
+
 use crate::error::Error;
 use crate::families::{finite, floats, probability, shape_error};
 use crate::geometry::Geometry;
@@ -144,22 +146,21 @@ fn read_movenet(
     count: usize,
 ) -> Result<Vec<[RawPoint; POINTS]>, String> {
     let values = floats(name, tensor)?;
-    let is_fitting = match *tensor.shape.as_slice() {
-        [photos, 1, POINTS, 3] | [photos, POINTS, 3] => photos >= count,
-        _ => false,
-    };
-    if !is_fitting {
-        let expected = format!("[{count}, 1, {POINTS}, 3]: y, x and score of each point");
-        return Err(shape_error(name, tensor, count, &expected));
+    match *tensor.shape() {
+        [photos, 1, POINTS, 3] | [photos, POINTS, 3] if photos >= count => {}
+        _ => {
+            let expected = format!("[{count}, 1, {POINTS}, 3]: y, x and score of each point");
+            return Err(shape_error(name, tensor, count, &expected));
+        }
     }
-    let photo = |values: &[f32]| {
+    let photo = |photo: ArrayViewD<'_, f32>| {
         let mut points = [RawPoint {
             x: 0.0,
             y: 0.0,
             score: 0.0,
         }; POINTS];
-        for (point, value) in points.iter_mut().zip(values.chunks_exact(3)) {
-            finite(name, &value[..2])?;
+        for (point, value) in points.iter_mut().zip(photo.rows()) {
+            finite(name, value.slice(s![..2]))?;
             *point = RawPoint {
                 x: value[1] * width,
                 y: value[0] * height,
@@ -168,18 +169,14 @@ fn read_movenet(
         }
         Ok(points)
     };
-    let photos = values.chunks_exact(POINTS * 3).take(count);
-    photos.map(photo).collect()
+    values.outer_iter().take(count).map(photo).collect()
 }
 
-/// Heat maps with or without offsets, of several photos.
+/// Heat maps with or without offsets, of several photos: `[photos, channels, rows, columns]`.
 struct Maps<'a> {
     output: &'a HeatmapsOutput,
-    layout: Layout,
-    rows: usize,
-    columns: usize,
-    heat: &'a [f32],
-    offsets: Option<&'a [f32]>,
+    heat: ArrayView4<'a, f32>,
+    offsets: Option<ArrayView4<'a, f32>>,
 }
 
 impl<'a> Maps<'a> {
@@ -196,15 +193,11 @@ impl<'a> Maps<'a> {
             Layout::Nchw => format!("[{count}, {channels}, rows, columns]"),
             Layout::Nhwc => format!("[{count}, rows, columns, {channels}]"),
         };
-        let (rows, columns) = match (layout, heatmaps.shape.as_slice()) {
-            (Layout::Nchw, &[photos, POINTS, rows, columns])
-            | (Layout::Nhwc, &[photos, rows, columns, POINTS])
-                if photos >= count && rows * columns > 0 =>
-            {
-                (rows, columns)
-            }
-            _ => return Err(shape_error(name, heatmaps, count, &axes(POINTS))),
-        };
+        let heat = channels_first(floats(name, heatmaps)?, layout)
+            .filter(|maps| maps.len_of(Axis(0)) >= count && maps.len_of(Axis(1)) == POINTS)
+            .filter(|maps| !maps.is_empty())
+            .ok_or_else(|| shape_error(name, heatmaps, count, &axes(POINTS)))?;
+        let (_, _, rows, columns) = heat.dim();
         let fits = |cells: usize, side: u32| {
             let (side, stride) = (side as usize, (output.stride as usize).max(1));
             [side / stride, side.div_ceil(stride)].contains(&cells)
@@ -219,97 +212,89 @@ impl<'a> Maps<'a> {
                 (f64::from(input.height) / rows as f64).round()
             ));
         }
-        if let (Some(tensor), Some(name)) = (offsets, &output.names.offsets) {
-            let wanted = match layout {
-                Layout::Nchw => [2 * POINTS, rows, columns],
-                Layout::Nhwc => [rows, columns, 2 * POINTS],
-            };
-            let is_fitting = tensor
-                .shape
-                .split_first()
-                .is_some_and(|(&photos, axes)| photos >= count && axes == wanted);
-            if !is_fitting {
-                let expected = format!(
-                    "{} of {rows} rows and {columns} columns, as the heat maps have",
-                    axes(2 * POINTS)
-                );
-                return Err(shape_error(name, tensor, count, &expected));
-            }
-        }
         let offsets = offsets.zip(output.names.offsets.as_deref());
+        let offsets = offsets.map(|(tensor, name)| {
+            channels_first(floats(name, tensor)?, layout)
+                .filter(|maps| maps.len_of(Axis(0)) >= count)
+                .filter(|maps| maps.shape()[1..] == [2 * POINTS, rows, columns])
+                .ok_or_else(|| {
+                    let expected = format!(
+                        "{} of {rows} rows and {columns} columns, as the heat maps have",
+                        axes(2 * POINTS)
+                    );
+                    shape_error(name, tensor, count, &expected)
+                })
+        });
         Ok(Self {
             output,
-            layout,
-            rows,
-            columns,
-            heat: floats(name, heatmaps)?,
-            offsets: offsets
-                .map(|(tensor, name)| floats(name, tensor))
-                .transpose()?,
+            heat,
+            offsets: offsets.transpose()?,
         })
-    }
-
-    /// Where a value of one photo lies among those of all.
-    fn at(&self, photo: usize, channels: usize, channel: usize, cell: usize) -> usize {
-        let cells = self.rows * self.columns;
-        let start = photo * channels * cells;
-        start
-            + match self.layout {
-                Layout::Nchw => channel * cells + cell,
-                Layout::Nhwc => cell * channels + channel,
-            }
     }
 
     fn read(&self, photo: usize) -> Result<[RawPoint; POINTS], String> {
         let name = &self.output.names.heatmaps;
         let stride = self.output.stride as f32;
-        let is_heat = self.output.activation != Activation::Sigmoid;
         let mut points = [RawPoint {
             x: 0.0,
             y: 0.0,
             score: 0.0,
         }; POINTS];
         for (number, point) in points.iter_mut().enumerate() {
-            let (mut cell, mut heat) = (0, f32::NEG_INFINITY);
-            for other in 0..self.rows * self.columns {
-                let value = self.heat[self.at(photo, POINTS, number, other)];
-                if !value.is_finite() {
-                    return Err(format!(
-                        "output \"{name}\" has {value} where heat should be"
-                    ));
-                }
-                if is_heat && !HEAT.contains(&value) {
-                    return Err(format!(
-                        "output \"{name}\" has heat of {value}; expected 0 to 1 (apply the sigmoid in the export, or set \
-                         output.activation to sigmoid)"
-                    ));
-                }
-                if value > heat {
-                    (cell, heat) = (other, value);
-                }
-            }
+            let ([row, column], heat) = self.hottest(self.heat.slice(s![photo, number, .., ..]))?;
             let score = match self.output.activation {
                 Activation::None | Activation::Softmax => heat.clamp(0.0, 1.0),
                 Activation::Sigmoid => 1.0 / (1.0 + (-heat).exp()),
             };
-            let (row, column) = ((cell / self.columns) as f32, (cell % self.columns) as f32);
-            let (down, across) = match self.offsets {
+            let [down, across] = match &self.offsets {
                 Some(offsets) => {
-                    let offset = |channel| offsets[self.at(photo, 2 * POINTS, channel, cell)];
+                    let offset = |channel| offsets[[photo, channel, row, column]];
                     let found = [offset(number), offset(number + POINTS)];
-                    finite(self.output.names.offsets.as_deref().unwrap_or(name), &found)?;
-                    found.into()
+                    let name = self.output.names.offsets.as_deref().unwrap_or(name);
+                    finite(name, aview1(&found))?;
+                    found
                 }
-                None => (stride / 2.0, stride / 2.0),
+                None => [stride / 2.0; 2],
             };
             *point = RawPoint {
-                x: column * stride + across,
-                y: row * stride + down,
+                x: column as f32 * stride + across,
+                y: row as f32 * stride + down,
                 score,
             };
         }
         Ok(points)
     }
+
+    /// The first cell with the most heat, by row and column, and the heat.
+    fn hottest(&self, map: ArrayView2<'_, f32>) -> Result<([usize; 2], f32), String> {
+        let name = &self.output.names.heatmaps;
+        let is_heat = self.output.activation != Activation::Sigmoid;
+        let mut most = ([0, 0], f32::NEG_INFINITY);
+        for ((row, column), &heat) in map.indexed_iter() {
+            if !heat.is_finite() {
+                return Err(format!("output \"{name}\" has {heat} where heat should be"));
+            }
+            if is_heat && !HEAT.contains(&heat) {
+                return Err(format!(
+                    "output \"{name}\" has heat of {heat}; expected 0 to 1 (apply the sigmoid in the export, or set \
+                     output.activation to sigmoid)"
+                ));
+            }
+            if heat > most.1 {
+                most = ([row, column], heat);
+            }
+        }
+        Ok(most)
+    }
+}
+
+/// Maps as `[photos, channels, rows, columns]`, whatever their layout.
+fn channels_first(maps: ArrayViewD<'_, f32>, layout: Layout) -> Option<ArrayView4<'_, f32>> {
+    let maps = maps.into_dimensionality::<Ix4>().ok()?;
+    Some(match layout {
+        Layout::Nchw => maps,
+        Layout::Nhwc => maps.permuted_axes([0, 3, 1, 2]),
+    })
 }
 
 #[cfg(test)]

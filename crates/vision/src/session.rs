@@ -18,13 +18,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, fs};
 
 use half::f16;
+use ndarray::ArrayD;
 use ort::environment::Environment;
 use ort::ep::{
     self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider, ExecutionProviderDispatch,
 };
 use ort::logging::LogLevel;
 use ort::session::{RunOptions, Session as OrtSession, SessionInputValue, builder::SessionBuilder};
-use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use ort::value::{
+    DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType,
+};
 
 use crate::cancel::Cancel;
 use crate::device::{Device, Provider, SessionOptions};
@@ -32,7 +35,7 @@ use crate::error::Error;
 use crate::explain::{explain_commit, is_out_of_memory};
 use crate::onnx;
 use crate::signals::SignalsBlocked;
-use crate::tensors::{Element, InputTensor, InputValues, OutputTensor, OutputValues, Port};
+use crate::tensors::{Element, InputTensor, InputValues, OutputTensor, Port};
 
 /// The loaded library with the one environment of this process.
 #[derive(Clone)]
@@ -293,39 +296,32 @@ fn value_of(shape: Vec<usize>, values: InputValues<'_>) -> ort::Result<SessionIn
 }
 
 fn extract(value: &DynValue) -> Result<OutputTensor, String> {
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+    let ValueType::Tensor { ty, .. } = value.dtype() else {
         return Err("is not a tensor".to_owned());
     };
-    let sizes = shape
+    Ok(match element_of(*ty) {
+        Element::F32 => OutputTensor::Float(array(value, |float: f32| float)?),
+        Element::F16 => OutputTensor::Float(array(value, f16::to_f32)?),
+        Element::F64 => OutputTensor::Float(array(value, |double: f64| double as f32)?),
+        Element::I64 => OutputTensor::Integer(array(value, |integer: i64| integer)?),
+        Element::I32 => OutputTensor::Integer(array(value, |integer: i32| integer.into())?),
+        other => return Err(format!("has elements of type {other}")),
+    })
+}
+
+fn array<T: PrimitiveTensorElementType + Copy, A>(
+    value: &DynValue,
+    convert: impl Fn(T) -> A,
+) -> Result<ArrayD<A>, String> {
+    let (shape, values) = value
+        .try_extract_tensor()
+        .map_err(|error| error.message().to_owned())?;
+    let sizes: Vec<usize> = shape
         .iter()
         .map(|&size| usize::try_from(size).unwrap_or(0))
         .collect();
-    let text = |error: ort::Error| error.message().to_owned();
-    let values = match element_of(*ty) {
-        Element::F32 => {
-            OutputValues::Float(value.try_extract_tensor::<f32>().map_err(text)?.1.to_vec())
-        }
-        Element::F16 => {
-            let values = value.try_extract_tensor::<f16>().map_err(text)?.1;
-            OutputValues::Float(values.iter().map(|half| half.to_f32()).collect())
-        }
-        Element::F64 => {
-            let values = value.try_extract_tensor::<f64>().map_err(text)?.1;
-            OutputValues::Float(values.iter().map(|&double| double as f32).collect())
-        }
-        Element::I64 => {
-            OutputValues::Integer(value.try_extract_tensor::<i64>().map_err(text)?.1.to_vec())
-        }
-        Element::I32 => {
-            let values = value.try_extract_tensor::<i32>().map_err(text)?.1;
-            OutputValues::Integer(values.iter().map(|&value| value.into()).collect())
-        }
-        other => return Err(format!("has elements of type {other}")),
-    };
-    Ok(OutputTensor {
-        shape: sizes,
-        values,
-    })
+    let values = values.iter().map(|&element| convert(element)).collect();
+    ArrayD::from_shape_vec(sizes, values).map_err(|error| format!("has no shape: {error}"))
 }
 
 /// Where ONNX Runtime looks for files that a model names: nowhere, though [`onnx::check`] refuses such models. Without, it

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use half::f16;
+use ndarray::ArrayD;
 
 /// Element types that pass through here; a model with others is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,16 +58,18 @@ pub(crate) struct InputTensor<'a> {
     pub(crate) values: InputValues<'a>,
 }
 
-/// The values of one output; f16 and f64 become f32, i32 becomes i64.
+/// One output of a run; f16 and f64 become f32, i32 becomes i64.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum OutputValues {
-    Float(Vec<f32>),
-    Integer(Vec<i64>),
+pub(crate) enum OutputTensor {
+    Float(ArrayD<f32>),
+    Integer(ArrayD<i64>),
 }
 
-/// One output of a run.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct OutputTensor {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) values: OutputValues,
+impl OutputTensor {
+    pub(crate) fn shape(&self) -> &[usize] {
+        match self {
+            Self::Float(values) => values.shape(),
+            Self::Integer(values) => values.shape(),
+        }
+    }
 }

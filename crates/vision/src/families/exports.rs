@@ -13,7 +13,7 @@ const KEY_POINTS: usize = 3 * 17;
 
 /// What else a three-axis output of another shape may be; the last `masks` numbers of each box are mask coefficients.
 pub(super) fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks: usize) -> String {
-    let &[_, second, third] = tensor.shape.as_slice() else {
+    let &[_, second, third] = tensor.shape() else {
         return String::new();
     };
     let is_v8 = output.family == Family::YoloV8;
@@ -35,7 +35,7 @@ pub(super) fn yolo_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks:
 
 /// The same for rows of a model with its own NMS.
 pub(super) fn rows_remedy(output: &DetectorOutput, tensor: &OutputTensor, masks: usize) -> String {
-    match *tensor.shape.as_slice() {
+    match *tensor.shape() {
         // Corners, score and class say nothing of the number of labels.
         [_, second, third] => as_candidates(
             [second, third],
@@ -103,7 +103,6 @@ fn task(found: usize, before: usize, labels: usize) -> String {
 mod tests {
     use super::*;
     use crate::manifest_parts::{Group, Label, OutputNames};
-    use crate::tensors::OutputValues;
 
     fn output(family: Family, labels: usize) -> DetectorOutput {
         let label = |at| Label {
@@ -127,10 +126,7 @@ mod tests {
     }
 
     fn tensor(shape: [usize; 3]) -> OutputTensor {
-        OutputTensor {
-            shape: shape.to_vec(),
-            values: OutputValues::Float(Vec::new()),
-        }
+        OutputTensor::Float(ndarray::ArrayD::zeros(shape.as_slice()))
     }
 
     #[test]

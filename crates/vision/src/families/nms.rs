@@ -3,11 +3,13 @@
 //! Owns the meaning of those tensors, with a batch axis and without one. Rows that only fill a tensor up
 //! carry class -1 or score 0, as exporters write them.
 
+use ndarray::{ArrayView1, ArrayViewD, s};
+
 use super::exports::rows_remedy;
 use super::{Form, RawBox, finite, floats, probability, shape_error};
 use crate::geometry::BoundingBox;
 use crate::manifest_parts::DetectorOutput;
-use crate::tensors::{OutputTensor, OutputValues};
+use crate::tensors::OutputTensor;
 
 /// `[N, boxes, 6]` or, of one photo, `[boxes, 6]`: corners in input pixels, score, class. `[boxes, 7]`: number of the photo in
 /// the batch, corners, class, score. After the six of a segmentation model come its mask coefficients.
@@ -19,18 +21,14 @@ pub(super) fn read_rows(
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let values = floats(name, tensor)?;
-    let numbers = tensor.shape.last().copied().unwrap_or(0);
+    let numbers = tensor.shape().last().copied().unwrap_or(0);
     let masks = form.masks_of(numbers, 5);
-    match *tensor.shape.as_slice() {
-        [photos, boxes, _] if photos >= count && numbers == 6 + masks => (0..count)
-            .map(|photo| {
-                let rows = photo * boxes * numbers..(photo + 1) * boxes * numbers;
-                read_six(output, values[rows].chunks_exact(numbers))
-            })
+    match *tensor.shape() {
+        [photos, _, _] if photos >= count && numbers == 6 + masks => (values.outer_iter())
+            .take(count)
+            .map(|rows| read_six(output, rows))
             .collect(),
-        [_, _] if count == 1 && numbers == 6 + masks => {
-            Ok(vec![read_six(output, values.chunks_exact(numbers))?])
-        }
+        [_, _] if count == 1 && numbers == 6 + masks => Ok(vec![read_six(output, values)?]),
         [_, 7] => read_seven(output, values, count),
         _ => Err(shape_error(
             name,
@@ -45,22 +43,22 @@ pub(super) fn read_rows(
     }
 }
 
-fn read_six<'a>(
-    output: &DetectorOutput,
-    rows: impl Iterator<Item = &'a [f32]>,
-) -> Result<Vec<RawBox>, String> {
-    rows.filter_map(|row| raw_box(output, &row[..4], row[4], row[5]).transpose())
+/// The numbers of each box lie along the last axis.
+fn read_six(output: &DetectorOutput, rows: ArrayViewD<'_, f32>) -> Result<Vec<RawBox>, String> {
+    let boxes = rows.rows().into_iter();
+    boxes
+        .filter_map(|row| raw_box(output, row.slice(s![..4]), row[4], row[5]).transpose())
         .collect()
 }
 
 fn read_seven(
     output: &DetectorOutput,
-    values: &[f32],
+    rows: ArrayViewD<'_, f32>,
     count: usize,
 ) -> Result<Vec<Vec<RawBox>>, String> {
     let name = &output.names.boxes;
     let mut photos = vec![Vec::new(); count];
-    for row in values.chunks_exact(7) {
+    for row in rows.rows() {
         // The last chunk of a fixed batch is filled up with photos that nobody asked for.
         if row[0].fract() != 0.0 || row[0] < 0.0 {
             return Err(format!(
@@ -69,7 +67,8 @@ fn read_seven(
             ));
         }
         let photo = photos.get_mut(row[0] as usize);
-        if let (Some(photo), Some(found)) = (photo, raw_box(output, &row[1..5], row[6], row[5])?) {
+        let found = raw_box(output, row.slice(s![1..5]), row[6], row[5])?;
+        if let (Some(photo), Some(found)) = (photo, found) {
             photo.push(found);
         }
     }
@@ -79,7 +78,7 @@ fn read_seven(
 /// A box of one row, or none where the row only fills up.
 fn raw_box(
     output: &DetectorOutput,
-    corners: &[f32],
+    corners: ArrayView1<'_, f32>,
     score: f32,
     class: f32,
 ) -> Result<Option<RawBox>, String> {
@@ -109,23 +108,23 @@ pub(super) fn read_torchvision(
     let name = &output.names.boxes;
     let labels_name = output.names.labels.as_deref().unwrap_or("labels");
     let scores_name = output.names.scores.as_deref().unwrap_or("scores");
-    let box_values = floats(name, boxes)?;
-    let score_values = floats(scores_name, scores)?;
-    let OutputValues::Integer(label_values) = &labels.values else {
+    let corners = floats(name, boxes)?;
+    let chances = floats(scores_name, scores)?;
+    let OutputTensor::Integer(numbers) = labels else {
         return Err(format!(
             "output \"{labels_name}\" has floats; expected integers"
         ));
     };
-    let (axes, found) = match boxes.shape.as_slice() {
-        [found, 4] if count == 1 => (&boxes.shape[..1], *found),
-        [photos, found, 4] if *photos >= count => (&boxes.shape[..2], *found),
+    let axes = match boxes.shape() {
+        [axes @ .., 4] if axes.len() == 1 && count == 1 => axes,
+        [axes @ .., 4] if axes.len() == 2 && axes[0] >= count => axes,
         _ => {
             let expected = format!("[boxes, 4] or [{count}, boxes, 4]");
             return Err(shape_error(name, boxes, count, &expected));
         }
     };
     for (name, tensor) in [(labels_name, labels), (scores_name, scores)] {
-        if tensor.shape != axes {
+        if tensor.shape() != axes {
             return Err(shape_error(
                 name,
                 tensor,
@@ -134,21 +133,26 @@ pub(super) fn read_torchvision(
             ));
         }
     }
-    let read = |at: usize| {
-        let score = probability(scores_name, score_values[at])?;
-        if label_values[at] == -1 {
-            return Ok(None);
-        }
-        Ok(Some(RawBox {
-            class: class_of(output, labels_name, label_values[at])?,
-            score,
-            bbox: corner_box(name, &box_values[at * 4..at * 4 + 4])?,
-        }))
-    };
+    let boxes_of_a_photo = axes[axes.len() - 1];
+    let rows = corners.rows().into_iter();
+    let mut rows = rows.zip(chances.iter().zip(numbers));
     (0..count)
-        .map(|photo| {
-            let rows = photo * found..(photo + 1) * found;
-            rows.filter_map(|at| read(at).transpose()).collect()
+        .map(|_| {
+            let rows = rows.by_ref().take(boxes_of_a_photo);
+            rows.filter_map(|(corners, (&score, &number))| {
+                let found = probability(scores_name, score).and_then(|score| {
+                    if number == -1 {
+                        return Ok(None);
+                    }
+                    Ok(Some(RawBox {
+                        class: class_of(output, labels_name, number)?,
+                        score,
+                        bbox: corner_box(name, corners)?,
+                    }))
+                });
+                found.transpose()
+            })
+            .collect()
         })
         .collect()
 }
@@ -166,7 +170,7 @@ fn class_of(output: &DetectorOutput, name: &str, number: i64) -> Result<usize, S
         })
 }
 
-fn corner_box(name: &str, corners: &[f32]) -> Result<BoundingBox, String> {
+fn corner_box(name: &str, corners: ArrayView1<'_, f32>) -> Result<BoundingBox, String> {
     finite(name, corners)?;
     Ok(BoundingBox {
         x1: corners[0],
