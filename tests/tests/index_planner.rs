@@ -106,7 +106,7 @@ fn the_loaders_search_goes_through_the_index() -> Result<()> {
             "Index Cond: (category = 'upper'::text)",
         ],
     )?;
-    // As the README asks: for each garment of a photo, with a condition on the photo.
+    // As a shop may ask: for each garment of a photo, with a condition on the photo.
     let each = "SELECT near.* FROM (SELECT embedding, category FROM garment WHERE id < 4) AS q
         CROSS JOIN LATERAL (
           SELECT g.sku, g.embedding <-> q.embedding AS distance FROM garment g JOIN photo p ON p.id = g.photo_id
