@@ -8,8 +8,10 @@ mod target;
 use std::path::PathBuf;
 
 use clap::{
-    ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser,
+    ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, RangedU64ValueParser},
 };
+use lookbook_vision::Group;
 
 pub use ops::{
     CompletionsArgs, DoctorArgs, InferenceArgs, ManArgs, ReembedArgs, RunArgs, Shell, SyncArgs,
@@ -17,7 +19,7 @@ pub use ops::{
 pub use source::{Role, SourceArgs};
 pub use target::{ProductArgs, TargetArgs};
 
-use crate::devices::Devices;
+use crate::{database::WHOLE_PHOTO, devices::Devices};
 
 pub use crate::eval::args::EvalArgs;
 
@@ -33,9 +35,6 @@ const GLOBAL: &str = "Every verb";
 /// Visual fashion search inside PostgreSQL: load catalogue photos, look at what was found, search.
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 100)]
-#[command(
-    after_help = "Exit codes: 0 all done, 1 error, 2 partial (photos rejected, no index, or interrupted)."
-)]
 pub struct Args {
     #[command(subcommand)]
     pub verb: Verb,
@@ -115,7 +114,7 @@ pub struct RuntimeArgs {
     /// (CUDA when it is there; says what it took)
     #[arg(long, default_value = "auto")]
     pub device: Devices,
-    /// CPU threads in all; 0: one per core
+    /// CPU threads in all, at most 1024; 0: one per core
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = RangedU64ValueParser::<usize>::new().range(..=MAX_THREADS))]
     pub threads: usize,
     /// The ONNX Runtime library (libonnxruntime.so); else looked for beside the program
@@ -168,7 +167,8 @@ pub struct LoadArgs {
     /// Where rejected photos are listed (CSV: path, code, reason)
     #[arg(long, value_name = "FILE", default_value = "lookbook-rejects.csv")]
     pub rejects: PathBuf,
-    /// Stop with an error when more than this share of at least 100 photos was rejected; 1: never
+    /// Fail when more than this share of the photos is rejected: at the end, or early where that is certain or true of
+    /// the first 100; 1: never
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = parse_rate)]
     pub max_error_rate: f64,
     /// Load at most this many photos of the source, in its order
@@ -199,7 +199,7 @@ pub struct DetectArgs {
     /// The picture to write, for one photo
     #[arg(long, value_name = "FILE.png", conflicts_with = "out_dir")]
     pub out: Option<PathBuf>,
-    /// The folder to write PHOTO.detected.png into; else beside nothing is written, only listed
+    /// The folder to write PHOTO.detected.png into; without it garments are only listed
     #[arg(long, value_name = "FOLDER")]
     pub out_dir: Option<PathBuf>,
     /// A detector file with its manifest beside it (NAME.onnx and NAME.json), without a database
@@ -226,8 +226,8 @@ pub struct SearchArgs {
     /// Neighbours per garment
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub k: u16,
-    /// Only this category: upper, lower, full_body, footwear, accessory or photo
-    #[arg(long, value_name = "NAME")]
+    /// Only this category
+    #[arg(long, value_name = "NAME", value_parser = categories())]
     pub category: Option<String>,
     /// Write a contact sheet: one HTML file with the queries, their boxes and their neighbours
     #[arg(long, value_name = "FILE")]
@@ -310,6 +310,12 @@ pub struct CheckArgs {
     /// The ONNX Runtime library (libonnxruntime.so); else looked for beside the program
     #[arg(long, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
+}
+
+/// What garments are told apart by, and what a photo without one is.
+fn categories() -> PossibleValuesParser {
+    let groups = Group::ALL.into_iter().map(Group::as_str);
+    PossibleValuesParser::new(groups.chain([WHOLE_PHOTO]))
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {

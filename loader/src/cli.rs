@@ -24,7 +24,10 @@ use crate::{
 };
 
 const PREFIX: &str = "LOOKBOOK_";
-const RULE: &str =
+/// Of every verb.
+pub const EXIT_CODES: &str =
+    "0 all done, 1 error, 2 partial (photos rejected, no index, or interrupted).";
+pub const RULE: &str =
     "Every flag is an environment variable, too: --max-error-rate is LOOKBOOK_MAX_ERROR_RATE.";
 
 /// What the user asked for.
@@ -48,12 +51,8 @@ pub fn command() -> Command {
 
 /// Help that states the rule of the variables' names once.
 fn short(command: Command) -> Command {
-    let ending = match command.get_after_help() {
-        Some(ending) => format!("{ending}\n{RULE}"),
-        None => RULE.to_owned(),
-    };
     command
-        .after_help(ending)
+        .after_help(format!("Exit codes: {EXIT_CODES}\n{RULE}"))
         .mut_args(|arg| arg.hide_env(true))
         .mut_subcommands(short)
 }

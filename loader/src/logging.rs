@@ -42,9 +42,10 @@ pub fn start(args: &LogArgs) -> Result<()> {
 struct AboveBar;
 
 impl Write for AboveBar {
-    /// An event comes in one piece.
+    /// An event comes in one piece. Where standard error is closed there is nowhere left to say so, and the subscriber
+    /// would try.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        messages::above_bar(|| io::stderr().lock().write_all(bytes))?;
+        let _ = messages::above_bar(|| io::stderr().lock().write_all(bytes));
         Ok(bytes.len())
     }
 

@@ -6,7 +6,10 @@ use std::{borrow::Cow, fs, path::Path};
 use anyhow::{Context, Result};
 use clap::Command;
 use clap_complete::{generate, shells};
-use clap_mangen::Man;
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
 
 use crate::{
     args::{CompletionsArgs, ManArgs, Shell},
@@ -15,6 +18,33 @@ use crate::{
 };
 
 const NAME: &str = "lookbook";
+
+/// What a page ends with.
+const FILES: &[(&str, &str)] = &[
+    (
+        "lookbook-rejects.csv",
+        "Photos that a load rejected, and why (--rejects).",
+    ),
+    (
+        "$XDG_CACHE_HOME/lookbook, ~/.cache/lookbook",
+        "Models, kept from one run to the next.",
+    ),
+    (
+        "~/.pgpass, ~/.postgresql/root.crt",
+        "Passwords and certificates, as psql takes them.",
+    ),
+];
+const EXAMPLES: &[&str] = &[
+    "lookbook load photos/ --database postgresql://localhost/shop",
+    "lookbook load catalogue.csv --map image=file,sku=product,sells=category",
+    "lookbook sync photos/ --prune --watch",
+    "lookbook reembed --embed-model resnet-preact-64 --root photos/",
+    "lookbook search customer.jpg --html sheet.html --root photos/",
+    "lookbook detect customer.jpg --out boxes.png",
+    "lookbook model check my-model.onnx",
+    "lookbook eval detection --coco boxes.json",
+    "lookbook doctor --database postgresql://localhost/shop",
+];
 
 pub fn completions(args: &CompletionsArgs) -> Result<Ending> {
     let mut command = cli::command();
@@ -32,22 +62,47 @@ pub fn man(args: &ManArgs) -> Result<Ending> {
     let mut command = cli::command();
     command.build();
     let Some(folder) = &args.out else {
-        let mut text = Vec::new();
-        Man::new(command).render(&mut text)?;
-        messages::print_exactly(String::from_utf8_lossy(&text).trim_end())?;
+        messages::print_exactly(page(command, EXAMPLES)?.trim_end())?;
         return Ok(Ending::Complete);
     };
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut pages = Vec::new();
     pages_of(&command, NAME, &mut pages);
-    for (name, page) in pages {
+    for (name, command) in pages {
+        let verb = name.split('-').nth(1);
+        let is_of_verb = |example: &&&str| verb.is_none() || example.split(' ').nth(1) == verb;
+        let examples: Vec<&str> = EXAMPLES.iter().filter(is_of_verb).copied().collect();
+        let text = page(command, &examples)?;
         let file = folder.join(format!("{name}.1"));
-        let mut text = Vec::new();
-        Man::new(page).render(&mut text)?;
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         messages::print(file.display())?;
     }
     Ok(Ending::Complete)
+}
+
+/// With the short usage of `--help`, and what the options do not say.
+fn page(mut command: Command, examples: &[&str]) -> Result<String> {
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ").to_owned();
+    let mut text = Vec::new();
+    Man::new(command.override_usage(usage)).render(&mut text)?;
+    let mut end = Roff::new();
+    end.control("SH", ["EXIT STATUS"])
+        .text([roman(cli::EXIT_CODES)]);
+    end.control("SH", ["ENVIRONMENT"]).text([roman(cli::RULE)]);
+    end.control("SH", ["FILES"]);
+    for (file, about) in FILES {
+        end.control("TP", []).text([bold(*file)]);
+        end.text([roman(*about)]);
+    }
+    if !examples.is_empty() {
+        end.control("SH", ["EXAMPLES"]).control("nf", []);
+        for example in examples {
+            end.text([roman(*example)]);
+        }
+        end.control("fi", []);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned() + &end.to_roff())
 }
 
 /// A file's path as one word of a command line, quoted for a POSIX shell where it needs to be.
@@ -78,6 +133,13 @@ fn pages_of(command: &Command, name: &str, pages: &mut Vec<(String, Command)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_examples_of_man_pages_are_command_lines() {
+        for example in EXAMPLES {
+            cli::parse(example.split(' ').map(Into::into)).unwrap();
+        }
+    }
 
     #[test]
     fn paths_become_words_of_a_shell() {

@@ -272,7 +272,7 @@ fn exit_code_1_names_the_thing_the_reason_and_what_to_do() -> Result<()> {
     shop.put("text.jpg", b"a text")?;
     shop.load()?
         .expect(1)?
-        .expect_stderr(&["none of the 1 photos could be loaded"])?;
+        .expect_stderr(&["none of 1 photo could be loaded"])?;
     shop.run(["load"])?
         .expect(1)?
         .expect_stderr(&["required arguments", "lookbook load"])?;
@@ -315,6 +315,12 @@ fn exit_code_1_names_the_thing_the_reason_and_what_to_do() -> Result<()> {
     shop.run(["--help"])?
         .expect(0)?
         .expect_stdout(&["Exit codes"])?;
+    let slip = shop.run(["load", "photos", "--nope"])?.expect(1)?;
+    ensure!(
+        slip.stderr
+            .starts_with("lookbook: error: unexpected argument '--nope'"),
+        "{slip}"
+    );
     Ok(())
 }
 
@@ -338,7 +344,10 @@ fn too_many_rejects_stop_a_load_where_a_limit_is_given() -> Result<()> {
     let stopped = shop
         .run(["load", "photos", "--max-error-rate", "0.1"])?
         .expect(1)?;
-    stopped.expect_stderr(&["--max-error-rate 0.1", "run the same command again"])?;
+    stopped.expect_stderr(&[
+        "rejected, more than --max-error-rate 0.1 allows",
+        "run the same command again",
+    ])?;
     shop.load()?.expect(2)?;
     shop.check_complete(1)
 }

@@ -293,16 +293,76 @@ fn search_works_where_photos_are_gone_and_where_nothing_is_loaded() -> Result<()
     ])?;
     outcome
         .expect(0)?
-        .expect_stdout(&["upper (shirt 0.90)", "footwear (shoe 0.80)"])?;
+        .expect_stdout(&["upper (shirt 0.90)", "footwear (shoe 0.80)"])?
+        .expect_stderr(&[
+            "2 of 2 neighbours in the contact sheet without their picture: a.bmp: not in the folder of photos; --root FOLDER",
+        ])?;
     let sheet = fs::read_to_string(shop.path("sheet.html"))?;
-    ensure!(sheet.contains("a.bmp is not in the folder given by --root"));
+    ensure!(sheet.contains("not in the folder of photos"));
     let lower = shop
         .run(["search", &query, "--category", "lower"])?
         .expect(0)?;
     lower.expect_stdout(&["whole photo", "no garment of category lower"])?;
+    shop.run(["search", &query, "--category", "shirt"])?
+        .expect(1)?
+        .expect_stderr(&[
+            "'shirt'",
+            "upper, lower, full_body, footwear, accessory, photo",
+        ])?;
+    let nowhere = shop.run(["search", &query, "--html", "no/such/folder/x.html"])?;
+    let nowhere = nowhere.expect(1)?;
+    ensure!(
+        nowhere.stdout.is_empty()
+            && nowhere
+                .stderr
+                .contains("cannot write no/such/folder/x.html"),
+        "{nowhere}"
+    );
     shop.put("text.jpg", b"a text")?;
     let text = shop.run(["search", "photos/text.jpg"])?.expect(1)?;
     text.expect_stderr(&["cannot use photos/text.jpg", "not an image"])?;
+    Ok(())
+}
+
+#[test]
+fn a_reader_who_goes_away_costs_no_file_and_no_exit_code() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "reader_gone")?;
+    for name in ["a.bmp", "b.bmp"] {
+        shop.put(
+            name,
+            &sql_support::bmp(16, 16, [255, 0, name.as_bytes()[0]]),
+        )?;
+    }
+    shop.put("text.jpg", b"a text")?;
+    let unread = |args: &[&str]| -> Result<loader_support::Outcome> {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let both = writer.try_clone()?;
+        let mut command = shop.lookbook(args)?;
+        command.stdout(writer);
+        if args.contains(&"--log-format=json") {
+            command.stderr(both);
+        }
+        loader_support::Outcome::of(&mut command)
+    };
+    unread(&["load", "photos", "--progress=json", "--log-format=json"])?.expect(2)?;
+    unread(&["load", "photos"])?.expect(2)?;
+    ensure!(shop.photo_count()? == 2);
+    let photos = ["photos/a.bmp", "photos/b.bmp"];
+    let html = ["--html", "sheet.html", "--root", "photos"];
+    unread(&[&["search"], &photos[..], &html].concat())?.expect(0)?;
+    let sheet = fs::read_to_string(shop.path("sheet.html"))?;
+    assert_eq!(
+        ["<main>", "<section>"].map(|part| sheet.matches(part).count()),
+        [1, 2]
+    );
+    unread(&[&["detect"], &photos[..], &["--out-dir", "out"]].concat())?.expect(0)?;
+    for name in ["a", "b"] {
+        ensure!(shop.path(&format!("out/{name}.detected.png")).exists());
+    }
+    // Who only lists need not go on.
+    let list = [&["search"], &photos[..], &["photos/text.jpg"]].concat();
+    unread(&list)?.expect(0)?;
     Ok(())
 }
 

@@ -80,7 +80,7 @@ fn a_server_that_stops_mid_way_is_a_clear_error_and_a_rerun_does_the_rest() -> R
         let outcome = Outcome::from(child.wait_with_output()?).expect(1)?;
         outcome.expect_stderr(&[
             "the connection to the database was lost",
-            "photos it committed stay",
+            "what it committed stays (",
             "run the same command again",
         ])?;
         shop.load()?
@@ -192,7 +192,7 @@ fn a_transaction_that_another_was_in_the_way_of_is_tried_again() -> Result<()> {
     }
     std::fs::remove_file(shop.photos().join("new0.bmp"))?;
     again("40P01", &["sync", "photos", "--prune"])?
-        .expect_stdout(&["1 photos that are gone from the source were deleted"])?;
+        .expect_stdout(&["deleted 1 photo gone from the source"])?;
     again("40001", &["reembed", "photos", "--embed-model", "doubled"])?
         .expect_stdout(&["got vectors of model doubled"])?;
     // One that never ends costs its photo.

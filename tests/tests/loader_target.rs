@@ -114,7 +114,7 @@ fn garments_go_into_a_table_of_the_shop_under_its_keys() -> Result<()> {
     sync.extend(["--prune", "--prune-limit", "0.5"]);
     shop.run(sync)?.expect(0)?.expect_stdout(&[
         "loaded 3 photos with 6 garments (2 replaced)",
-        "1 photos that are gone from the source were deleted",
+        "deleted 1 photo gone from the source",
     ])?;
     expect_as_own(&shop, LOOKS)?;
 

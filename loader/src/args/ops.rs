@@ -15,7 +15,7 @@ pub struct RunArgs {
     /// Read, decode, detect and embed everything, write nothing, and say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Only part i of n, told apart by path: n machines load one catalogue into one schema at once
+    /// Only part i of n, told apart by path: n machines load one catalogue into one schema at once; else all of it
     #[arg(long, value_name = "i/n")]
     pub shard: Option<Shard>,
     /// Keep a file of numbers for Prometheus (node_exporter's textfile collector) up to date
@@ -36,7 +36,7 @@ pub struct SyncArgs {
     /// Stay, and sync whenever the folder changes; Ctrl-C ends it
     #[arg(long)]
     pub watch: bool,
-    /// With --watch, look every so many seconds instead of being told: for network folders
+    /// With --watch, look every so many seconds instead of being told: for network folders; 10 where the system cannot tell
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub poll: Option<u32>,
 }

@@ -42,7 +42,7 @@ pub struct SourceArgs {
     /// Seconds that one attempt to fetch a photo may take
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
-    /// How often to try again what may pass: timeouts, broken connections, answers 429 and 5xx
+    /// How often to try again what may pass: timeouts, broken connections, answers 408, 425, 429, 500, 502, 503 and 504
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub retries: u32,
     /// Also fetch from addresses that are not of the public Internet: all of them, or networks
@@ -126,8 +126,14 @@ impl SourceArgs {
         }
     }
 
-    /// Fails where --map gives a role two columns.
+    /// Fails where --map gives a role two columns, or nothing has columns.
     pub fn check(&self) -> Result<()> {
+        let are_folders =
+            self.from_sql.is_none() && self.sources.iter().all(|source| source.is_dir());
+        ensure!(
+            self.map.is_empty() || !are_folders,
+            "--map names columns, and folders have none: give a manifest, an archive or a query"
+        );
         for (name, role) in Role::ALL {
             let columns = self.map.iter().filter(|mapped| mapped.role == *role);
             let columns: Vec<&str> = columns.map(|mapped| mapped.column.as_str()).collect();
@@ -171,6 +177,7 @@ mod tests {
     #[test]
     fn a_role_has_one_column() {
         let map = |pairs: [&str; 2]| SourceArgs {
+            sources: vec!["list.csv".into()],
             map: pairs.map(|pair| pair.parse().unwrap()).to_vec(),
             ..SourceArgs::default()
         };
@@ -180,5 +187,11 @@ mod tests {
             error.contains("role key more than one column: path, id"),
             "{error}"
         );
+        let folder = SourceArgs {
+            sources: vec![".".into()],
+            ..map(["key=id", "sells=category"])
+        };
+        let error = folder.check().unwrap_err().to_string();
+        assert!(error.contains("folders have none"), "{error}");
     }
 }

@@ -3,9 +3,9 @@
 //! Invariants: a password in a URL never reaches a message; what somebody put into a schema of the user's search path is
 //! never taken for something else, so names outside of `pg_catalog` are written with their schemas.
 
-use std::{env, str::FromStr, time::Duration};
+use std::{env, error::Error, str::FromStr, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use postgres::{
     Client, Config, GenericClient,
     config::{Host, SslMode},
@@ -19,6 +19,8 @@ const LIBRARY_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// What we wait, and how long it may take to answer.
 const SILENCE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const NOT_UNDERSTOOD: &str = "the database URL is not understood; it looks like postgresql://user@host:5432/name, or \
+                              postgresql:///name?host=/folder/of/the/socket";
 
 /// The search path that the role has by itself, until the transaction ends: for names that the user wrote, and for
 /// statements that run triggers of the shop. Whatever else they name has its schema, and their operators take exactly
@@ -101,11 +103,9 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
             .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
             .context("no database was named: give --database URL, or set LOOKBOOK_DATABASE")?,
     };
+    check_form(&url)?;
     let (url, encryption) = tls::Encryption::of_environment(&url)?;
-    let mut config = Config::from_str(&url).context(
-        "the database URL is not understood; it looks like postgresql://user@host:5432/name, or \
-         postgresql:///name?host=/folder/of/the/socket",
-    )?;
+    let mut config = Config::from_str(&url).context(NOT_UNDERSTOOD)?;
     super::libpq::complete(&mut config);
     if let Some(mode) = encryption.mode {
         config.ssl_mode(mode);
@@ -127,7 +127,7 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     } else {
         config.connect(encryption.connector()?)
     };
-    let mut client = client.with_context(|| format!("cannot connect to {target}"))?;
+    let mut client = client.map_err(|error| refused(error, &config, &target))?;
     // A load outlives the limits that a role may have for its web requests.
     // The first alone: its time counts for all that is sent with it. The rest at once: between two statements an idle session
     // may be ended.
@@ -140,6 +140,48 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     ))?;
     notice_our_end(&mut client)?;
     Ok((client, target))
+}
+
+/// Fails where the text is no URL of PostgreSQL and no `key=value` pairs, and where a part of the password would be taken for
+/// the host, and so be shown and looked up.
+fn check_form(text: &str) -> Result<()> {
+    let url = ["postgresql://", "postgres://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let Some(url) = url else {
+        ensure!(
+            text.contains('=') && !text.contains("://"),
+            "{NOT_UNDERSTOOD}"
+        );
+        return Ok(());
+    };
+    let place = url.split('?').next().unwrap_or_default();
+    let is_plain = match place.split_once('@') {
+        Some((user, place)) => !user.contains('/') && !place.contains('@'),
+        None => true,
+    };
+    ensure!(
+        is_plain,
+        "the database URL has an @ or a / too many: in a user's name or password, @ is written %40, / %2F, : %3A, ? %3F, # %23 and \
+         % %25; or leave the password to PGPASSWORD or ~/.pgpass"
+    );
+    Ok(())
+}
+
+/// Why there is no connection.
+fn refused(error: postgres::Error, config: &Config, target: &str) -> anyhow::Error {
+    // The client library has no other name for it.
+    let lacks_password = error
+        .source()
+        .is_some_and(|cause| cause.to_string() == "password missing");
+    let refused = format!("cannot connect to {target}");
+    if lacks_password {
+        let role = config.get_user().unwrap_or_default();
+        return anyhow!(
+            "{refused}: the server asks for the password of role {role}: give it in PGPASSWORD, ~/.pgpass or the URL"
+        );
+    }
+    anyhow::Error::from(error).context(refused)
 }
 
 /// A killed loader that waited for a lock, or had an index made, goes on in the server for no more than a second
@@ -227,5 +269,30 @@ mod tests {
                 .expect("bad")
         );
         assert!(!error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_not_taken_for_a_host() {
+        for url in [
+            "postgresql://pw:p@ss/w@127.0.0.1:1/ld",
+            "postgres://pw:p@ss@127.0.0.1/ld",
+            "postgresql://pw:a/b@127.0.0.1/ld",
+        ] {
+            let error = connect(Some(url)).err().expect("refused").to_string();
+            assert!(error.contains("@ is written %40"), "{error}");
+            assert!(!error.contains("127.0.0.1"), "{error}");
+        }
+        for url in ["mysql://root@localhost/x", "nonsense"] {
+            let error = connect(Some(url)).err().expect("refused");
+            assert_eq!(format!("{error:#}"), NOT_UNDERSTOOD);
+        }
+        for url in [
+            "postgresql:///name?host=/a/folder&user=a@b",
+            "postgresql://user:p%40ss%2Fw@host:5432/name?application_name=a@b",
+            "postgres://host",
+            "host=/a/folder password=p@s/s",
+        ] {
+            check_form(url).unwrap();
+        }
     }
 }

@@ -171,6 +171,12 @@ impl Journal {
         self.update(counts, set, &[&end.status, &end.error, &rate, &report])
     }
 
+    /// As if it had not been.
+    pub fn delete(&mut self) -> Result<()> {
+        let id = self.id;
+        self.execute(&format!("DELETE FROM {} WHERE id = $1", self.runs), &[&id])
+    }
+
     fn update(
         &mut self,
         counts: &RunCounts,

@@ -30,7 +30,7 @@ pub use connect::{
     Extensions, OWN_PATH, connect, connect_anywhere, connect_to_server, connect_to_target, ours,
 };
 pub use index::{FoundIndex, IndexBuilder, IndexProgress, IndexWatcher};
-pub use journal::{Journal, RunCounts, RunEnd, RunStart, last_run};
+pub use journal::{Journal, RecordedRun, RunCounts, RunEnd, RunStart, last_run};
 pub use known::{Known, Models};
 pub use models::{
     ModelKind, ModelRow, choose_model, choose_model_if_any, fetch_onnx, model_by_sha256,

@@ -48,6 +48,8 @@ impl Target {
             "SELECT DISTINCT pg_catalog.format('GRANT SELECT ON %s TO %I', c.confrelid::pg_catalog.regclass, current_user) \
              FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND pg_catalog.cardinality(c.conkey) = 1 \
                AND c.conrelid IN (pg_catalog.to_regclass($1), pg_catalog.to_regclass($2)) \
+               AND c.confrelid IS DISTINCT FROM pg_catalog.to_regclass($1)::pg_catalog.oid \
+               AND c.confrelid IS DISTINCT FROM pg_catalog.to_regclass($2)::pg_catalog.oid \
                AND NOT pg_catalog.has_table_privilege(c.confrelid, 'SELECT') \
                AND NOT pg_catalog.has_any_column_privilege(c.confrelid, 'SELECT')",
             &[&self.garment, &self.photo],
@@ -62,6 +64,20 @@ impl Target {
         )?;
         missing.extend(guarded.iter().map(|row| row.get(0)));
         Ok(missing)
+    }
+
+    /// Rights to record a run, which a load can do without.
+    pub fn missing_record_rights(&self, client: &mut Client) -> Result<Vec<String>> {
+        let [runs, rejects] = ["lookbook_run", "lookbook_reject"]
+            .map(|table| format!("{}.{table}", quoted(&self.schema)));
+        let rows = client.query(
+            "SELECT pg_catalog.format('GRANT %s ON %s TO %I', pg_catalog.string_agg(r.name, ', ' ORDER BY r.n), t.oid, current_user) \
+             FROM (VALUES ($1, 1, 'SELECT'), ($1, 2, 'INSERT'), ($1, 3, 'UPDATE'), ($2, 2, 'INSERT')) AS r (place, n, name), \
+               LATERAL (SELECT pg_catalog.to_regclass(r.place) AS oid) AS t \
+             WHERE NOT pg_catalog.has_table_privilege(t.oid, r.name) GROUP BY t.oid",
+            &[&runs, &rejects],
+        )?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     /// Reading, writing and replacing rows, and taking the numbers that columns default to.

@@ -27,6 +27,9 @@ pub fn run(args: &DetectArgs) -> Result<Ending> {
     let mut detector = open(args)?;
     let mut failed = 0;
     for (photo, picture) in args.photos.iter().zip(&pictures) {
+        if picture.is_none() && !messages::is_read() {
+            break;
+        }
         if let Err(error) = look_at(&mut detector, photo, picture.as_deref()) {
             failed += 1;
             if failed == args.photos.len() {

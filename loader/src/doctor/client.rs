@@ -94,7 +94,9 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
                     },
                 )
             {
-                found = format!("{found} ({})", error.root_cause());
+                if has_gpu() {
+                    found = format!("{found} ({})", error.root_cause());
+                }
                 if has_amx() {
                     found += "; this processor has AMX: --device openvino takes half of the time";
                 }
@@ -107,6 +109,14 @@ fn device(args: &DoctorArgs, runtime: &Runtime, models: Option<&Defaults>, repor
             "--device auto or cpu runs without it",
         ),
     }
+}
+
+/// Whether why CUDA is not there is of interest.
+fn has_gpu() -> bool {
+    // NVIDIA's driver, and Windows' for Linux.
+    ["/dev/nvidiactl", "/dev/dxg"]
+        .iter()
+        .any(|device| Path::new(device).exists())
 }
 
 /// Matrix units for integers, which OpenVINO uses and ONNX Runtime's own kernels do not.

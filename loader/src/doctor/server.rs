@@ -32,7 +32,13 @@ pub fn check(args: &DoctorArgs, report: &mut Report) -> Option<Defaults> {
     let (mut client, server) = match connect_to_server(url) {
         Ok(connected) => connected,
         Err(error) => {
-            let advice = "name the database with --database URL, and see that the server runs and lets you in";
+            // Of our own errors each says what to do.
+            let advice = match error.is::<postgres::Error>() {
+                true => {
+                    "name the database with --database URL, and see that the server runs and lets you in"
+                }
+                false => "",
+            };
             report.fail("server", render(&error), advice);
             return None;
         }

@@ -8,11 +8,11 @@ use super::{Report, server::Defaults};
 use crate::{
     args::DoctorArgs,
     database::{
-        Extensions, IndexBuilder, ModelRow, READ_ONLY, Target, VectorKind, WRITE,
+        Extensions, IndexBuilder, ModelRow, READ_ONLY, RecordedRun, Target, VectorKind, WRITE,
         check_embedding_column, embedding_column_model, has_rows, is_read_only_by_default,
-        model_by_sha256, name_of_filler, unrecorded_model,
+        last_run, model_by_sha256, name_of_filler, unrecorded_model,
     },
-    messages::render,
+    messages::{count, render},
     recommendations::{self, Unread},
     runtime::ModelFiles,
 };
@@ -96,18 +96,23 @@ fn rights(client: &mut Client, target: &Target, defaults: &Defaults, report: &mu
     if matches!(is_read_only_by_default(client), Ok(true)) {
         return report.fail("rights", READ_ONLY, WRITE);
     }
-    match target.missing_rights(client) {
-        Ok(missing) if missing.is_empty() => report.ok("rights", "may load"),
-        Ok(missing) => report.fail(
+    let missing = target.missing_rights(client).and_then(|needed| {
+        let records = target.missing_record_rights(client)?;
+        Ok((needed, records))
+    });
+    match missing {
+        Ok((needed, records)) if needed.is_empty() && records.is_empty() => {
+            report.ok("rights", "may load");
+        }
+        Ok((needed, records)) if needed.is_empty() => report.warn(
             "rights",
-            format!(
-                "this role lacks {}",
-                match missing.len() {
-                    1 => "a right".to_owned(),
-                    count => format!("{count} rights"),
-                }
-            ),
-            missing.join("; "),
+            "may load, and its runs are not recorded in lookbook_run",
+            records.join("; "),
+        ),
+        Ok((needed, records)) => report.fail(
+            "rights",
+            format!("this role lacks {}", count(needed.len() as u64, "right")),
+            [needed, records].concat().join("; "),
         ),
         Err(error) => report.fail("rights", render(&error), ""),
     }
@@ -127,14 +132,15 @@ fn rights(client: &mut Client, target: &Target, defaults: &Defaults, report: &mu
 
 /// What a load would refuse, and which model filled the column.
 fn tables(client: &mut Client, target: &Target, defaults: &Defaults, report: &mut Report) {
-    let rows = client.query_one(
-        "SELECT greatest(c.reltuples, 0)::bigint FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+    // Negative until it is first analysed.
+    let rows = client.query_opt(
+        "SELECT c.reltuples::bigint FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.reltuples >= 0",
         &[&target.garment],
     );
-    let about = rows
-        .map(|row| format!("about {} rows", row.get::<_, i64>(0)))
-        .unwrap_or_default();
-    let found = format!("{}, {about}", target.garment);
+    let found = match rows {
+        Ok(Some(row)) => format!("{}, about {} rows", target.garment, row.get::<_, i64>(0)),
+        _ => target.garment.clone(),
+    };
     let recorded = match embedding_column_model(client, target) {
         Ok(recorded) => recorded,
         Err(error) => return report.fail("tables", render(&error), ""),
@@ -239,22 +245,23 @@ fn recommending(client: &mut Client, target: &Target, report: &mut Report) {
 }
 
 fn runs(client: &mut Client, schema: &str, report: &mut Report) {
-    match crate::database::last_run(client, schema) {
+    match last_run(client, schema) {
         Ok(None) => report.ok("runs", "none is recorded"),
         Ok(Some(run)) => {
-            let found = format!("the last, {}, is {}", run.id, run.status);
-            match run.status.as_str() {
-                "failed" | "killed" => report.warn(
+            let RecordedRun { id, status, error } = run;
+            let last = format!("the last, {id},");
+            match status.as_str() {
+                "failed" => report.warn(
                     "runs",
-                    format!(
-                        "{found}{}",
-                        run.error
-                            .map(|error| format!(": {error}"))
-                            .unwrap_or_default()
-                    ),
-                    "mend what it says, if it says something; the same command goes on where that one ended",
+                    format!("{last} failed: {}", error.unwrap_or_default()),
+                    "mend that and run the same command again",
                 ),
-                _ => report.ok("runs", found),
+                "killed" => report.warn(
+                    "runs",
+                    format!("{last} was killed"),
+                    "run the same command again: it goes on where that one ended",
+                ),
+                _ => report.ok("runs", format!("{last} is {status}")),
             }
         }
         Err(error) => report.warn("runs", render(&error), ""),

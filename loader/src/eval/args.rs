@@ -34,7 +34,7 @@ pub struct DetectionArgs {
     /// What a category of the file is to the detector: a label or group of it; empty to leave it out
     #[arg(long, value_name = "NAME=LABEL", value_parser = parse_name)]
     pub map: Vec<(String, String)>,
-    /// Weakest detection that counts, in place of the manifest's threshold
+    /// Weakest detection that counts for the average precision; precision and recall keep to the manifest's threshold
     #[arg(long, value_name = "S", default_value_t = 0.01, value_parser = parse_score)]
     pub score_threshold: f64,
     /// Look at this many photos at most
@@ -43,7 +43,7 @@ pub struct DetectionArgs {
     /// Also write the detections, in COCO's form of results
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Print one JSON object
+    /// One JSON object on standard output
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub struct RetrievalArgs {
     /// Detector by its name in the database, for --crop detect; else its default detector
     #[arg(long, value_name = "NAME")]
     pub detect_model: Option<String>,
-    /// Print one JSON object
+    /// One JSON object on standard output
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

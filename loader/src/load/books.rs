@@ -32,7 +32,7 @@ impl Books {
         };
         match journal {
             Ok(journal) => books.journal = Some(journal),
-            Err(error) => give_up(&error),
+            Err(error) => say(&error, ""),
         }
         books
     }
@@ -84,14 +84,21 @@ impl Books {
             tally.put_back(rejects);
             self.written = None;
             if !self.is_broken {
-                messages::warn(format_args!(
-                    "this run is not recorded in lookbook_run for now: {}",
-                    messages::render(&error)
-                ));
+                say(&error, " for now");
             }
             self.is_broken = true;
         } else {
-            give_up(&error);
+            say(&error, " any more");
+            self.journal = None;
+        }
+    }
+
+    /// Of a run that had nothing to do and left no trace: no record, either.
+    pub fn drop_record(&mut self) {
+        // Who may write records need not be one who may delete them.
+        if let Some(journal) = &mut self.journal
+            && journal.delete().is_ok()
+        {
             self.journal = None;
         }
     }
@@ -108,7 +115,7 @@ impl Books {
         };
         let finished = again(&mut journal, |journal| journal.finish(&counts, end));
         if let Err(error) = finished {
-            give_up(&error);
+            say(&error, " any more");
         }
     }
 }
@@ -124,9 +131,9 @@ fn again(
     }
 }
 
-fn give_up(error: &anyhow::Error) {
+fn say(error: &anyhow::Error, since: &str) {
     messages::warn(format_args!(
-        "this run is not recorded in lookbook_run any more: {}",
+        "this run is not recorded in lookbook_run{since}: {}",
         messages::render(error)
     ));
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     database::{IndexBuilder, Known, Target, Writer},
     interrupt,
+    messages::count,
     source::Source,
 };
 
@@ -70,8 +71,8 @@ impl Finish<'_> {
     fn error(&self, stop: &Stop) -> Option<Error> {
         if let Some(error) = stop.take_error() {
             return Some(error.context(format!(
-                "the load did not finish; the {} photos it committed stay, run the same command again to go on",
-                self.counts.loaded
+                "the load did not finish; what it committed stays ({}), run the same command again to go on once this is mended",
+                count(self.counts.loaded, "photo")
             )));
         }
         if self.source.was_empty() && !self.job.may_be_empty() {
@@ -81,8 +82,11 @@ impl Finish<'_> {
         let rate = self.job.args.max_error_rate;
         let is_too_much = rejected as f64 > rate * done as f64 && !interrupt::is_requested();
         is_too_much.then(|| {
-            let said = format!("{rejected} of {done} photos were rejected, more than --max-error-rate {rate} allows; the others are loaded");
-            Verdict(said).into()
+            Verdict(format!(
+                "{rejected} of {} rejected, more than --max-error-rate {rate} allows; the others are loaded",
+                count(done, "photo")
+            ))
+            .into()
         })
     }
 

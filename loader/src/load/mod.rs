@@ -36,6 +36,7 @@ use finish::Finish;
 pub use index::{was_canceled, watched};
 use lookbook_vision::Limits;
 use metrics::Metrics;
+pub use named::folder_of;
 pub use pipeline::PIXEL_BYTES;
 use pipeline::{Load, Meters, Shape};
 pub use progress::Reporter;
@@ -250,6 +251,10 @@ impl Job<'_> {
         );
         metrics.finish(&tally, &meters, messages::exit_code(&ending));
         let pruned = finished.pruned.map_or(0, |pruned| pruned.deleted);
+        let is_idle = counts.loaded + counts.rejected + pruned == 0 && end.status == "complete";
+        if self.only.is_some() && is_idle {
+            books.drop_record();
+        }
         books.close(&tally, pruned, &end);
         printed?;
         ending

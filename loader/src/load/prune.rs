@@ -11,7 +11,8 @@ use serde_json::json;
 use super::Verdict;
 use crate::{
     database::{Known, Writer},
-    interrupt, messages,
+    interrupt,
+    messages::{self, count},
     shard::Shard,
     source::Source,
 };
@@ -100,8 +101,9 @@ impl Gone {
         }
         if !self.is_whole {
             bail!(Verdict(format!(
-                "{gone} photos seem to be gone, but the source could not be listed whole (see the rejects): nothing was \
-                 deleted; mend the source, then run this again"
+                "the source seems to lack {}, but could not be listed whole (see the rejects): nothing was deleted; mend the \
+                 source, then run this again",
+                count(self.count(), "photo")
             )));
         }
         let share = Share { gone, of };
@@ -133,8 +135,8 @@ impl Gone {
         }
         if let Some(reason) = stay.first() {
             messages::warn(format_args!(
-                "{} photos that are gone stay, because the database refuses to delete their rows: {reason}",
-                stay.len()
+                "kept {} gone from the source, because the database refuses to delete the rows: {reason}",
+                count(stay.len() as u64, "photo")
             ));
         }
         Ok(pruned)
@@ -144,12 +146,14 @@ impl Gone {
 impl Pruned {
     pub fn to_text(self, is_dry_run: bool, is_wanted: bool) -> String {
         let Self { gone, deleted } = self;
+        let photos = |number| count(number, "photo");
         match (is_wanted, is_dry_run) {
             (_, _) if gone == 0 => "no photo is gone from the source".to_owned(),
-            (true, true) => format!("{gone} photos are gone from the source and would be deleted"),
-            (true, false) => format!("{deleted} photos that are gone from the source were deleted"),
+            (true, true) => format!("would delete {} gone from the source", photos(gone)),
+            (true, false) => format!("deleted {} gone from the source", photos(deleted)),
             (false, _) => format!(
-                "{gone} photos are gone from the source and stay in the tables: --prune deletes them"
+                "kept {} gone from the source: --prune deletes them",
+                photos(gone)
             ),
         }
     }

@@ -72,7 +72,10 @@ impl Setup {
             target.check_worn(&mut client)?;
         }
         let is_shared = args.run.shard.is_some();
-        let missing = target.missing_rights(&mut client)?;
+        let mut missing = target.missing_rights(&mut client)?;
+        if !missing.is_empty() {
+            missing.extend(target.missing_record_rights(&mut client)?);
+        }
         ensure!(
             missing.is_empty(),
             "a load needs rights that this role lacks: {}",

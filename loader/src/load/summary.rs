@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     database::RunEnd,
-    messages::{self, Ending},
+    messages::{self, Ending, count},
 };
 
 /// Everything there is to say about a load.
@@ -129,9 +129,10 @@ impl Summary<'_> {
         }
         if rejected > 0 && loaded + skipped == 0 {
             let list = self.rejects_file.display();
+            let photos = count(rejected, "photo");
             bail!(Verdict(match self.is_dry_run {
-                true => format!("none of the {rejected} photos could be loaded"),
-                false => format!("none of the {rejected} photos could be loaded; {list} says why"),
+                true => format!("none of {photos} could be loaded"),
+                false => format!("none of {photos} could be loaded; {list} says why"),
             }));
         }
         let is_complete = self.index.as_ref().is_none_or(IndexReport::is_complete);
@@ -354,8 +355,4 @@ fn per_second(photos: u64, time: Duration) -> f64 {
     } else {
         photos as f64 / time.as_secs_f64()
     }
-}
-
-fn count(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

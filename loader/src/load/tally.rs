@@ -194,7 +194,8 @@ impl Tally {
         let taken = self.taken.load(Ordering::Relaxed);
         if self.total.is_some_and(is_too_much) || (taken >= ENOUGH && is_too_much(taken)) {
             stop.fail(anyhow!(
-                "stopped after {taken} photos: {rejected} of them were rejected, more than --max-error-rate {} allows",
+                "{rejected} of {} rejected, more than --max-error-rate {} allows",
+                messages::count(taken, "photo"),
                 self.max_error_rate
             ));
         }

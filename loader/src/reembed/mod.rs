@@ -21,7 +21,7 @@ use crate::{
     },
     interrupt::{self, Interrupted},
     load::{BatchSize, Books, Reporter, Share, Stop, Tally, engines, was_canceled, watched},
-    messages::{self, Ending},
+    messages::{self, Ending, count},
     opened::Opened,
     runtime,
     shelf::Shelf,
@@ -155,8 +155,10 @@ fn change(args: &ReembedArgs) -> Result<Ending> {
     );
     if ended.is_ok() {
         messages::print(format_args!(
-            "{} garments of {} photos got vectors of model {} in {wall:.1} s: {rate:.1} images/s",
-            counts.garments, counts.loaded, model.name
+            "{} of {} got vectors of model {} in {wall:.1} s: {rate:.1} images/s",
+            count(counts.garments, "garment"),
+            count(counts.loaded, "photo"),
+            model.name
         ))?;
     }
     ended
@@ -355,7 +357,10 @@ impl Work<'_> {
         if self.args.drop_missing && !share.is_above(limit) {
             let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
             let deleted = self.target.delete(client, &ids)?;
-            messages::note(format_args!("{deleted} photos that are gone were deleted"));
+            messages::note(format_args!(
+                "deleted {} gone from the source",
+                count(deleted, "photo")
+            ));
             return Ok(());
         }
         let more = match self.args.drop_missing {

@@ -3,7 +3,10 @@
 
 mod sheet;
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, OpenOptions},
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
@@ -20,6 +23,7 @@ use crate::{
         Box2, EmbeddingRef, ModelKind, ModelRow, Role, Target, WHOLE_PHOTO, embedding_column_model,
     },
     detect::{colour_of, photo_of},
+    load::folder_of,
     messages::{self, Ending},
     opened::Opened,
     runtime, source,
@@ -51,8 +55,14 @@ pub fn run(args: &SearchArgs) -> Result<Ending> {
         detector,
         embedder,
     };
+    if let Some(file) = &args.html {
+        check_writable(file)?;
+    }
     let mut sheets = Vec::new();
     for file in &args.photos {
+        if args.html.is_none() && !messages::is_read() {
+            return Ok(Ending::Complete);
+        }
         match search.photo(file) {
             Ok(sheet) => sheets.push(sheet),
             Err(error) if args.photos.len() == 1 => return Err(error),
@@ -60,14 +70,12 @@ pub fn run(args: &SearchArgs) -> Result<Ending> {
         }
     }
     if sheets.is_empty() {
-        bail!(
-            "none of the {} photos could be searched with",
-            args.photos.len()
-        );
+        let photos = messages::count(args.photos.len() as u64, "photo");
+        bail!("none of {photos} could be searched with");
     }
     if let Some(file) = &args.html {
-        fs::write(file, sheet::html(&sheets))
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(file, sheet::html(&sheets)).with_context(|| cannot_write(file))?;
+        say_what_lacks(&sheets);
         messages::print(format_args!(
             "contact sheet: {}",
             messages::shown(file.display())
@@ -79,6 +87,37 @@ pub fn run(args: &SearchArgs) -> Result<Ending> {
     } else {
         Ending::Partial
     })
+}
+
+/// Fails before the search where the sheet cannot be written; one that is there stays until then.
+fn check_writable(file: &Path) -> Result<()> {
+    let tried = match file.exists() {
+        true => OpenOptions::new().append(true).open(file).map(drop),
+        false => tempfile::tempfile_in(folder_of(file)).map(drop),
+    };
+    tried.with_context(|| cannot_write(file))
+}
+
+fn cannot_write(file: &Path) -> String {
+    format!("cannot write {}", file.display())
+}
+
+/// A wrong --root looks like a sheet that is broken.
+fn say_what_lacks(sheets: &[sheet::Query]) {
+    let sections = sheets.iter().flat_map(|sheet| &sheet.sections);
+    let cards: Vec<&Card> = sections.flat_map(|section| &section.neighbours).collect();
+    let mut missing = cards.iter().filter_map(|card| {
+        let reason = card.picture.as_ref().err()?;
+        Some((&card.path, reason))
+    });
+    let Some((path, reason)) = missing.next() else {
+        return;
+    };
+    messages::warn(format_args!(
+        "{} of {} in the contact sheet without their picture: {path}: {reason}; --root FOLDER names the folder that was loaded",
+        1 + missing.count(),
+        messages::count(cards.len() as u64, "neighbour")
+    ));
 }
 
 /// What every query photo needs.
@@ -283,6 +322,7 @@ fn section(args: &SearchArgs, photo: &Photo, query: &Garment, found: &[Neighbour
     });
     let card = |row: &Neighbour| Card {
         sku: row.sku.clone(),
+        label: row.label.clone(),
         distance: row.distance,
         path: row.path.clone(),
         picture: neighbour_picture(&args.root, row),
@@ -300,7 +340,7 @@ fn section(args: &SearchArgs, photo: &Photo, query: &Garment, found: &[Neighbour
 fn neighbour_picture(root: &Path, row: &Neighbour) -> Result<RgbImage, String> {
     let inside = source::Place::inside(Path::new(&row.path), root);
     let Some(file) = inside.filter(|file| file.is_file()) else {
-        return Err(format!("{} is not in the folder given by --root", row.path));
+        return Err("not in the folder of photos".to_owned());
     };
     let photo = photo_of(&file, NEIGHBOUR_SIDE).map_err(|error| format!("{error:#}"))?;
     let Some(b) = row.bbox else {
@@ -363,7 +403,7 @@ mod tests {
         let secret = folder.path().join("secret.png");
         for outside in ["../secret.png", secret.to_str().unwrap()] {
             let error = shown(outside).unwrap_err();
-            assert!(error.ends_with("is not in the folder given by --root"));
+            assert_eq!(error, "not in the folder of photos");
         }
     }
 }

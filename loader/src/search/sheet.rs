@@ -21,10 +21,10 @@ const HEAD: &str = r#"<!doctype html>
   :root { --text: #ececf0; --dim: #a2a2ac; --page: #161618; --card: #222226; --line: #3b3b42; }
 }
 body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: var(--text); background: var(--page); font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.15rem; margin: 0 0 .8rem; overflow-wrap: anywhere; }
-h2 { font-size: 1rem; margin: 0 0 .5rem; border-left: .5rem solid; padding-left: .6rem; }
-main { padding: 1.6rem 0; border-top: 1px solid var(--line); }
-main:first-of-type { border: 0; }
+h1 { font-size: 1.3rem; margin: 0 0 .3rem; }
+h2 { font-size: 1.15rem; margin: 0 0 .8rem; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 0 0 .5rem; border-left: .5rem solid; padding-left: .6rem; }
+section { margin-top: 1.6rem; padding-top: 1.6rem; border-top: 1px solid var(--line); }
 .sheet { display: grid; grid-template-columns: minmax(12rem, 18rem) 1fr; gap: 1.6rem; align-items: start; }
 @media (max-width: 50rem) { .sheet { grid-template-columns: 1fr; } }
 .query { position: relative; }
@@ -38,8 +38,11 @@ figure img, .missing { display: block; width: 100%; height: 8.5rem; object-fit: 
 figcaption { margin-top: .4rem; font-size: 13px; overflow-wrap: anywhere; }
 figcaption small { display: block; color: var(--dim); font-size: 11px; }
 .own { border-style: dashed; }
-p { color: var(--dim); }
+p { margin: 0; color: var(--dim); }
 </style>
+<main>
+<h1>Nearest in the catalogue</h1>
+<p>Nearest first. Distance 0 is the same picture; about 1.4 have nothing in common.</p>
 "#;
 
 /// Of a query at most, in rem: by its width, which the boxes follow.
@@ -76,6 +79,7 @@ pub struct Section {
 #[derive(Debug)]
 pub struct Card {
     pub sku: String,
+    pub label: String,
     pub distance: f64,
     pub path: String,
     /// Why there is no picture, where there is none.
@@ -86,17 +90,17 @@ pub struct Card {
 pub fn html(queries: &[Query]) -> String {
     let mut page = String::from(HEAD);
     queries.iter().for_each(|query| add_query(&mut page, query));
-    page.push_str("</html>\n");
+    page.push_str("</main>\n</html>\n");
     page
 }
 
 fn add_query(page: &mut String, query: &Query) {
     let mut add = |part: String| page.push_str(&part);
     add(format!(
-        "<main>\n<h1>{}</h1>\n<div class=\"sheet\">\n<div class=\"query\" style=\"max-width:{:.2}rem\">{}",
-        escaped(&query.name),
+        "<section>\n<h2>{}</h2>\n<div class=\"sheet\">\n<div class=\"query\" style=\"max-width:{:.2}rem\">{}",
+        breakable(&query.name),
         QUERY_HEIGHT * f64::from(query.picture.width()) / f64::from(query.picture.height()),
-        picture(&query.picture, 900)
+        picture(&query.picture, 900, "the query")
     ));
     for section in &query.sections {
         if let Some(place) = &section.place {
@@ -118,11 +122,11 @@ fn add_query(page: &mut String, query: &Query) {
     add("</div>\n<div>\n".to_owned());
     for section in &query.sections {
         add(format!(
-            "<h2 style=\"border-color:{}\">{}</h2>\n<div class=\"row\">\n\
+            "<h3 style=\"border-color:{}\">{}</h3>\n<div class=\"row\">\n\
              <figure class=\"own\">{}<figcaption>in the query</figcaption></figure>\n",
             hex(section.colour),
             escaped(&section.title),
-            picture(&section.crop, 260),
+            picture(&section.crop, 260, &section.title),
         ));
         section
             .neighbours
@@ -133,7 +137,7 @@ fn add_query(page: &mut String, query: &Query) {
             add("<p>The catalogue has no garment of this category.</p>\n".to_owned());
         }
     }
-    add("</div>\n</div>\n</main>\n".to_owned());
+    add("</div>\n</div>\n</section>\n".to_owned());
 }
 
 /// Above the box, so that it hides nothing of what is in there; inside of the photo wherever the box is, as `detect`
@@ -151,19 +155,24 @@ fn label(section: &Section, place: &Place) -> String {
 
 fn card(neighbour: &Card) -> String {
     let shown = match &neighbour.picture {
-        Ok(pixels) => picture(pixels, 260),
+        Ok(pixels) => picture(pixels, 260, &neighbour.label),
         Err(reason) => format!("<div class=\"missing\">{}</div>", escaped(reason)),
     };
     format!(
         "<figure>{shown}<figcaption>{}<small>distance {:.4}</small><small>{}</small></figcaption></figure>\n",
         escaped(&neighbour.sku),
         neighbour.distance,
-        escaped(&neighbour.path),
+        breakable(&neighbour.path),
     )
 }
 
-/// The picture itself inside the page, no side longer than `side`.
-fn picture(pixels: &RgbImage, side: u32) -> String {
+/// A path, which may go on in another line behind each folder.
+fn breakable(path: &str) -> String {
+    escaped(path).replace('/', "/<wbr>")
+}
+
+/// The picture itself inside the page, no side longer than `side`, and what it shows for those who do not see it.
+fn picture(pixels: &RgbImage, side: u32, shows: &str) -> String {
     let longest = pixels.width().max(pixels.height());
     let small;
     let shown = if longest > side {
@@ -187,7 +196,8 @@ fn picture(pixels: &RgbImage, side: u32) -> String {
     );
     match written {
         Ok(()) => format!(
-            "<img alt=\"\" src=\"data:image/jpeg;base64,{}\">",
+            "<img alt=\"{}\" src=\"data:image/jpeg;base64,{}\">",
+            escaped(shows),
             STANDARD.encode(jpeg)
         ),
         Err(error) => format!(
@@ -240,14 +250,16 @@ mod tests {
             neighbours: vec![
                 Card {
                     sku: hostile.to_owned(),
+                    label: hostile.to_owned(),
                     distance: 0.5,
                     path: hostile.to_owned(),
                     picture: Ok(RgbImage::new(1_000, 1)),
                 },
                 Card {
                     sku: "b".to_owned(),
+                    label: "shirt".to_owned(),
                     distance: 0.75,
-                    path: "gone.jpg".to_owned(),
+                    path: "old/gone.jpg".to_owned(),
                     picture: Err("no file gone.jpg".to_owned()),
                 },
             ],
@@ -258,7 +270,9 @@ mod tests {
             sections: vec![section],
         }]);
         assert!(!page.contains("<script>"), "{page}");
-        assert_eq!(page.matches("&lt;script&gt;").count(), 5);
+        assert_eq!(page.matches("&lt;script&gt;").count(), 7);
+        assert!(page.contains("old/<wbr>gone.jpg"), "{page}");
+        assert!(!page.contains("alt=\"\""), "{page}");
         assert!(page.contains("left:25.00%;top:0.00%;width:50.00%"));
         let label = format!(
             "left:max(0px,min(25.00%,100% - {}ch));top:max(0px,0.00% - 16px)",
