@@ -459,6 +459,11 @@ fn diversity_is_maximal_marginal_relevance() -> Result<()> {
             "fold must be",
         ),
         (
+            "nearest_products(look(7), 5, NULL, 'Infinity')",
+            "22023",
+            "fold must be",
+        ),
+        (
             "nearest_products(look(7), -1::bigint)",
             "2201W",
             "k must be 0 or more",

@@ -106,7 +106,7 @@ fn a_photo_is_shopped_garment_by_garment_or_as_a_whole() -> Result<()> {
                     && row.get::<_, Option<f32>>(2).is_none()),
         "{whole:?}"
     );
-    // What is no picture gives no rows where that is asked for.
+    // What is no picture is an error, which names the function that gives no rows instead.
     let tried = "SELECT count(*), count(*) FILTER (WHERE s::text = t::text) FROM shop_the_look($1, 2) WITH ORDINALITY AS s
          JOIN try_shop_the_look($1, 2) WITH ORDINALITY AS t USING (ordinality)";
     let row = client.query_one(tried, &[&worn])?;
@@ -116,6 +116,11 @@ fn a_photo_is_shopped_garment_by_garment_or_as_a_whole() -> Result<()> {
         let query = format!("SELECT FROM try_shop_the_look({picture}, 2)");
         ensure!(client.query(&query, &[])?.is_empty(), "{picture}");
     }
+    let (code, message) = error_of(&mut client, "SELECT shop_the_look('no picture', 2)")?;
+    ensure!(
+        code == "22P03" && message.contains("try_shop_the_look()"),
+        "{code} {message}"
+    );
     // The picture as a whole, beside the garments of one category.
     let similar = client.query_one(
         "SELECT (SELECT array_agg(garment_id) FROM similar_garments($1, 2, 'upper')),
