@@ -452,12 +452,14 @@ CREATE FUNCTION lookbook_model_changeable(owner name) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN EXISTS (SELECT FROM pg_catalog.pg_roles AS r
                WHERE r.rolname = owner AND pg_catalog.pg_has_role(r.oid, 'USAGE'));
+COMMENT ON FUNCTION lookbook_model_changeable(name) IS 'Whether the current role may change the models of an owner';
 
 CREATE FUNCTION lookbook_model_usable(owner name, grantees name[]) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN 'public' = ANY (grantees)
     OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r
                WHERE (r.rolname = owner OR r.rolname = ANY (grantees)) AND pg_catalog.pg_has_role(r.oid, 'USAGE'));
+COMMENT ON FUNCTION lookbook_model_usable(name, name[]) IS 'Whether the current role may use a model of that owner and those grantees';
 
 ALTER TABLE lookbook_model ENABLE ROW LEVEL SECURITY;
 CREATE POLICY lookbook_model_use ON lookbook_model FOR SELECT USING (lookbook_model_usable(owner, grantees));
@@ -469,7 +471,8 @@ CREATE POLICY lookbook_model_remove ON lookbook_model FOR DELETE USING (lookbook
 CREATE FUNCTION lookbook_relation_changeable(relation regclass) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN EXISTS (SELECT FROM pg_catalog.pg_class AS c
-               WHERE c.oid = relation AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+               WHERE c.oid = relation::oid AND pg_catalog.pg_has_role(c.relowner, 'USAGE'));
+COMMENT ON FUNCTION lookbook_relation_changeable(regclass) IS 'Whether the current role may say which model filled the columns of a table';
 
 ALTER TABLE lookbook_embedding_column ENABLE ROW LEVEL SECURITY;
 CREATE POLICY lookbook_embedding_column_read ON lookbook_embedding_column FOR SELECT USING (true);
@@ -479,11 +482,13 @@ CREATE POLICY lookbook_embedding_column_write ON lookbook_embedding_column
 -- True only while a script of this extension runs (CREATE or ALTER EXTENSION).
 CREATE FUNCTION lookbook_extension_script() RETURNS boolean
 AS 'MODULE_PATHNAME', 'lookbook_extension_script_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION lookbook_extension_script() IS 'Whether a script of this extension runs';
 
 -- Everything that can be wrong with a model: manifest, sha256, ONNX file, one run on a generated
 -- image. Returns the sha256, raises the reason.
 CREATE FUNCTION lookbook_model_check(name text, kind text, sha256 text, manifest jsonb, onnx bytea) RETURNS text
 AS 'MODULE_PATHNAME', 'lookbook_model_check_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION lookbook_model_check(text, text, text, jsonb, bytea) IS 'Checks a model as storing it does; its sha256, or an error with the reason';
 -- It runs what it is given: that is for who may store a model, and the trigger asks then.
 REVOKE EXECUTE ON FUNCTION lookbook_model_check(text, text, text, jsonb, bytea) FROM PUBLIC;
 
@@ -491,6 +496,7 @@ REVOKE EXECUTE ON FUNCTION lookbook_model_check(text, text, text, jsonb, bytea) 
 -- of this extension's scripts: no SQL user reads a server file through us.
 CREATE FUNCTION lookbook_shipped_models() RETURNS TABLE (name text, kind text, sha256 text, manifest jsonb, onnx bytea)
 AS 'MODULE_PATHNAME', 'lookbook_shipped_models_wrapper' LANGUAGE c VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION lookbook_shipped_models() IS 'The models that were installed beside the extension, for its scripts';
 
 -- Functions with a fixed search_path have pg_catalog in it and nothing else, and name the rest with its schema: where
 -- others may create in the extension's schema, a function of theirs with fitting types would be taken before
@@ -515,6 +521,7 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
+COMMENT ON FUNCTION lookbook_model_guard_shipped() IS 'Trigger: only the extension changes shipped models';
 
 CREATE FUNCTION lookbook_model_validate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -525,6 +532,7 @@ BEGIN
   END IF;
   RETURN NEW;
 END $$;
+COMMENT ON FUNCTION lookbook_model_validate() IS 'Trigger: a model is checked before it is stored';
 
 -- Nobody makes it the trigger of another table.
 REVOKE EXECUTE ON FUNCTION lookbook_model_validate() FROM PUBLIC;
@@ -538,6 +546,7 @@ CREATE TRIGGER lookbook_model_2_validate BEFORE INSERT OR UPDATE OF name, kind, 
 CREATE FUNCTION lookbook_model_owner(name text) RETURNS name
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN (SELECT m.owner FROM @extschema@.lookbook_model AS m WHERE m.name = $1);
+COMMENT ON FUNCTION lookbook_model_owner(text) IS 'The owner of a model, whoever may use it; NULL if there is none of that name';
 
 -- Raises the reason why the current role may not use (or, if change, not change) a model.
 CREATE FUNCTION lookbook_model_refuse(name text, change boolean) RETURNS void
@@ -562,6 +571,7 @@ BEGIN
             HINT = format('Its owner, %I, may run: SELECT lookbook_model_grant(%L, %L);', owner, $1, current_user);
   END IF;
 END $$;
+COMMENT ON FUNCTION lookbook_model_refuse(text, boolean) IS 'Raises why the current role may not use or change a model';
 
 CREATE FUNCTION lookbook_model_import(name text, manifest jsonb, onnx bytea) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -588,6 +598,7 @@ BEGIN
     VALUES (new_name, $2 ->> 'kind', new_sha256, $2, $3);
   RETURN new_sha256;
 END $$;
+COMMENT ON FUNCTION lookbook_model_import(text, jsonb, bytea) IS 'Checks and stores a model; its sha256';
 
 CREATE FUNCTION lookbook_model_export(name text) RETURNS bytea
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -599,6 +610,7 @@ BEGIN
   END IF;
   RETURN found_onnx;
 END $$;
+COMMENT ON FUNCTION lookbook_model_export(text) IS 'The ONNX file of a model';
 
 CREATE FUNCTION lookbook_model_drop(name text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -608,6 +620,7 @@ BEGIN
     PERFORM @extschema@.lookbook_model_refuse($1, change => true);
   END IF;
 END $$;
+COMMENT ON FUNCTION lookbook_model_drop(text) IS 'Removes a model';
 
 -- role: a role's name, or public.
 CREATE FUNCTION lookbook_model_grant(name text, role name) RETURNS void
@@ -623,6 +636,7 @@ BEGIN
     PERFORM @extschema@.lookbook_model_refuse($1, change => true);
   END IF;
 END $$;
+COMMENT ON FUNCTION lookbook_model_grant(text, name) IS 'Lets a role, or public, use a model';
 
 CREATE FUNCTION lookbook_model_revoke(name text, role name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -634,6 +648,7 @@ BEGIN
     PERFORM @extschema@.lookbook_model_refuse($1, change => true);
   END IF;
 END $$;
+COMMENT ON FUNCTION lookbook_model_revoke(text, name) IS 'Takes back what lookbook_model_grant() gave';
 
 -- The default holds for every role, so it takes the privileges of the table that keeps it.
 CREATE FUNCTION lookbook_model_default(name text) RETURNS void
@@ -675,6 +690,7 @@ BEGIN
     END IF;
   END IF;
 END $$;
+COMMENT ON FUNCTION lookbook_model_default(text) IS 'Makes a model the default of its kind for the whole database';
 
 INSERT INTO lookbook_model (name, kind, sha256, manifest, onnx, grantees, shipped)
   SELECT m.name, m.kind, m.sha256, m.manifest, m.onnx, '{public}', true FROM lookbook_shipped_models() AS m;
@@ -696,6 +712,7 @@ SELECT pg_catalog.pg_extension_config_dump('lookbook_embedding_column',
 
 CREATE FUNCTION lookbook_vision_support(internal) RETURNS internal
 AS 'MODULE_PATHNAME', 'lookbook_vision_support_wrapper' LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_vision_support(internal) IS 'Planner support of embed_image and its like';
 
 CREATE FUNCTION embed_image(image bytea, model text DEFAULT NULL) RETURNS embedding
 AS 'MODULE_PATHNAME', 'embed_image_wrapper' LANGUAGE c STABLE PARALLEL SAFE
@@ -725,10 +742,12 @@ COMMENT ON FUNCTION try_detect_garments(bytea, text) IS 'As detect_garments, but
 CREATE FUNCTION lookbook_embed_for(image bytea, filled text) RETURNS embedding
 AS 'MODULE_PATHNAME', 'lookbook_embed_for_wrapper' LANGUAGE c STABLE PARALLEL SAFE
 COST 100000 SUPPORT lookbook_vision_support;
+COMMENT ON FUNCTION lookbook_embed_for(bytea, text) IS 'As embed_image, by the model that filled a column';
 CREATE FUNCTION lookbook_detect_for(image bytea, filled text)
 RETURNS TABLE (category text, label text, score real, box box, embedding embedding)
 AS 'MODULE_PATHNAME', 'lookbook_detect_for_wrapper' LANGUAGE c STABLE PARALLEL SAFE
 COST 200000 ROWS 3;
+COMMENT ON FUNCTION lookbook_detect_for(bytea, text) IS 'As detect_garments, with embeddings by the model that filled a column';
 
 CREATE FUNCTION garment_keypoints(image bytea, model text DEFAULT NULL)
 RETURNS TABLE (name text, x real, y real, score real)
@@ -753,29 +772,20 @@ COMMENT ON FUNCTION lookbook_session_stats() IS 'Models loaded and results remem
 -- pg_read_all_stats.
 CREATE FUNCTION lookbook_worker_stats() RETURNS jsonb
 AS 'MODULE_PATHNAME', 'lookbook_worker_stats_wrapper' LANGUAGE c VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lookbook_worker_stats() IS 'What the view lookbook_worker shows; NULL while there is no worker';
 
 CREATE VIEW lookbook_worker AS
-SELECT (s ->> 'pid')::int AS pid,
-       (s ->> 'supervisor_pid')::int AS supervisor_pid,
-       pg_catalog.to_timestamp((s ->> 'started_s')::float8) AS started_at,
-       (s ->> 'restarts')::bigint AS restarts,
-       (s ->> 'memory_bytes')::bigint AS memory_bytes,
-       (s ->> 'models')::int AS models,
-       (s ->> 'loads')::bigint AS loads,
-       (s ->> 'requests')::bigint AS requests,
-       (s ->> 'waiting')::int AS waiting,
-       (s ->> 'running')::int AS running,
-       (s ->> 'errors')::bigint AS errors,
-       (s ->> 'refused')::bigint AS refused,
-       (s ->> 'cancelled')::bigint AS cancelled,
-       (s ->> 'batches')::bigint AS batches,
-       (s ->> 'largest_batch')::int AS largest_batch,
-       (s ->> 'batched_requests')::float8 / nullif((s ->> 'batches')::float8, 0) AS mean_batch,
-       (s ->> 'queue_ms')::float8 / nullif((s ->> 'batched_requests')::float8, 0) AS mean_queue_ms,
-       (s ->> 'longest_queue_ms')::float8 AS longest_queue_ms,
-       (s ->> 'inference_ms')::float8 / nullif((s ->> 'batched_requests')::float8, 0) AS mean_inference_ms,
-       s -> 'loaded' AS loaded
+SELECT r.pid, r.supervisor_pid, pg_catalog.to_timestamp(r.started_s) AS started_at, r.restarts, r.memory_bytes, r.models, r.loads, r.requests,
+       r.waiting, r.running, r.errors, r.refused, r.cancelled, r.batches, r.largest_batch,
+       r.batched_requests / nullif(r.batches::float8, 0::float8) AS mean_batch,
+       r.queue_ms / nullif(r.batched_requests, 0::float8) AS mean_queue_ms,
+       r.longest_queue_ms,
+       r.inference_ms / nullif(r.batched_requests, 0::float8) AS mean_inference_ms,
+       r.loaded
 FROM lookbook_worker_stats() AS s
+CROSS JOIN LATERAL pg_catalog.jsonb_to_record(s) AS r(pid int, supervisor_pid int, started_s float8, restarts bigint, memory_bytes bigint,
+  models int, loads bigint, requests bigint, waiting int, running int, errors bigint, refused bigint, cancelled bigint, batches bigint,
+  largest_batch int, batched_requests float8, queue_ms float8, longest_queue_ms float8, inference_ms float8, loaded jsonb)
 WHERE s IS NOT NULL;
 COMMENT ON VIEW lookbook_worker IS 'The process that runs models for the whole server; no row while there is none';
 GRANT SELECT ON lookbook_worker TO PUBLIC;
@@ -794,12 +804,15 @@ COMMENT ON ACCESS METHOD lookbook IS 'nearest neighbours of embeddings: clustere
 CREATE FUNCTION lookbook_metric_l2() RETURNS integer
 	AS 'MODULE_PATHNAME', 'lookbook_metric_l2_wrapper'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_metric_l2() IS 'The metric of embedding_l2_ops';
 CREATE FUNCTION lookbook_metric_cosine() RETURNS integer
 	AS 'MODULE_PATHNAME', 'lookbook_metric_cosine_wrapper'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_metric_cosine() IS 'The metric of embedding_cosine_ops';
 CREATE FUNCTION lookbook_metric_inner_product() RETURNS integer
 	AS 'MODULE_PATHNAME', 'lookbook_metric_inner_product_wrapper'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION lookbook_metric_inner_product() IS 'The metric of embedding_ip_ops';
 
 CREATE FUNCTION lookbook_within_limit(embedding, double precision) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'lookbook_within_limit_wrapper'
@@ -1025,9 +1038,11 @@ COMMENT ON FUNCTION lookbook_catalogue() IS 'The garments that recommendations a
 -- aggregate, so that the scan goes no further than its reader.
 CREATE FUNCTION lookbook_see(internal, text, embedding, double precision, double precision) RETURNS internal
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lookbook_see_wrapper';
+COMMENT ON FUNCTION lookbook_see(internal, text, embedding, double precision, double precision) IS 'aggregate transition function';
 
 CREATE FUNCTION lookbook_seen_is_new(internal) RETURNS boolean
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'lookbook_seen_is_new_wrapper';
+COMMENT ON FUNCTION lookbook_seen_is_new(internal) IS 'aggregate final function';
 
 CREATE AGGREGATE lookbook_is_new(product text, look embedding, distance double precision, fold double precision) (
   SFUNC = lookbook_see, STYPE = internal, FINALFUNC = lookbook_seen_is_new
@@ -1052,6 +1067,16 @@ $$;
 COMMENT ON FUNCTION detect_query(bytea) IS
   'As detect_garments, with embeddings of the model that filled the catalogue';
 
+CREATE FUNCTION lookbook_limit(k bigint) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+  IF k OPERATOR(pg_catalog.<) 0 THEN
+    RAISE EXCEPTION 'k must be 0 or more, and it is %', k USING ERRCODE = 'invalid_row_count_in_limit_clause';
+  END IF;
+  RETURN coalesce(k, 9223372036854775807);
+END $$;
+COMMENT ON FUNCTION lookbook_limit(bigint) IS 'The rows that k asks for, where NULL is all';
+
 CREATE FUNCTION nearest_garments(query embedding, k bigint DEFAULT 5, category text DEFAULT NULL)
 RETURNS TABLE (garment_id bigint, photo_id bigint, product text, category text, label text, score real, box box,
                distance double precision)
@@ -1062,7 +1087,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
   WHERE nearest_garments.query IS NOT NULL AND c.embedding IS NOT NULL
     AND (nearest_garments.category IS NULL OR c.category OPERATOR(pg_catalog.=) nearest_garments.category)
   ORDER BY c.embedding OPERATOR(@extschema@.<->) nearest_garments.query
-  LIMIT coalesce(nearest_garments.k, 9223372036854775807)
+  LIMIT @extschema@.lookbook_limit(nearest_garments.k)
 $$;
 COMMENT ON FUNCTION nearest_garments(embedding, bigint, text) IS 'The k garments nearest to a vector; k NULL: all, nearest first';
 
@@ -1093,7 +1118,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
     LIMIT 9223372036854775807) AS n
   WHERE n.is_new
   ORDER BY n.distance
-  LIMIT coalesce(nearest_products.k, 9223372036854775807)
+  LIMIT @extschema@.lookbook_limit(nearest_products.k)
 $$;
 COMMENT ON FUNCTION nearest_products(embedding, bigint, text, double precision) IS
   'The k products nearest to a vector, each by its best photo; those within fold of a nearer one are left out; k NULL: all, these too';
@@ -1120,8 +1145,9 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
     LIMIT 9223372036854775807) AS n
   WHERE n.is_new
   ORDER BY n.distance
-  LIMIT coalesce(lookbook_products_like.k, 9223372036854775807)
+  LIMIT @extschema@.lookbook_limit(lookbook_products_like.k)
 $$;
+COMMENT ON FUNCTION lookbook_products_like(embedding, text, bigint, text, double precision) IS 'nearest_products of one category without one product, with the vectors; what other functions share';
 
 -- What a product looks like: its best garment of the category that most of its garments have, rather than a photo in
 -- which none was found.
@@ -1156,7 +1182,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
     LIMIT 9223372036854775807) AS n
   WHERE n.is_new
   ORDER BY n.distance
-  LIMIT coalesce(similar_products.k, 9223372036854775807)
+  LIMIT @extschema@.lookbook_limit(similar_products.k)
 $$;
 COMMENT ON FUNCTION similar_products(text, bigint) IS
   'The k other products of its category (of all, if no garment was found in its photo) that look most like a product, each by its best photo, near-duplicates of a nearer one left out; k NULL: all, these too';
@@ -1168,14 +1194,13 @@ BEGIN
   IF k IS NULL OR diversity IS NULL THEN
     RAISE EXCEPTION 'diversity needs a number of products, and k or diversity is NULL'
       USING ERRCODE = 'null_value_not_allowed', HINT = 'similar_products(product, NULL) gives all, nearest first.';
-  ELSIF k OPERATOR(pg_catalog.<) 0 THEN
-    RAISE EXCEPTION 'LIMIT must not be negative' USING ERRCODE = 'invalid_row_count_in_limit_clause';
   ELSIF NOT (diversity OPERATOR(pg_catalog.>=) 0 AND diversity OPERATOR(pg_catalog.<=) 1) THEN
     RAISE EXCEPTION 'diversity must be between 0 and 1, and it is %', diversity
       USING ERRCODE = 'invalid_parameter_value', HINT = '0 gives the nearest products, 1 those that differ most; 0.3 is a good start.';
   END IF;
-  RETURN GREATEST(10 OPERATOR(pg_catalog.*) LEAST(k, 1000000000), 100);
+  RETURN GREATEST(10 OPERATOR(pg_catalog.*) LEAST(@extschema@.lookbook_limit(k), 1000000000), 100);
 END $$;
+COMMENT ON FUNCTION lookbook_diversity_pool(bigint, double precision) IS 'How many products similar_products() weighs against each other for diversity';
 
 -- Maximal marginal relevance (Carbonell and Goldstein 1998): the next one is near the product and far from
 -- those already taken. For vectors of length 1 half of the squared distance is 1 - cosine similarity, theirs.
@@ -1193,7 +1218,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 5 AS $$
     SELECT 1 AS turn, p.place, ARRAY(
         SELECT CASE WHEN q.place OPERATOR(pg_catalog.=) 1 THEN -1 ELSE @extschema@.l2_squared_distance(q.embedding, p.embedding) END
         FROM pool AS q ORDER BY q.place) AS apart
-    FROM pool AS p WHERE p.place OPERATOR(pg_catalog.=) 1 AND similar_products.k OPERATOR(pg_catalog.>) 0
+    FROM pool AS p WHERE p.place OPERATOR(pg_catalog.=) 1 AND @extschema@.lookbook_limit(similar_products.k) OPERATOR(pg_catalog.>) 0
     UNION ALL
     SELECT t.turn OPERATOR(pg_catalog.+) 1, next.place, ARRAY(
         SELECT CASE WHEN q.place OPERATOR(pg_catalog.=) next.place OR t.apart[q.place] OPERATOR(pg_catalog.<) 0 THEN -1
@@ -1240,6 +1265,15 @@ $$;
 COMMENT ON FUNCTION shop_the_look(bytea, bigint) IS
   'Every garment in a photo with its box, and for each the k nearest products of its category, NULL where there is none; the photo as a whole where no garment is found';
 
+CREATE FUNCTION try_shop_the_look(image bytea, k bigint DEFAULT 5)
+RETURNS TABLE (garment integer, category text, label text, score real, box box,
+               product text, distance double precision, garment_id bigint, photo_id bigint)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 15 AS $$
+  SELECT s.* FROM (SELECT try_shop_the_look.image WHERE @extschema@.try_embed_image(try_shop_the_look.image, NULL::pg_catalog.text) IS NOT NULL) AS readable
+  CROSS JOIN LATERAL @extschema@.shop_the_look(readable.image, try_shop_the_look.k) AS s
+$$;
+COMMENT ON FUNCTION try_shop_the_look(bytea, bigint) IS 'As shop_the_look, but no rows for bytes that are not a readable image';
+
 CREATE FUNCTION complete_the_look(garment_id bigint, k bigint DEFAULT 5)
 RETURNS TABLE (worn_with bigint, category text, label text, box box,
                product text, distance double precision, garment_id bigint, photo_id bigint)
@@ -1264,7 +1298,7 @@ CREATE FUNCTION lookbook_map_catalogue(schema name, relation regclass, product n
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET check_function_bodies = off AS $$
 DECLARE
   copied CONSTANT name[] := ARRAY['embed_query', 'detect_query', 'nearest_garments', 'similar_garments', 'nearest_products', 'lookbook_products_like',
-    'lookbook_look_of', 'similar_products', 'shop_the_look', 'complete_the_look'];
+    'lookbook_look_of', 'similar_products', 'shop_the_look', 'try_shop_the_look', 'complete_the_look'];
   made_here CONSTANT name[] := copied || ARRAY['lookbook_catalogue', 'lookbook_category']::name[];
   -- In the order of lookbook_catalogue(); what has a stand-in may be missing.
   fields text[] := ARRAY['garment_id', 'photo_id', 'product', 'category', 'label', 'score', 'box', 'embedding'];
@@ -1314,8 +1348,7 @@ BEGIN
     ELSIF FOUND AND fields[i] = 'embedding' AND entry.atttypid <> '@extschema@.embedding'::regtype THEN
       RAISE EXCEPTION 'column "%" of relation "%" is of type %, not embedding', columns[i], $2, format_type(entry.atttypid, NULL)
         USING ERRCODE = 'datatype_mismatch', HINT = 'Name a column that embed_image(), detect_garments() or the loader filled.';
-    ELSIF FOUND AND (fields[i] = 'box' AND entry.atttypid <> 'box'::regtype OR fields[i] = 'score' AND entry.typcategory <> 'N')
-      AND entry.typcategory <> 'S' THEN
+    ELSIF FOUND AND (fields[i] = 'box' AND entry.atttypid <> 'box'::regtype OR fields[i] = 'score' AND entry.typcategory <> 'N') THEN
       RAISE EXCEPTION 'column "%" of relation "%" is of type %, not %', columns[i], $2, format_type(entry.atttypid, NULL),
         CASE fields[i] WHEN 'box' THEN 'box' ELSE 'a number' END
         USING ERRCODE = 'datatype_mismatch', HINT = format('Name the column: lookbook_map_catalogue(%L, %L, %s => ...).', $1, $2, fields[i]);
@@ -1388,7 +1421,7 @@ BEGIN
   END IF;
   -- What filled a view's column is recorded for the table below it.
   WITH RECURSIVE below (relation, attribute, depth) AS (
-    SELECT $2::oid, $4, 0
+    SELECT $2::oid, $4 COLLATE "C", 0
     UNION ALL
     SELECT d.refobjid, a.attname, b.depth + 1
     FROM below AS b JOIN pg_rewrite AS r ON r.ev_class = b.relation

@@ -4,14 +4,18 @@ import json
 import sys
 
 from sqlalchemy import Column, Float, MetaData, String, Table, create_engine, func, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
 
 
 class Embedding(UserDefinedType):
     cache_ok = True
 
+    def __init__(self, dimensions=None):
+        self.dimensions = dimensions
+
     def get_col_spec(self, **options):
-        return "embedding"
+        return f"embedding({self.dimensions})" if self.dimensions else "embedding"
 
     def bind_processor(self, dialect):
         return lambda vector: None if vector is None else json.dumps(vector)
@@ -20,7 +24,11 @@ class Embedding(UserDefinedType):
         return lambda text: None if text is None else json.loads(text)
 
 
-garment = Table("garment", MetaData(), Column("sku", String), Column("embedding", Embedding))
+# For reflection, and for Alembic's autogenerate.
+postgresql.base.ischema_names["embedding"] = Embedding
+
+# An index needs the dimensions of its column; they are those of the model.
+garment = Table("garment", MetaData(), Column("sku", String), Column("embedding", Embedding(256)))
 
 url, photo = sys.argv[1:]
 engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1))

@@ -96,6 +96,7 @@ const QUESTIONS: &[&str] = &[
     "SELECT product, distance FROM complete_the_look(8::bigint, 5::bigint)",
     "SELECT product, distance FROM shop_the_look(photo(), 5::bigint)",
     "SELECT product, distance FROM shop_the_look(blank(), 5::bigint)",
+    "SELECT product, distance FROM try_shop_the_look(photo(), 5::bigint)",
     "SELECT category, score::float8 FROM detect_query(photo())",
     "SELECT product::text, distance FROM reco.nearest_products('[1,2,3]'::embedding, 5::bigint, 'upper'::text, 0.1::float8)",
     "SELECT product::text, distance FROM reco.similar_products(3::bigint, 5::bigint)",
@@ -146,6 +147,43 @@ fn shop(name: &str) -> Result<(Database<'static>, Client)> {
          SET search_path = public, shop",
     )?;
     Ok((database, client))
+}
+
+/// Operators of every pair of types that PostgreSQL's own leave free, made where the extension will be.
+const PLANTED_BEFORE: &str = r"
+    DO $$
+    DECLARE
+      types CONSTANT text[] := ARRAY['name', 'text', 'name[]', 'bigint', 'integer', 'numeric', 'real', 'double precision',
+        'oid', 'regclass', 'json', 'jsonb', 'timestamptz'];
+      called text;
+      a text;
+      b text;
+    BEGIN
+      FOREACH a IN ARRAY types LOOP
+        FOREACH b IN ARRAY types LOOP
+          EXECUTE format('CREATE FUNCTION public.trap(%s, %s) RETURNS boolean LANGUAGE sql RETURN true', a, b);
+          FOREACH called IN ARRAY ARRAY['=', '<>', '<', '<=', '>', '>=', '||', '->', '->>', '+', '-', '*', '/', '~'] LOOP
+            EXECUTE format('CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = public.trap)', called, a, b);
+          END LOOP;
+        END LOOP;
+      END LOOP;
+    END $$";
+
+#[test]
+fn what_was_planted_before_the_extension_is_no_part_of_it() -> Result<()> {
+    let database = Cluster::shared()?.empty_database("look_alikes_before")?;
+    let mut client = database.connect()?;
+    client.batch_execute(PLANTED_BEFORE)?;
+    client.batch_execute("CREATE EXTENSION lookbook; SELECT * FROM lookbook_worker")?;
+    let bound = client.query(
+        "SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0), o.oid::regoperator::text
+         FROM pg_depend AS d JOIN pg_operator AS o ON d.refclassid = 'pg_operator'::regclass AND d.refobjid = o.oid
+         JOIN pg_proc AS p ON p.oid = o.oprcode AND p.proname = 'trap'",
+        &[],
+    )?;
+    let bound: Vec<(String, String)> = bound.iter().map(|row| (row.get(0), row.get(1))).collect();
+    ensure!(bound.is_empty(), "{bound:?}");
+    Ok(())
 }
 
 #[test]

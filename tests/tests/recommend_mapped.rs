@@ -153,6 +153,11 @@ fn a_mapping_that_cannot_be_says_why() -> Result<()> {
             "is of type real, not box",
         ),
         (
+            "'reco', 'boot', category => 'kind', score => 'kind'",
+            "42804",
+            "is of type text, not a number",
+        ),
+        (
             "'public', 'boot', category => 'kind'",
             "22023",
             "holds the functions of lookbook itself",
@@ -265,6 +270,27 @@ fn arguments_come_as_drivers_send_them() -> Result<()> {
         "SELECT * FROM small_reco.similar_products(7)",
         &["small_sku"],
     )
+}
+
+#[test]
+fn names_come_from_variables_and_parameters_of_text() -> Result<()> {
+    let (_database, mut client) = database(Cluster::shared()?, "recommend_mapped_text")?;
+    client.batch_execute(
+        r#"CREATE TABLE item (id int, photo_id int, sku text, category text, embedding embedding(32));
+         CREATE TABLE tenant (schema text, own text); INSERT INTO tenant VALUES ('by_column', 'by_collation');
+         DO $$ DECLARE t text := 'by_variable'; BEGIN PERFORM lookbook_map_catalogue(t, 'item'); END $$;
+         PREPARE map(text) AS SELECT lookbook_map_catalogue($1, 'item'); EXECUTE map('by_parameter');
+         SELECT lookbook_map_catalogue(schema, 'item'), lookbook_map_catalogue(own, 'item', product => own_sku)
+           FROM tenant, LATERAL (SELECT 'sku'::text AS own_sku) AS own_sku"#,
+    )?;
+    let made: i64 = client
+        .query_one(
+            "SELECT count(*) FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'by\\_%' AND proname = 'shop_the_look'",
+            &[],
+        )?
+        .get(0);
+    ensure!(made == 4, "{made} mappings");
+    Ok(())
 }
 
 #[test]

@@ -24,6 +24,10 @@ impl<T> OrReport<T> for Result<T, Error> {
     }
 }
 
+/// Where vectors that do not fit each other mostly come from.
+const OF_TWO_MODELS: &str =
+    "Vectors of two models do not mix: lookbook_embedding_column says which one filled a column.";
+
 #[cold]
 fn report(error: Error) -> ! {
     let report = ErrorReport::new(sqlstate(&error), error.to_string(), "embedding");
@@ -32,6 +36,9 @@ fn report(error: Error) -> ! {
             detail: Some(detail),
             ..
         } => report.set_detail(detail),
+        Error::DifferentDimensions { .. } | Error::UnexpectedDimensions { .. } => {
+            report.set_hint(OF_TWO_MODELS)
+        }
         _ => report,
     })
 }

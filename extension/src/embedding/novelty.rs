@@ -37,7 +37,7 @@ impl Seen {
         let Some(fold) = fold else {
             return true;
         };
-        if fold.is_nan() || fold < 0.0 {
+        if !(0.0..f64::INFINITY).contains(&fold) {
             raise(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 format!("fold must be a distance of 0 or more, and it is {fold}"),

@@ -33,8 +33,7 @@ pub(crate) fn error(code: PgSqlErrorCode, message: impl Into<String>) -> UserErr
 }
 
 /// What goes on past images that cannot be read.
-const INSTEAD: &str =
-    "try_embed_image() gives NULL and try_detect_garments() no rows instead of this error.";
+const INSTEAD: &str = "try_embed_image() gives NULL, try_detect_garments() and try_shop_the_look() give no rows instead of this error.";
 
 /// SQLSTATE and hint of every way in which the vision crate can fail; docs/models-in-sql.md has the
 /// same table.
