@@ -355,6 +355,13 @@ impl Work<'_> {
         if self.args.drop_missing && !share.is_above(limit) {
             let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
             let deleted = self.target.delete(client, &ids)?;
+            if !deleted.kept.is_empty() {
+                let (kept, reason) = (deleted.kept.len(), self.target.keeps());
+                bail!(
+                    "{kept} photos that are gone cannot be deleted: {reason}; nothing was swapped"
+                );
+            }
+            let deleted = deleted.photos;
             messages::note(format_args!("{deleted} photos that are gone were deleted"));
             return Ok(());
         }
