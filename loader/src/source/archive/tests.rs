@@ -228,7 +228,7 @@ fn what_the_archive_has_in_another_form_says_how_to_pack_it() {
     let mut archive = tar::Builder::new(Vec::new());
     let sparse = [
         ("GNU.sparse.major", &b"1"[..]),
-        ("GNU.sparse.name", b"sparse.jpg"),
+        ("GNU.sparse.name", &b"sparse.jpg"[..]),
     ];
     archive.append_pax_extensions(sparse).unwrap();
     let mut header = tar::Header::new_ustar();
