@@ -429,8 +429,18 @@ fn rights_comments_and_long_names_outlive_a_change_of_models() -> Result<()> {
          COMMENT ON COLUMN garment.embedding IS 'of the crop'; ALTER TABLE garment ALTER embedding SET STATISTICS 7;
          ALTER INDEX garment_embedding_category_label_idx RENAME TO {long}; COMMENT ON INDEX {long} IS 'for searches'"
     ))?;
+    for statement in [
+        "SET allow_in_place_tablespaces = on",
+        "CREATE TABLESPACE reembed_space LOCATION ''",
+        "CREATE INDEX dims ON garment (embedding_dims(embedding)) TABLESPACE reembed_space",
+        "ALTER INDEX dims ALTER COLUMN 1 SET STATISTICS 77",
+    ] {
+        client.batch_execute(statement)?;
+    }
     let state = format!(
-        "SELECT attacl, attstattarget, col_description(attrelid, attnum) FROM pg_attribute
+        "SELECT attstattarget, spcname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+           JOIN pg_tablespace s ON s.oid = reltablespace WHERE relname = 'dims';
+         SELECT attacl, attstattarget, col_description(attrelid, attnum) FROM pg_attribute
          WHERE attrelid = 'garment'::regclass AND attname = 'embedding';
          SELECT obj_description('{long}'::regclass, 'pg_class'), lookbook_index_check('{long}')"
     );
@@ -438,9 +448,13 @@ fn rights_comments_and_long_names_outlive_a_change_of_models() -> Result<()> {
     shop.run(["reembed", "photos", "--embed-model", "doubled"])?
         .expect(0)?;
     let after = shop.database.psql(&state)?;
-    client.batch_execute("DROP OWNED BY reembed_reader; DROP ROLE reembed_reader")?;
+    client
+        .batch_execute("DROP OWNED BY reembed_reader; DROP ROLE reembed_reader; DROP INDEX dims")?;
+    client.batch_execute("DROP TABLESPACE reembed_space")?;
     ensure!(
-        before == after && after.contains("for searches|32"),
+        before == after
+            && after.starts_with("77|reembed_space\n")
+            && after.contains("for searches|32"),
         "{before}\n{after}"
     );
     Ok(())

@@ -156,6 +156,55 @@ fn a_photo_whose_rows_a_trigger_changes_or_drops_is_refused_and_keeps_what_it_ha
 }
 
 #[test]
+fn a_photo_whose_rows_the_shop_does_not_let_go_keeps_them_and_gets_no_others() -> Result<()> {
+    let shop = Shop::with_tiny_models(Cluster::shared()?, "into_kept")?;
+    shop.put_many(16)?;
+    shop.database.psql(
+        "CREATE TABLE look (key text, embedding embedding(3)); CREATE INDEX ON look (key);
+         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           RETURN CASE WHEN OLD.key <= '00001.bmp' THEN NULL ELSE OLD END; END $$;
+         CREATE TRIGGER keep BEFORE DELETE ON look FOR EACH ROW EXECUTE FUNCTION keep()",
+    )?;
+    shop.run(["load", "photos", "--into", "look"])?.expect(0)?;
+    let counts = "SELECT count(*), count(DISTINCT key) FROM look; SELECT count(*) FROM look_photo";
+    assert_eq!(shop.database.psql(counts)?, "32|16\n16");
+    for name in ["00001.bmp", "00002.bmp"] {
+        shop.put(name, &bmp(9, 9, RED))?;
+    }
+    shop.run(["load", "photos", "--into", "look"])?
+        .expect(2)?
+        .expect_stdout(&["1 replaced", "1 rejected"])?;
+    let [[path, code, reason]] = &shop.rejects()?[..] else {
+        anyhow::bail!("other rejects")
+    };
+    ensure!(
+        path == "00001.bmp" && code == "row_refused",
+        "{path} {code}"
+    );
+    ensure!(
+        reason.contains("keeps rows of it that were to be deleted"),
+        "{reason}"
+    );
+    assert_eq!(shop.database.psql(counts)?, "32|16\n16");
+    for name in ["00000.bmp", "00003.bmp"] {
+        fs::remove_file(shop.photos().join(name))?;
+    }
+    shop.run([
+        "sync",
+        "photos",
+        "--into",
+        "look",
+        "--prune",
+        "--prune-limit",
+        "0.5",
+    ])?
+    .expect(2)?
+    .expect_stderr(&["1 photos that are gone stay", "keeps rows of it"])?;
+    assert_eq!(shop.database.psql(counts)?, "30|15\n15");
+    Ok(())
+}
+
+#[test]
 fn a_table_from_which_another_inherits_is_refused() -> Result<()> {
     let shop = Shop::with_tiny_models(Cluster::shared()?, "into_heirs")?;
     shop.put_many(1)?;

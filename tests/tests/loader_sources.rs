@@ -3,12 +3,11 @@
 
 mod loader_support;
 mod sql_support;
+mod web_support;
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use anyhow::{Result, ensure};
 use loader_support::{Outcome, Shop};
 use lookbook_tests::{Cluster, check_output, signal};
 use sql_support::bmp;
+use web_support::serve;
 
 const RED: [u8; 3] = [255, 0, 0];
 
@@ -327,6 +327,20 @@ fn a_row_whose_attributes_cannot_be_kept_costs_that_photo_only() -> Result<()> {
         "SELECT id, 'photos/a.bmp' AS image, v FROM (VALUES ('large', to_jsonb(1e400::numeric)), ('deep', '{nested}'), ('good', '7'))
          AS t (id, v)"
     );
+    for (query, said) in [
+        (
+            "SELECT 1 AS id, 'a' AS image, 'b' AS image",
+            "two columns are named \"image\"",
+        ),
+        (
+            "DELETE FROM lookbook_model RETURNING name AS id, onnx AS image",
+            "the query has to be one that reads",
+        ),
+    ] {
+        shop.run(["load", "--from-sql", query])?
+            .expect(1)?
+            .expect_stderr(&[said])?;
+    }
     shop.run(["load", "--from-sql", &query])?
         .expect(2)?
         .expect_stdout(&["loaded 1 photo with", "2 rejected"])?;
@@ -337,7 +351,11 @@ fn a_row_whose_attributes_cannot_be_kept_costs_that_photo_only() -> Result<()> {
     };
     assert_eq!(deep[..2], ["deep", "metadata_invalid"]);
     assert_eq!(large[..2], ["large", "metadata_invalid"]);
-    ensure!(large[2].contains("number out of range"), "{}", large[2]);
+    ensure!(
+        large[2].ends_with("number out of range: cast its column to text"),
+        "{}",
+        large[2]
+    );
     assert_eq!(
         shop.database.psql("SELECT path, attributes FROM photo")?,
         "good|{\"v\": 7}"
@@ -357,93 +375,19 @@ fn a_query_or_a_list_without_rows_is_said_to_have_none() -> Result<()> {
     Ok(())
 }
 
-/// Answers by path until the test ends.
-fn serve() -> Result<u16> {
-    static FLAKY: AtomicUsize = AtomicUsize::new(0);
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let port = listener.local_addr()?.port();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let _ = answer(stream, &FLAKY);
-            });
-        }
-    });
-    Ok(port)
-}
-
-fn answer(mut stream: TcpStream, flaky: &AtomicUsize) -> Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().transpose()?.unwrap_or_default();
-    let mut heads = Vec::new();
-    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
-        heads.push(line);
-    }
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    let photo = bmp(16, 16, RED);
-    let respond = |mut stream: &TcpStream, head: &str, body: &[u8]| -> Result<()> {
-        let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-        )?;
-        Ok(stream.write_all(body)?)
-    };
-    match path {
-        "/good.bmp" => respond(&stream, "200 OK", &photo),
-        "/moved.bmp" => respond(&stream, "302 Found\r\nLocation: /good.bmp", b""),
-        "/flaky.bmp" if flaky.fetch_add(1, Ordering::SeqCst) == 0 => {
-            respond(&stream, "503 Service Unavailable\r\nRetry-After: 0", b"")
-        }
-        "/flaky.bmp" => respond(&stream, "200 OK", &photo),
-        "/busy.bmp" => respond(&stream, "429 Too Many Requests\r\nRetry-After: 50", b""),
-        "/locked.bmp" => {
-            let is_known = heads
-                .iter()
-                .any(|head| head == "authorization: Basic dTpwQHg=");
-            let status = if is_known {
-                "200 OK"
-            } else {
-                "401 Unauthorized"
-            };
-            respond(&stream, status, &photo)
-        }
-        _ if path.starts_with("/moved?") => respond(
-            &stream,
-            "301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1",
-            b"<Error/>",
-        ),
-        "/inside.bmp" => respond(
-            &stream,
-            "302 Found\r\nLocation: http://127.0.0.2:1/x.bmp",
-            b"",
-        ),
-        "/loop.bmp" => respond(&stream, "302 Found\r\nLocation: /loop.bmp", b""),
-        "/large.bmp" => Ok(write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n"
-        )?),
-        "/silent.bmp" => {
-            thread::sleep(Duration::from_secs(120));
-            Ok(())
-        }
-        "/shelf/summer/a.bmp" | "/shelf/summer/shoes/b.bmp" => respond(
-            &stream,
-            "200 OK\r\nETag: \"1\"\r\nLast-Modified: Wed, 01 Jan 2025 00:00:00 GMT",
-            &photo,
-        ),
-        _ if path.starts_with("/shelf?") && path.contains("list-type=2") => {
-            let objects: String = ["a.bmp", "notes.txt", "shoes/b.bmp"]
-                .iter()
-                .map(|key| format!("<Contents><Key>summer/{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified><ETag>&quot;1&quot;</ETag><Size>{}</Size></Contents>", photo.len()))
-                .collect();
-            let list = format!(
-                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>false</IsTruncated>{objects}</ListBucketResult>"
-            );
-            respond(&stream, "200 OK", list.as_bytes())
-        }
-        _ => respond(&stream, "404 Not Found", b""),
-    }
+/// The loader with a store and its credentials.
+fn of_store<I: AsRef<OsStr>>(
+    shop: &Shop<'_>,
+    args: impl IntoIterator<Item = I>,
+    endpoint: &str,
+) -> Result<Command> {
+    let mut command = shop.lookbook(args)?;
+    command
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "shop")
+        .env("AWS_SECRET_ACCESS_KEY", "secret");
+    Ok(command)
 }
 
 #[test]
@@ -452,13 +396,8 @@ fn a_store_is_a_folder_and_its_address_is_judged_too() -> Result<()> {
     let endpoint = format!("http://127.0.0.1:{}", serve()?);
     let load = |allow: &[&str], plain: &str| {
         let args = ["load", "s3://shelf/summer", "--retries", "0"];
-        let mut command = shop.lookbook(args.iter().chain(allow))?;
-        command
-            .env("AWS_ENDPOINT_URL", &endpoint)
-            .env("AWS_ALLOW_HTTP", plain)
-            .env("AWS_ACCESS_KEY_ID", "shop")
-            .env("AWS_SECRET_ACCESS_KEY", "secret");
-        Outcome::of(&mut command)
+        let mut command = of_store(&shop, args.iter().chain(allow), &endpoint)?;
+        Outcome::of(command.env("AWS_ALLOW_HTTP", plain))
     };
     let allow = ["--allow-private-addresses=127.0.0.1"];
     load(&[], "true")?
@@ -467,31 +406,32 @@ fn a_store_is_a_folder_and_its_address_is_judged_too() -> Result<()> {
     load(&allow, "false")?
         .expect(1)?
         .expect_stderr(&["AWS_ALLOW_HTTP"])?;
-    load(&allow, "true")?
-        .expect(0)?
-        .expect_stdout(&["loaded 2 photos", "1 file without"])?;
+    load(&allow, "true")?.expect(2)?.expect_stdout(&[
+        "loaded 2 photos",
+        "1 rejected",
+        "1 file without",
+    ])?;
+    let rejects = shop.rejects()?;
+    ensure!(
+        rejects[0][..2] == ["new//a.bmp", "url_invalid"],
+        "{rejects:?}"
+    );
     let loaded = shop
         .database
         .psql("SELECT path, sku FROM photo ORDER BY path")?;
     ensure!(loaded == "a.bmp|a\nshoes/b.bmp|shoes/b", "{loaded}");
     load(&allow, "true")?
-        .expect(0)?
+        .expect(2)?
         .expect_stdout(&["2 skipped"])?;
-    let mut elsewhere = shop.lookbook(["load", "s3://moved/", "--retries", "0", allow[0]])?;
-    elsewhere
-        .env("AWS_ENDPOINT_URL", &endpoint)
-        .env("AWS_ALLOW_HTTP", "true")
-        .env("AWS_ACCESS_KEY_ID", "shop")
-        .env("AWS_SECRET_ACCESS_KEY", "secret");
-    Outcome::of(&mut elsewhere)?
+    let elsewhere = ["load", "s3://moved/", "--retries", "0", allow[0]];
+    Outcome::of(&mut of_store(&shop, elsewhere, &endpoint)?)?
         .expect(1)?
         .expect_stderr(&["set AWS_REGION=eu-west-1"])?;
     for source in ["s3://shelf/summer", "s3://shelf/summer/a.bmp"] {
-        let mut unknown = shop.lookbook(["load", source, "--retries", "0", allow[0]])?;
+        let args = ["load", source, "--retries", "0", allow[0]];
+        let mut unknown = of_store(&shop, args, &endpoint)?;
         unknown
-            .env("AWS_ENDPOINT_URL", &endpoint)
             .env("AWS_METADATA_ENDPOINT", &endpoint)
-            .env("AWS_ALLOW_HTTP", "true")
             .env_remove("AWS_ACCESS_KEY_ID")
             .env_remove("AWS_SECRET_ACCESS_KEY");
         let said = Outcome::of(&mut unknown)?.expect(1)?;
@@ -502,6 +442,24 @@ fn a_store_is_a_folder_and_its_address_is_judged_too() -> Result<()> {
             "{source}: {rejects}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_store_that_is_busy_is_asked_again_when_it_says() -> Result<()> {
+    let shop = tiny("busy_store")?;
+    let endpoint = format!("http://127.0.0.1:{}", serve()?);
+    let allow = "--allow-private-addresses=127.0.0.1";
+    let args = ["load", "s3://slow/", "--retries", "3", allow];
+    Outcome::of(&mut of_store(&shop, args, &endpoint)?)?
+        .expect(2)?
+        .expect_stdout(&["loaded 2 photos", "1 rejected"])?;
+    let rejects = shop.rejects()?;
+    let expected = "the server answered 503 Service Unavailable (SlowDown) (4 attempts)";
+    ensure!(
+        matches!(&rejects[..], [[path, code, reason]] if path == "c.bmp" && code == "http_503" && reason == expected),
+        "{rejects:?}"
+    );
     Ok(())
 }
 

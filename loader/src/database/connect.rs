@@ -107,7 +107,11 @@ pub fn connect_to_server(url: Option<&str>) -> Result<(Client, String)> {
     let (url, encryption) = tls::Encryption::of_environment(&url)?;
     let mut config = Config::from_str(&url).context(NOT_UNDERSTOOD)?;
     super::libpq::complete(&mut config);
-    if let Some(mode) = encryption.mode {
+    // As libpq, which never encrypts what does not leave the machine.
+    let is_local = |host: &Host| matches!(host, Host::Unix(_));
+    if config.get_hosts().iter().all(is_local) && config.get_hostaddrs().is_empty() {
+        config.ssl_mode(SslMode::Disable);
+    } else if let Some(mode) = encryption.mode {
         config.ssl_mode(mode);
     }
     config.application_name("lookbook");
@@ -228,17 +232,21 @@ fn describe(config: &Config) -> String {
         Host::Tcp(name) => name.clone(),
         Host::Unix(folder) => folder.display().to_string(),
     });
-    let hosts: Vec<String> = hosts.collect();
-    let host = if hosts.is_empty() {
-        "no host".to_owned()
-    } else {
-        hosts.join(", ")
+    let mut hosts: Vec<String> = hosts.collect();
+    let ports = config.get_ports();
+    let port = match ports {
+        [port] => format!(", port {port}"),
+        _ => String::new(),
     };
-    let port = config
-        .get_ports()
-        .first()
-        .map(|port| format!(", port {port}"))
-        .unwrap_or_default();
+    if ports.len() == hosts.len() && ports.len() > 1 {
+        for (host, port) in hosts.iter_mut().zip(ports) {
+            *host = format!("{host}:{port}");
+        }
+    }
+    let host = match hosts.is_empty() {
+        true => "no host".to_owned(),
+        false => hosts.join(", "),
+    };
     let name = config
         .get_dbname()
         .or(config.get_user())
@@ -262,6 +270,8 @@ mod tests {
             "{error}"
         );
         assert!(!error.contains("s3cret"), "{error}");
+        let several = describe(&"postgresql://a:1,b:2/shop".parse().expect("a URL"));
+        assert_eq!(several, "database shop at a:1, b:2");
         let error = format!(
             "{:#}",
             connect(Some("postgresql://u:s3cret@[/x"))

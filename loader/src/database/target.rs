@@ -170,6 +170,14 @@ pub struct Target {
     pub vector_schema: String,
 }
 
+/// What became of photos that were to be deleted.
+#[derive(Debug)]
+pub struct Deleted {
+    pub photos: u64,
+    /// Those of which something of the shop keeps rows ([`Target::keeps`]).
+    pub kept: Vec<i64>,
+}
+
 impl Target {
     /// The loader's own tables `photo` and `garment`.
     pub fn own(schema: &str, vector: VectorKind, extensions: &Extensions) -> Result<Self> {
@@ -256,17 +264,15 @@ impl Target {
     }
 
     /// The same, as an index on the link's column can answer it.
-    pub(super) fn is_of_photo_indexed(&self) -> Result<String> {
-        Ok(match self.link()? {
-            (Role::PhotoId, column) => {
-                format!("g.{} OPERATOR(pg_catalog.=) p.id", quoted(column))
-            }
-            (_, column) => format!(
+    pub(super) fn is_of_photo_indexed(&self) -> String {
+        match self.column(Role::PhotoId) {
+            Some(column) => format!("g.{} OPERATOR(pg_catalog.=) p.id", quoted(column)),
+            None => format!(
                 "g.{} OPERATOR(pg_catalog.=) p.path::{}",
-                quoted(column),
+                quoted(self.column(Role::Key).unwrap_or_default()),
                 self.key_type
             ),
-        })
+        }
     }
 
     /// The statement that finds the nearest rows to `$1`, of category `$2` where that is given: sku, path,
@@ -332,44 +338,57 @@ impl Target {
         }
     }
 
-    /// Deletes photos with their garments; returns how many photos were there.
-    pub fn delete(&self, client: &mut Client, ids: &[i64]) -> Result<u64, postgres::Error> {
+    /// Deletes photos with their garments, or none where some are kept.
+    pub fn delete(&self, client: &mut Client, ids: &[i64]) -> Result<Deleted, postgres::Error> {
         retry::again(|| {
             let mut change = client.transaction()?;
             let deleted = self.delete_photos(&mut change, ids)?;
-            change.commit()?;
+            if deleted.kept.is_empty() {
+                change.commit()?;
+            }
             Ok(deleted)
         })
     }
 
-    /// As [`Self::delete`], within a transaction, whose search path
+    /// As [`Self::delete`], within a transaction, which has to end where some are kept; its search path
     /// becomes the user's own, for the triggers.
     pub(super) fn delete_photos(
         &self,
         change: &mut impl GenericClient,
         ids: &[i64],
-    ) -> Result<u64, postgres::Error> {
+    ) -> Result<Deleted, postgres::Error> {
         change.batch_execute(OWN_PATH)?;
         // Of our own tables the second follows the first.
         if self.is_mapped {
-            let delete = match self.columns.iter().find(|(role, _)| *role == Role::PhotoId) {
-                Some((_, column)) => format!(
-                    "DELETE FROM {} WHERE {} = ANY($1)",
-                    self.garment,
-                    quoted(column)
-                ),
-                None => format!(
-                    "DELETE FROM {} WHERE {} OPERATOR(pg_catalog.=) ANY (SELECT p.path::{} FROM {} p WHERE p.id = ANY($1))",
-                    self.garment,
-                    quoted(self.column(Role::Key).unwrap_or_default()),
-                    self.key_type,
-                    self.photo
-                ),
-            };
+            let (photo, garment) = (&self.photo, &self.garment);
+            let are_meant = "p.id OPERATOR(pg_catalog.=) ANY ($1)";
+            let is_of_photo = self.is_of_photo_indexed();
+            let delete = format!(
+                "DELETE FROM {garment} g USING {photo} p WHERE {are_meant} AND {is_of_photo}"
+            );
             change.execute(&delete, &[&ids])?;
+            let kept = format!(
+                "SELECT p.id FROM {photo} p WHERE {are_meant} AND EXISTS (SELECT FROM {garment} g WHERE {is_of_photo})"
+            );
+            let kept = change.query(&kept, &[&ids])?;
+            if !kept.is_empty() {
+                let kept = kept.iter().map(|row| row.get(0)).collect();
+                return Ok(Deleted { photos: 0, kept });
+            }
         }
         let delete = format!("DELETE FROM {} WHERE id = ANY($1)", self.photo);
-        change.execute(&delete, &[&ids])
+        Ok(Deleted {
+            photos: change.execute(&delete, &[&ids])?,
+            kept: Vec::new(),
+        })
+    }
+
+    /// Why the rows of a photo are there although they were deleted.
+    pub fn keeps(&self) -> String {
+        format!(
+            "a trigger, a rule or the row security of {} keeps rows of it that were to be deleted",
+            self.garment
+        )
     }
 
     /// How many photos are listed.

@@ -16,7 +16,7 @@ use postgres::{
 
 use super::{
     Box2, Models, OWN_PATH, Role, Target, catalog::has_triggers, gate::Gate, known::NO_PRODUCT,
-    quoted, retry, types::Cell,
+    quoted, retry, target::Deleted, types::Cell,
 };
 use crate::source::{Reject, sku_of};
 
@@ -118,11 +118,20 @@ impl Writer {
     /// Deletes photos with their garments, but for those to which something of the shop refers; returns how many were
     /// there, and adds why each of the others stays.
     pub fn delete(&mut self, ids: &[i64], stay: &mut Vec<String>) -> Result<u64> {
-        if self.types.is_none() {
+        if self.types.is_none() || ids.is_empty() {
             return Ok(0);
         }
         let error = match self.target.delete(&mut self.client, ids) {
-            Ok(deleted) => return Ok(deleted),
+            Ok(deleted) if deleted.kept.is_empty() => return Ok(deleted.photos),
+            Ok(Deleted { kept, .. }) => {
+                stay.extend(kept.iter().map(|_| self.target.keeps()));
+                let others: Vec<i64> = ids
+                    .iter()
+                    .filter(|id| !kept.contains(id))
+                    .copied()
+                    .collect();
+                return self.delete(&others, stay);
+            }
             Err(error) => error,
         };
         let Some(reason) = refusal(&error, &self.target) else {
@@ -143,7 +152,7 @@ impl Writer {
             let error = match self.try_write(photos, refused) {
                 Ok(Written::All) => break,
                 Ok(Written::Without(lost)) => {
-                    refused.extend(take(photos, &lost, &self.target));
+                    refused.extend(take(photos, lost));
                     continue;
                 }
                 Err(error) => error,
@@ -187,6 +196,10 @@ impl Writer {
             types,
             photos,
         };
+        let kept = batch.delete_replaced(&mut change)?;
+        if !kept.is_empty() {
+            return Ok(Written::Without(kept));
+        }
         let (ids, has_dropped) = batch.write(&mut change)?;
         if has_dropped || self.has_triggers {
             let lost = batch.lost(&mut change, &ids)?;
@@ -240,26 +253,20 @@ pub fn refusal(cause: &postgres::Error, target: &Target) -> Option<String> {
 /// What a transaction has done.
 enum Written {
     All,
-    /// Nothing: rows of these photos, by their place in the batch, would not be there.
+    /// Nothing: of these photos others than theirs would be there.
     Without(Vec<Lost>),
 }
 
-/// A photo of whose rows not all are there.
+/// A photo, by its place in the batch, whose rows would not be those that it shall have.
 struct Lost {
     at: usize,
-    is_there: usize,
+    reason: String,
 }
 
 /// Takes photos out of a batch whose rows do not stay as they are written.
-fn take(photos: &mut Vec<PhotoRow>, lost: &[Lost], target: &Target) -> Vec<Reject> {
-    let refused = lost.iter().rev().map(|Lost { at, is_there }| {
-        let photo = photos.remove(*at);
-        let reason = format!(
-            "a trigger changed or dropped it: {is_there} of its {} rows are in {} afterwards, told by {}",
-            photo.garments.len(),
-            target.garment,
-            target.link().map_or("", |(_, column)| column)
-        );
+fn take(photos: &mut Vec<PhotoRow>, lost: Vec<Lost>) -> Vec<Reject> {
+    let refused = lost.into_iter().rev().map(|Lost { at, reason }| {
+        let photo = photos.remove(at);
         Reject::new(photo.path, ROW_REFUSED, reason)
     });
     refused.collect()
@@ -282,20 +289,32 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// The ids of the photos, and whether rows were dropped on their way.
-    fn write(&self, change: &mut Transaction<'_>) -> Result<(Vec<i64>, bool), postgres::Error> {
-        change.batch_execute(OWN_PATH)?;
+    /// Deletes what is there of photos that are replaced; those of which something is kept.
+    fn delete_replaced(&self, change: &mut Transaction<'_>) -> Result<Vec<Lost>, postgres::Error> {
         let replaced: Vec<i64> = self
             .photos
             .iter()
             .filter_map(|photo| photo.replaces)
             .collect();
-        if !replaced.is_empty() {
-            self.target.delete_photos(change, &replaced)?;
+        if replaced.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut fresh = self
-            .reserve(change, self.photos.len() - replaced.len())?
-            .into_iter();
+        let kept = self.target.delete_photos(change, &replaced)?.kept;
+        let all = self.photos.iter().enumerate();
+        let lost = all.filter_map(|(at, photo)| {
+            let is_kept = kept.contains(&photo.replaces?);
+            let reason = self.target.keeps();
+            is_kept.then_some(Lost { at, reason })
+        });
+        Ok(lost.collect())
+    }
+
+    /// The ids of the photos, and whether rows were dropped on their way.
+    fn write(&self, change: &mut Transaction<'_>) -> Result<(Vec<i64>, bool), postgres::Error> {
+        change.batch_execute(OWN_PATH)?;
+        let is_fresh = |photo: &&PhotoRow| photo.replaces.is_none();
+        let fresh = self.photos.iter().filter(is_fresh).count();
+        let mut fresh = self.reserve(change, fresh)?.into_iter();
         // Exactly as many as are taken here.
         let ids: Vec<i64> = self
             .photos
@@ -316,7 +335,7 @@ impl Batch<'_> {
              WHERE p.id OPERATOR(pg_catalog.=) ANY ($1) GROUP BY p.id",
             self.target.photo,
             self.target.garment,
-            self.target.is_of_photo_indexed()?
+            self.target.is_of_photo_indexed()
         );
         let mut there: HashMap<i64, usize> = HashMap::new();
         for row in change.query(&count, &[&ids])? {
@@ -325,7 +344,15 @@ impl Batch<'_> {
         let all = self.photos.iter().zip(ids).enumerate();
         let lost = all.filter_map(|(at, (photo, id))| {
             let is_there = there.get(id).copied().unwrap_or(0);
-            (is_there < photo.garments.len()).then_some(Lost { at, is_there })
+            let sent = photo.garments.len();
+            (is_there < sent).then(|| Lost {
+                at,
+                reason: format!(
+                    "a trigger changed or dropped it: {is_there} of its {sent} rows are in {} afterwards, told by {}",
+                    self.target.garment,
+                    self.target.link().map_or("", |(_, column)| column)
+                ),
+            })
         });
         Ok(lost.collect())
     }

@@ -357,9 +357,15 @@ impl Work<'_> {
         if self.args.drop_missing && !share.is_above(limit) {
             let ids: Vec<i64> = gone.iter().map(|(id, _)| *id).collect();
             let deleted = self.target.delete(client, &ids)?;
+            if !deleted.kept.is_empty() {
+                let (kept, reason) = (deleted.kept.len(), self.target.keeps());
+                bail!(
+                    "{kept} photos that are gone cannot be deleted: {reason}; nothing was swapped"
+                );
+            }
             messages::note(format_args!(
                 "deleted {} gone from the source",
-                count(deleted, "photo")
+                count(deleted.photos, "photo")
             ));
             return Ok(());
         }

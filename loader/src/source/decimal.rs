@@ -42,9 +42,14 @@ pub fn inexact(json: &str) -> Option<&str> {
     })
 }
 
-/// What to say of such a number.
+/// What to say of such a number in a text of JSON.
 pub fn rounded(number: &str) -> String {
-    format!("the number {number} has more digits than are kept: write it as a text, in quotes")
+    format!("{}: write it as a text, in quotes", too_long(number))
+}
+
+/// The same of any.
+pub fn too_long(number: &str) -> String {
+    format!("the number {number} has more digits than are kept")
 }
 
 /// The numbers outside of strings.

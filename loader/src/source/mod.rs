@@ -8,6 +8,7 @@ mod archive;
 mod decimal;
 mod fetch;
 mod folder;
+mod json;
 mod manifest;
 mod names;
 mod patterns;
@@ -363,13 +364,6 @@ impl Iterator for Source<'_> {
         }
         None
     }
-}
-
-/// The parser's words without its count of lines: what it is given here is one line.
-fn json_fault(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    let at = format!(" at line {} column {}", error.line(), error.column());
-    said.strip_suffix(&at).unwrap_or(&said).to_owned()
 }
 
 /// The files of the photos of a folder, in order; those that cannot be listed are left out.

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use anyhow::{Result, bail};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -11,6 +12,19 @@ const PHOTO_EXTENSIONS: &[&str] = &[
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", // decoded
     "heic", "heif", "avif", "jp2", "jxl", "psd", "raw", "cr2", "nef", "dng", // reported
 ];
+
+/// How a mistake begins: columns are told by their names.
+pub const REPEATED: &str = "two columns are named";
+
+/// Refuses columns of one name.
+pub fn distinct<N: AsRef<str>>(names: &[N]) -> Result<()> {
+    for (at, name) in names.iter().map(AsRef::as_ref).enumerate() {
+        if names[..at].iter().any(|other| other.as_ref() == name) {
+            bail!("{REPEATED} {name:?}");
+        }
+    }
+    Ok(())
+}
 
 pub fn is_photo_name(name: &str) -> bool {
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::{
     Entry, Found, Item, Part, Place, Reject, code,
-    decimal::{inexact, rounded},
+    decimal::{inexact, too_long},
     fetch::too_large,
-    json_fault, name_of,
-    names::sku_of,
+    json, name_of,
+    names::{distinct, sku_of},
     producer::{Sink, cancellable},
     statement,
 };
@@ -28,6 +28,7 @@ use crate::{
 const IMAGE_COLUMNS: &[&str] = &["image", "path", "url"];
 const KEY_COLUMNS: &[&str] = &["id", "key"];
 const SKU_COLUMN: &str = "sku";
+const AS_TEXT: &str = "cast its column to text";
 /// Pairs that one call of a function takes.
 const MAX_PAIRS: usize = 50;
 
@@ -94,6 +95,7 @@ impl Plan {
             bail!("the query has parameters, and there is nothing to put into them");
         }
         let names: Vec<&str> = columns.iter().map(postgres::Column::name).collect();
+        distinct(&names)?;
         let find = |role, defaults: &[&str]| -> Result<Option<String>> {
             let has = |name: &&str| names.contains(name);
             match args.column(role) {
@@ -165,14 +167,17 @@ impl Plan {
                 "NULL::pg_catalog.int8".to_owned(),
             )
         };
+        let sql = format!(
+            "SELECT {}, {}, {value}, {size}, {}, {} FROM (\n{query}\n) AS q",
+            text_of(&key),
+            text_of(&sku),
+            attributes(&others),
+            text_of(&sells)
+        );
+        let reads = client.prepare(&sql);
+        reads.context("the query has to be one that reads, SELECT say")?;
         Ok(Self {
-            sql: format!(
-                "SELECT {}, {}, {value}, {size}, {}, {} FROM (\n{query}\n) AS q",
-                text_of(&key),
-                text_of(&sku),
-                attributes(&others),
-                text_of(&sells)
-            ),
+            sql,
             has_bytes,
             has_key: key.is_some(),
         })
@@ -192,17 +197,19 @@ impl Plan {
         let mut attributes: Option<Value> = match attributes.transpose() {
             Ok(attributes) => attributes,
             Err(error) => {
-                let reason = format!(
-                    "its other columns cannot be attributes: {}",
-                    json_fault(&error)
-                );
+                let fault = json::fault(&error);
+                let reason = match fault.contains("out of range") {
+                    true => format!("its other columns cannot be attributes: {fault}: {AS_TEXT}"),
+                    false => format!("its other columns cannot be attributes: {fault}"),
+                };
                 let name = key.unwrap_or_else(nameless);
                 return Err(Reject::new(name, code::METADATA_INVALID, reason));
             }
         };
         if let Some(number) = row.get::<_, Option<&str>>(4).and_then(inexact) {
             let name = key.unwrap_or_else(nameless);
-            return Err(Reject::new(name, code::METADATA_INVALID, rounded(number)));
+            let reason = format!("{}: {AS_TEXT}", too_long(number));
+            return Err(Reject::new(name, code::METADATA_INVALID, reason));
         }
         if let Some(Value::Object(pairs)) = &mut attributes {
             pairs.retain(|_, value| !value.is_null());

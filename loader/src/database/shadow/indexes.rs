@@ -22,6 +22,10 @@ pub(super) struct Index {
     /// What its like on the new column is called until the swap.
     next: String,
     comment: Option<String>,
+    /// Another than the database's.
+    tablespace: Option<String>,
+    /// How much is to be known of its expressions, as `ALTER INDEX` is told.
+    statistics: Option<String>,
     is_valid: bool,
     /// Of a partitioned table, whose partitions' indexes belong to it.
     is_partitioned: bool,
@@ -48,9 +52,14 @@ impl Shadow {
             }
         }
         for like in likes.iter().filter(|like| !there.contains(&like.next)) {
+            let tablespace = like.tablespace.as_deref().unwrap_or_default();
+            client.execute(
+                "SELECT pg_catalog.set_config('default_tablespace', $1, false)",
+                &[&tablespace],
+            )?;
             self.make(client, like)?;
         }
-        Ok(())
+        Ok(client.batch_execute("RESET default_tablespace")?)
     }
 
     fn make(&self, client: &mut Client, like: &Index) -> Result<()> {
@@ -112,21 +121,29 @@ impl Shadow {
         Ok(likes)
     }
 
-    /// Makes them on an empty table like ours whose column has the new type, and there gives the column its new name.
+    /// Makes them on an empty table like ours whose column has the new type, and there gives the column its new name. It
+    /// is made in our table's schema, where the indexes need the right to make them anyway.
     fn translate(&self, trial: &mut Transaction<'_>, indexes: &mut [Index]) -> Result<()> {
         let (old, next) = (quoted(self.target.embedding()), quoted(&self.next));
+        let schema = trial.query_one(
+            "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass($1)",
+            &[&self.target.garment],
+        )?;
+        let (schema, like) = (schema.get::<_, String>(0), "lookbook_like");
+        let table = format!("{schema}.{like}");
         let make = format!(
-            "CREATE TEMPORARY TABLE lookbook_like (LIKE {});
-             ALTER TABLE pg_temp.lookbook_like DROP COLUMN IF EXISTS {next}, DROP COLUMN {old};
-             ALTER TABLE pg_temp.lookbook_like ADD COLUMN {old} {}",
+            "CREATE TABLE {table} (LIKE {});
+             ALTER TABLE {table} DROP COLUMN IF EXISTS {next}, DROP COLUMN {old};
+             ALTER TABLE {table} ADD COLUMN {old} {}",
             self.target.garment, self.column_type
         );
         trial
             .batch_execute(&make)
-            .context("a change of models tries the indexes on a temporary table first")?;
+            .context("a change of models tries the indexes on an empty table first")?;
         for (number, index) in indexes.iter().enumerate() {
             let make = format!(
-                "CREATE INDEX lookbook_like_{number} ON pg_temp.lookbook_like USING {}",
+                "CREATE INDEX {like}_{number} ON {table} USING {}",
                 index.columns
             );
             trial.batch_execute(&make).with_context(|| {
@@ -137,12 +154,12 @@ impl Shadow {
             })?;
         }
         trial.batch_execute(&format!(
-            "ALTER TABLE pg_temp.lookbook_like RENAME COLUMN {old} TO {next}"
+            "ALTER TABLE {table} RENAME COLUMN {old} TO {next}"
         ))?;
         for (number, index) in indexes.iter_mut().enumerate() {
             let definition = trial.query_one(
                 "SELECT pg_catalog.pg_get_indexdef($1::text::pg_catalog.regclass)",
-                &[&format!("pg_temp.lookbook_like_{number}")],
+                &[&format!("{table}_{number}")],
             )?;
             let definition: String = definition.get(0);
             let Some((_, columns)) = definition.split_once(" USING ") else {
@@ -205,7 +222,11 @@ impl Shadow {
                pg_catalog.obj_description(c.oid, 'pg_class'), i.indisvalid, c.relkind = 'I', \
                CASE WHEN i.indisunique THEN 'CREATE UNIQUE INDEX' ELSE 'CREATE INDEX' END, \
                pg_catalog.format('%I.%I', n.nspname, t.relname), pg_catalog.quote_ident(c.relname), \
-               pg_catalog.pg_get_indexdef(i.indexrelid), i.indexrelid::pg_catalog.regclass::text \
+               pg_catalog.pg_get_indexdef(i.indexrelid), i.indexrelid::pg_catalog.regclass::text, \
+               (SELECT s.spcname::text FROM pg_catalog.pg_tablespace s WHERE s.oid = c.reltablespace), \
+               (SELECT pg_catalog.string_agg( \
+                  pg_catalog.format('ALTER COLUMN %s SET STATISTICS %s', a.attnum, a.attstattarget), ', ') \
+                FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attstattarget >= 0) \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace \
              WHERE i.indrelid = pg_catalog.to_regclass($1) AND EXISTS ( \
@@ -231,6 +252,8 @@ impl Shadow {
                 qualified: row.get(9),
                 next: row.get(1),
                 comment: row.get(2),
+                tablespace: row.get(10),
+                statistics: row.get(11),
                 is_valid: row.get(3),
                 is_partitioned,
                 columns: columns.to_owned(),
@@ -241,7 +264,7 @@ impl Shadow {
         rows.iter().map(index).collect()
     }
 
-    /// Those that were made take the names and comments of the old ones, which went with the old column.
+    /// Those that were made take the names, comments and statistics targets of the old ones, which went with the old column.
     pub(super) fn rename_indexes(
         &self,
         change: &mut impl GenericClient,
@@ -251,15 +274,19 @@ impl Shadow {
             name,
             next,
             comment,
+            statistics,
             ..
         } in indexes
         {
             let rename = change.query_opt(
                 "SELECT pg_catalog.format('ALTER INDEX %s RENAME TO %I', i.indexrelid::pg_catalog.regclass, $3::text) \
-                   || coalesce(pg_catalog.format('; COMMENT ON INDEX %I.%I IS %L', n.nspname, $3::text, $4::text), '') \
+                   || CASE WHEN $4::text IS NULL THEN '' \
+                        ELSE pg_catalog.format('; COMMENT ON INDEX %I.%I IS %L', n.nspname, $3::text, $4::text) END \
+                   || CASE WHEN $5::text IS NULL THEN '' \
+                        ELSE pg_catalog.format('; ALTER INDEX %I.%I %s', n.nspname, $3::text, $5::text) END \
                  FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid \
                  WHERE i.indrelid = pg_catalog.to_regclass($1) AND c.relname = $2",
-                &[&self.target.garment, next, name, comment],
+                &[&self.target.garment, next, name, comment, statistics],
             )?;
             if let Some(rename) = rename {
                 change.batch_execute(&rename.get::<_, String>(0))?;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::super::{
     decimal::{inexact, rounded},
+    json,
     names::has_zero,
 };
 
@@ -22,8 +23,7 @@ pub fn describe(metadata: &mut Map<String, Value>, ending: &str, bytes: &[u8]) -
     // Some editors of Windows begin every file with it.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if ending == "json" {
-        let object: Map<String, Value> =
-            serde_json::from_slice(bytes).context("is not a JSON object")?;
+        let object = json::object(bytes).context("is no JSON object that can be used")?;
         let number = std::str::from_utf8(bytes).ok().and_then(inexact);
         if let Some(number) = number {
             bail!("is refused: {}", rounded(number));

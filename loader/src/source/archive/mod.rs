@@ -10,6 +10,7 @@ mod tape;
 mod tests;
 
 use std::{
+    borrow::Cow,
     io::{self, Read},
     path::Path,
     sync::{
@@ -70,6 +71,7 @@ pub fn part(file: &Path, opener: &Opener<'_>) -> Result<Part> {
             let read = members.end(read);
             let reject = match read {
                 Err(Ended::Damaged(error)) => {
+                    let error = tape::said(&error);
                     let reason = format!(
                         "the archive is damaged or cut off: {error}; the photos before that are taken"
                     );
@@ -182,7 +184,11 @@ impl Members<'_> {
 
     fn member(&mut self, member: &mut tar::Entry<'_, impl Read>) -> Result<(), Ended> {
         let kind = member.header().entry_type();
-        let name = member.path_bytes();
+        let sparse = tape::sparse_name(member)?;
+        let name = match &sparse {
+            Some(name) => Cow::Borrowed(&name[..]),
+            None => member.path_bytes(),
+        };
         let is_utf8 = std::str::from_utf8(&name).is_ok();
         let path = clean(&String::from_utf8_lossy(&name));
         let mut parts = path.split('/');
@@ -203,6 +209,13 @@ impl Members<'_> {
             } else if parts.any(|part| part == "..") {
                 let reason = "the name has a part .. and so leaves its folder";
                 self.refuse(&path, code::PATH_OUTSIDE, reason)
+            } else if sparse.is_some() {
+                let reason =
+                    "a sparse file in the form of pax, which is not read: pack it without --sparse";
+                self.refuse(&path, code::NOT_A_FILE, reason)
+            } else if kind.is_hard_link() {
+                let reason = "a hard link, whose bytes the archive has under another name only: pack it with --hard-dereference";
+                self.refuse(&path, code::NOT_A_FILE, reason)
             } else if !kind.is_file() {
                 let reason = "a link or a special file, which has no bytes in the archive";
                 self.refuse(&path, code::NOT_A_FILE, reason)

@@ -103,6 +103,29 @@ impl<R: Read> Read for Tape<'_, R> {
     }
 }
 
+/// The name of a sparse file in the form of pax, which the reader of the format takes for another of its map and its bytes.
+pub fn sparse_name<R: Read>(member: &mut tar::Entry<'_, R>) -> io::Result<Option<Vec<u8>>> {
+    let (mut name, mut is_sparse) = (None, false);
+    for pair in member.pax_extensions()?.into_iter().flatten().flatten() {
+        is_sparse |= pair.key_bytes().starts_with(b"GNU.sparse.");
+        if pair.key_bytes() == b"GNU.sparse.name" {
+            name = Some(pair.value_bytes().to_vec());
+        }
+    }
+    let own = || member.path_bytes().into_owned();
+    Ok(is_sparse.then(|| name.unwrap_or_else(own)))
+}
+
+/// What is wrong with an archive, without bytes of it that are no text.
+pub fn said(error: &io::Error) -> String {
+    let said = error.to_string();
+    let is_odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    match said.split_once(':') {
+        Some((said, rest)) if rest.contains(is_odd) => said.to_owned(),
+        _ => said,
+    }
+}
+
 /// Archives may stand one behind another, padded with zeros: the beginning of the next one, if there is one.
 pub fn next_archive(bytes: &mut dyn Read) -> io::Result<Option<Cursor<Vec<u8>>>> {
     loop {

@@ -224,6 +224,63 @@ fn no_photo_goes_without_a_line() {
 }
 
 #[test]
+fn what_the_archive_has_in_another_form_says_how_to_pack_it() {
+    let mut archive = tar::Builder::new(Vec::new());
+    let sparse = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.name", &b"sparse.jpg"[..]),
+    ];
+    archive.append_pax_extensions(sparse).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(4);
+    archive
+        .append_data(&mut header, "GNUSparseFile.1/sparse.jpg", &b"0\n0\n"[..])
+        .unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_size(0);
+    archive
+        .append_link(&mut header, "linked.jpg", "a.jpg")
+        .unwrap();
+    let bytes = archive.into_inner().unwrap();
+    let (found, _) = read("a.tar", &bytes, SourceArgs::default());
+    let [Err(sparse), Err(linked)] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(
+        (sparse.path.as_str(), sparse.code.as_str()),
+        ("sparse.jpg", code::NOT_A_FILE)
+    );
+    assert!(
+        sparse.reason.ends_with("without --sparse"),
+        "{}",
+        sparse.reason
+    );
+    assert_eq!(
+        (linked.path.as_str(), linked.code.as_str()),
+        ("linked.jpg", code::NOT_A_FILE)
+    );
+    assert!(
+        linked.reason.ends_with("with --hard-dereference"),
+        "{}",
+        linked.reason
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text_are_not_quoted() {
+    let junk: Vec<u8> = (0..2048_u32)
+        .map(|at| (at * 7 % 251) as u8 | 0x80)
+        .collect();
+    let (found, _) = read("junk.tar", &junk, SourceArgs::default());
+    let [Err(reject)] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(reject.code, code::ARCHIVE_DAMAGED);
+    assert!(reject.reason.is_ascii(), "{}", reject.reason);
+}
+
+#[test]
 fn a_photo_has_the_key_and_the_product_that_stand_beside_it_or_none() {
     let bytes = packed(&[
         ("0.jpg", b"A"),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use csv::{ByteRecord, Reader, ReaderBuilder};
 use serde_json::{Map, Value};
 
-use super::{Roles, Row};
+use super::{super::names::distinct, Roles, Row};
 
 /// In which the header's delimiter is looked for.
 const MOST_OF_HEADER: u64 = 1 << 16;
@@ -38,11 +38,7 @@ pub fn rows(file: &Path, delimiter: Option<u8>, roles: &Roles) -> Result<Rows> {
     while names.last().is_some_and(String::is_empty) {
         names.pop();
     }
-    for (at, name) in names.iter().enumerate() {
-        if names[..at].contains(name) {
-            bail!("{line}: two columns are named {name:?}");
-        }
-    }
+    distinct(&names).with_context(|| line.clone())?;
     let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
     let found = roles.find(&borrowed, true).context(line)?;
     let is_role = |name: &String| found.iter().flatten().any(|role| role == name);

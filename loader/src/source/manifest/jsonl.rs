@@ -7,13 +7,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::{Map, Value};
 
 use super::{
     super::{
         decimal::{inexact, rounded},
-        json_fault,
-        names::has_zero,
+        json,
+        names::{REPEATED, has_zero},
     },
     Roles, Row,
 };
@@ -79,8 +78,7 @@ impl Rows {
     }
 
     fn row(&mut self, text: &str) -> Result<super::Item> {
-        let row: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| anyhow!(explain(&error)))?;
+        let row = json::object(text.as_bytes()).map_err(|error| anyhow!(explain(&error)))?;
         if let Some(number) = inexact(text) {
             bail!("{}", rounded(number));
         }
@@ -102,7 +100,7 @@ impl Rows {
 
 fn explain(error: &serde_json::Error) -> String {
     let column = error.column();
-    match json_fault(error).as_str() {
+    match json::fault(error).as_str() {
         "number out of range" => {
             format!("character {column}: the number is out of range: write it as a text, in quotes")
         }
@@ -110,6 +108,7 @@ fn explain(error: &serde_json::Error) -> String {
             "character {column}: an escape (\\u and four digits) is of half a character, as of a text that was cut inside of one: \
              write the text whole"
         ),
+        fault if fault.starts_with(REPEATED) => fault.to_owned(),
         fault => format!("is not a JSON object: {fault} (character {column})"),
     }
 }
@@ -190,6 +189,11 @@ mod tests {
                 b"{\"path\": \"a\", \"x\": [\"\\u0000\"]}\n",
                 &[],
                 "line 1: has a zero character",
+            ),
+            (
+                b"{\"path\": \"a\", \"path\": \"b\"}\n",
+                &[],
+                "line 1: two columns are named \"path\"",
             ),
             (b"{\"path\": \"\xff\"}\n", &[], "line 1"),
             (

@@ -5,14 +5,19 @@ use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use parquet::{
-    basic::{LogicalType, TimeUnit},
-    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    basic::{Compression, LogicalType, TimeUnit},
+    file::{
+        metadata::RowGroupMetaData, reader::FileReader, serialized_reader::SerializedFileReader,
+    },
     record::{Field, reader::RowIter},
     schema::types::{Type, TypePtr},
 };
 use serde_json::{Map, Value};
 
-use super::{super::names::has_zero, Roles, Row};
+use super::{
+    super::names::{distinct, has_zero},
+    Roles, Row,
+};
 use crate::messages;
 
 /// Rows that are decoded at once. Photos are large; the page they lie in is held beside them.
@@ -32,10 +37,17 @@ pub fn rows(file: &Path, roles: &Roles) -> Result<Rows> {
         .iter()
         .map(|field| field.name())
         .collect();
-    for (at, name) in names.iter().enumerate() {
-        if names[..at].contains(name) {
-            bail!("two columns are named {name:?}");
-        }
+    distinct(&names)?;
+    let groups = reader.metadata().row_groups().iter();
+    let unread = groups
+        .flat_map(RowGroupMetaData::columns)
+        .find_map(|column| match column.compression() {
+            Compression::BROTLI(_) => Some("Brotli"),
+            Compression::LZO => Some("LZO"),
+            _ => None,
+        });
+    if let Some(packing) = unread {
+        bail!("it is packed by {packing}, which is not read: pack it by Snappy, zstd, gzip or LZ4");
     }
     let kinds = schema.get_fields().to_vec();
     let found = roles.find(&names, true)?;
@@ -413,7 +425,7 @@ mod tests {
     /// One row of an image, a key and a list of two stamps.
     fn write_bytes(file: &Path, image: &[u8], key: &[u8]) {
         let schema = "message photos { required binary image; required binary id;
-            required group l (LIST) { repeated group list { required int64 element (TIMESTAMP(MILLIS,false)); } } }";
+            required group l (LIST) { distinct group list { required int64 element (TIMESTAMP(MILLIS,false)); } } }";
         let schema = Arc::new(parse_message_type(schema).unwrap());
         let out = File::create(file).unwrap();
         let mut writer = SerializedFileWriter::new(out, schema, Arc::default()).unwrap();

@@ -15,8 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use http_body_util::BodyExt;
-use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
+use http_body_util::{BodyExt, Limited};
+use hyper::{Request, Response, StatusCode, Uri, body::Incoming, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -36,12 +36,20 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use std::net::SocketAddr;
 use tower_service::Service;
 
-use super::guard::{Guard, PrivateAddress};
+use super::{
+    guard::{Guard, PrivateAddress},
+    listing,
+};
 
 /// How long one address may take to answer a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an unused connection stays.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// More of a store's error is not read.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+/// Where a cloud's machine gives its credentials.
+pub const MACHINE_PATHS: &[&str] = &["/latest/api/token", "/latest/meta-data/"];
 
 /// Speaks HTTP/1.1, over TLS 1.2 or 1.3 for `https`.
 #[derive(Debug, Clone)]
@@ -51,7 +59,7 @@ pub struct Client {
     timeout: Duration,
 }
 
-/// Why there is no response.
+/// Why there is no response that is of use.
 #[derive(Debug, thiserror::Error)]
 pub enum NoResponse {
     #[error("{0}")]
@@ -68,6 +76,25 @@ pub enum NoResponse {
     Plain,
     #[error("the bucket is in the region {0}: set AWS_REGION={0}")]
     Elsewhere(String),
+    #[error("the server answered {status}{said}")]
+    Refused {
+        status: StatusCode,
+        /// What the header of that name says.
+        retry_after: Option<String>,
+        said: String,
+    },
+}
+
+/// A response that is no success.
+pub fn refused<B>(response: &Response<B>, said: String) -> NoResponse {
+    let retry_after = response.headers().get(header::RETRY_AFTER);
+    NoResponse::Refused {
+        status: response.status(),
+        retry_after: retry_after
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned),
+        said,
+    }
 }
 
 impl Client {
@@ -211,6 +238,14 @@ impl HttpService for Store {
         if !self.allows_plain && request.uri().scheme_str() != Some("https") {
             return Err(HttpError::new(HttpErrorKind::Unknown, NoResponse::Plain));
         }
+        // Those of a machine's credentials mean more to the crate.
+        let is_of_machine = MACHINE_PATHS
+            .iter()
+            .any(|path| request.uri().path().starts_with(path));
+        let is_list = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("list-type=2"));
         let response = self.client.request(request).await.map_err(of_store)?;
         let region = response.headers().get("x-amz-bucket-region");
         if let Some(region) = region.filter(|_| response.status() == StatusCode::MOVED_PERMANENTLY)
@@ -219,20 +254,34 @@ impl HttpService for Store {
             return Err(of_store(NoResponse::Elsewhere(region)));
         }
         let (head, body) = response.into_parts();
-        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
+        if (head.status.is_client_error() || head.status.is_server_error()) && !is_of_machine {
+            let said = error_code(body).await;
+            return Err(of_store(refused(&Response::from_parts(head, ()), said)));
+        }
+        let body = body.map_err(|error| of_store(NoResponse::Broken(error.to_string())));
+        if is_list {
+            let page = body.collect().await?.to_bytes();
+            let page = listing::fitted(&String::from_utf8_lossy(&page));
+            return Ok(HttpResponse::from_parts(head, page.into()));
+        }
         Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)))
     }
 }
 
+/// The crate shall not try again by itself: it heeds no `Retry-After` and gives up in a second.
 fn of_store(error: NoResponse) -> HttpError {
-    let kind = match error {
-        // Trying again would give the same.
-        NoResponse::Private(_) | NoResponse::Plain | NoResponse::Elsewhere(_) => {
-            HttpErrorKind::Unknown
-        }
-        NoResponse::Unresolved(_) | NoResponse::Unconnected(_) => HttpErrorKind::Connect,
-        NoResponse::TimedOut(_) => HttpErrorKind::Timeout,
-        NoResponse::Broken(_) => HttpErrorKind::Interrupted,
-    };
-    HttpError::new(kind, error)
+    HttpError::new(HttpErrorKind::Unknown, error)
+}
+
+/// The code in the body of a store's error, `SlowDown` say, as it follows a status.
+async fn error_code(body: Incoming) -> String {
+    let body = Limited::new(body, MAX_ERROR_BYTES).collect().await;
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = String::from_utf8_lossy(&body);
+    let code = body
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map(|(code, _)| code)
+        .filter(|code| code.chars().all(|c| c.is_ascii_alphanumeric()));
+    code.map_or_else(String::new, |code| format!(" ({code})"))
 }

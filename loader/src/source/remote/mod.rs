@@ -4,8 +4,10 @@
 //! asked for. Invariants: a photo is read to its limit at most; no attempt takes longer than the
 //! timeout; only what may pass is tried again, a limited number of times and ever later.
 
+mod attempts;
 mod client;
 mod guard;
+mod listing;
 mod s3;
 mod url;
 
@@ -238,30 +240,35 @@ pub fn part(address: Address, opener: &Opener<'_>) -> Result<Part> {
     let (ignored, max_bytes) = (opener.ignored.clone(), opener.max_bytes);
     Ok(Part {
         items: produced(move |sink| {
-            fetcher
-                .remote()?
-                .list(&bucket, &prefix, |s3::Listed { key, bytes }| {
-                    let path = key.strip_prefix(&prefix).unwrap_or(&key);
-                    let path = path.trim_start_matches('/').to_owned();
-                    if path.split('/').any(is_hidden) {
-                        return true;
-                    }
-                    if !is_photo_name(&path) {
-                        ignored.fetch_add(1, Ordering::Relaxed);
-                        return true;
-                    }
-                    if !filter.wants(&path) {
-                        return true;
-                    }
-                    let found = if bytes > max_bytes {
-                        let (code, reason) = too_large(bytes, max_bytes);
-                        Err(Reject::new(path, &code, reason))
-                    } else {
-                        let bucket = bucket.clone();
-                        Ok(item(path, Address::Object { bucket, key }))
-                    };
-                    sink.give(found).is_ok()
-                })
+            fetcher.remote()?.list(&bucket, &prefix, |listed| {
+                let s3::Listed { key, bytes, is_fit } = listed;
+                let path = key.strip_prefix(&prefix).unwrap_or(&key);
+                let path = path.trim_start_matches('/').to_owned();
+                let is_dots = |part: &str| !is_fit && matches!(part, "." | "..");
+                if path
+                    .split('/')
+                    .any(|part| is_hidden(part) && !is_dots(part))
+                {
+                    return true;
+                }
+                if !is_photo_name(&path) {
+                    ignored.fetch_add(1, Ordering::Relaxed);
+                    return true;
+                }
+                if !filter.wants(&path) {
+                    return true;
+                }
+                let found = if !is_fit {
+                    Err(Reject::new(path, code::URL_INVALID, s3::UNFIT))
+                } else if bytes > max_bytes {
+                    let (code, reason) = too_large(bytes, max_bytes);
+                    Err(Reject::new(path, &code, reason))
+                } else {
+                    let bucket = bucket.clone();
+                    Ok(item(path, Address::Object { bucket, key }))
+                };
+                sink.give(found).is_ok()
+            })
         }),
         total: None,
         is_list: false,
@@ -293,6 +300,7 @@ fn item(path: String, address: Address) -> Item {
 /// What a photo that could not be fetched is told.
 fn refusal(error: &NoResponse) -> Refusal {
     let code = match error {
+        NoResponse::Refused { status, .. } => &format!("http_{}", status.as_u16()),
         NoResponse::Private(_) => code::PRIVATE_ADDRESS,
         NoResponse::Unresolved(_) => code::HOST_UNKNOWN,
         NoResponse::TimedOut(_) => code::TIMED_OUT,

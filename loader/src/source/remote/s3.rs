@@ -4,22 +4,23 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use futures_util::StreamExt;
+use hyper::StatusCode;
 use object_store::{
-    Attribute, BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig,
+    Attribute, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
-    path::Path,
+    list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore},
 };
 
 use super::{
     super::{Refusal, code::NOT_FOUND, fetch::too_large},
     Policy,
-    client::{Client, Connector, NoResponse},
-    code, refusal,
+    attempts::{Failure, repeated},
+    client::{Client, Connector, MACHINE_PATHS, NoResponse},
+    code, listing,
     url::decoded,
 };
 
@@ -27,10 +28,16 @@ const NO_CREDENTIALS: &str = "no credentials were found: set AWS_ACCESS_KEY_ID a
     where they are of a session), or AWS_SKIP_SIGNATURE=true for a bucket that everybody may read; without them and those of a \
     container or a web identity this machine was asked, as one of a cloud has some";
 
+/// Why an object of a listing cannot be read.
+pub const UNFIT: &str = "its key has an empty part (//), a slash at an end, . or .. as a part, or a control character, which is \
+    not read: copy it to another key";
+
 /// An object of a listing.
 pub struct Listed {
     pub key: String,
     pub bytes: u64,
+    /// Its key is one that can be asked for.
+    pub is_fit: bool,
 }
 
 /// One store per bucket, opened when it is needed.
@@ -50,58 +57,51 @@ impl Stores {
         }
     }
 
-    fn store(&self, bucket: &str) -> object_store::Result<Arc<AmazonS3>> {
+    fn store(&self, bucket: &str) -> Result<Arc<AmazonS3>, Failure> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = open.get(bucket) {
             return Ok(store.clone());
         }
+        // Attempts are ours: the crate heeds no Retry-After.
         let retry = RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: usize::try_from(self.policy.retries).unwrap_or(usize::MAX),
-            retry_timeout: self.patience(),
+            max_retries: 0,
+            ..RetryConfig::default()
         };
         let store = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_retry(retry)
             .with_http_connector(Connector(self.client.clone()))
-            .build()?;
+            .build()
+            .map_err(|error| failure(&error))?;
         let store = Arc::new(store);
         open.insert(bucket.to_owned(), store.clone());
         Ok(store)
     }
 
-    /// For all attempts together.
-    fn patience(&self) -> Duration {
-        self.policy.timeout.saturating_mul(self.policy.retries + 1)
-    }
-
     pub async fn fetch(&self, bucket: &str, key: &str) -> Result<Vec<u8>, Refusal> {
-        match tokio::time::timeout(self.patience(), self.read(bucket, key)).await {
-            Ok(read) => read,
-            Err(_) => Err(refusal(&NoResponse::TimedOut(self.patience()))),
-        }
+        repeated(&self.policy, || self.read(bucket, key)).await
     }
 
-    async fn read(&self, bucket: &str, key: &str) -> Result<Vec<u8>, Refusal> {
-        let store = self.store(bucket).map_err(|error| explain(&error))?;
-        let path =
-            Path::parse(key).map_err(|error| (code::URL_INVALID.to_owned(), error.to_string()))?;
-        let object = store.get(&path).await.map_err(|error| explain(&error))?;
+    async fn read(&self, bucket: &str, key: &str) -> Result<Vec<u8>, Failure> {
+        let store = self.store(bucket)?;
+        let path = listing::path_of(key);
+        let path = path.ok_or_else(|| Failure::lasting(code::URL_INVALID, UNFIT))?;
+        let object = store.get(&path).await.map_err(|error| failure(&error))?;
         let (size, max_bytes) = (object.meta.size, self.policy.max_bytes);
         let encoding = object.attributes.get(&Attribute::ContentEncoding);
         let encoding = encoding.map_or_else(String::new, |value| value.to_string());
         if size > max_bytes {
-            return Err(too_large(size, max_bytes));
+            return Err(too_large(size, max_bytes).into());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         let mut parts = object.into_stream();
         while let Some(part) = parts.next().await {
-            bytes.extend_from_slice(&part.map_err(|error| explain(&error))?);
+            bytes.extend_from_slice(&part.map_err(|error| failure(&error))?);
             if bytes.len() as u64 > max_bytes {
-                return Err(too_large(bytes.len() as u64, max_bytes));
+                return Err(too_large(bytes.len() as u64, max_bytes).into());
             }
         }
-        decoded(bytes, &encoding, max_bytes)
+        Ok(decoded(bytes, &encoding, max_bytes)?)
     }
 
     pub async fn list(
@@ -110,63 +110,77 @@ impl Stores {
         prefix: &str,
         give: &mut impl FnMut(Listed) -> bool,
     ) -> Result<()> {
-        let wrong = || format!("cannot list s3://{bucket}/{prefix}");
-        let store = self.store(bucket).with_context(wrong)?;
-        let prefix = Path::parse(prefix).with_context(wrong)?;
-        let mut objects = store.list(Some(&prefix));
-        while let Some(object) = objects.next().await {
-            let object = object.map_err(|error| {
-                let is_name = matches!(error, object_store::Error::InvalidPath { .. });
-                let advice = match is_name {
-                    _ if lacks_credentials(&error) => &format!(": {NO_CREDENTIALS}"),
-                    true => {
-                        ": objects whose keys have empty parts (//), . or .. as a part or control characters cannot be listed; \
-                         rename that one, or name prefixes beside it"
-                    }
-                    false => "",
-                };
-                anyhow::Error::from(error).context(format!("{}{advice}", wrong()))
-            })?;
-            let listed = Listed {
-                key: object.location.as_ref().to_owned(),
-                bytes: object.size,
-            };
-            if !give(listed) {
-                break;
+        let folder = match prefix {
+            "" => None,
+            prefix => Some(format!("{prefix}/")),
+        };
+        let mut token = None;
+        loop {
+            let page = || self.page(bucket, folder.as_deref(), token.clone());
+            let page = repeated(&self.policy, page).await;
+            let page = page
+                .map_err(|(_, reason)| anyhow!("cannot list s3://{bucket}/{prefix}: {reason}"))?;
+            let wants_more = page.result.objects.into_iter().all(|object| {
+                let unfit = listing::unfit_key(&object.location);
+                // What programs put there to show a folder.
+                let is_folder = unfit.as_deref().is_some_and(|key| key.ends_with('/'));
+                is_folder
+                    || give(Listed {
+                        bytes: object.size,
+                        is_fit: unfit.is_none(),
+                        key: unfit.unwrap_or_else(|| object.location.as_ref().to_owned()),
+                    })
+            });
+            match page.page_token {
+                Some(next) if wants_more => token = Some(next),
+                _ => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    async fn page(
+        &self,
+        bucket: &str,
+        folder: Option<&str>,
+        page_token: Option<String>,
+    ) -> Result<PaginatedListResult, Failure> {
+        let options = PaginatedListOptions {
+            page_token,
+            ..PaginatedListOptions::default()
+        };
+        let page = self.store(bucket)?;
+        let page = page.list_paginated(folder, options).await;
+        page.map_err(|error| failure(&error))
     }
 }
 
 /// Whether the store was not even asked: credentials are looked for at a cloud's machine last.
 fn lacks_credentials(error: &object_store::Error) -> bool {
     let said = error.to_string();
-    let of_machine = ["/latest/api/token", "/latest/meta-data/"];
-    of_machine.iter().any(|path| said.contains(path))
+    MACHINE_PATHS.iter().any(|path| said.contains(path))
 }
 
-fn explain(error: &object_store::Error) -> Refusal {
-    let (code, reason) = reason(error);
+fn failure(error: &object_store::Error) -> Failure {
+    let failure = match no_response(error) {
+        Some(refused @ NoResponse::Refused { status, .. }) if *status == StatusCode::NOT_FOUND => {
+            Failure::lasting(NOT_FOUND, refused.to_string())
+        }
+        Some(no_response) => Failure::of(no_response),
+        None => Failure::lasting(code::STORE_FAILED, error.to_string()),
+    };
     match lacks_credentials(error) {
-        true => (code, format!("{NO_CREDENTIALS}: {reason}")),
-        false => (code, reason),
+        true => failure.explained(NO_CREDENTIALS),
+        false => failure,
     }
 }
 
-fn reason(error: &object_store::Error) -> Refusal {
+fn no_response(error: &object_store::Error) -> Option<&NoResponse> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
-        if let Some(no_response) = inner.downcast_ref::<NoResponse>() {
-            return refusal(no_response);
+        if let Some(no_response) = inner.downcast_ref() {
+            return Some(no_response);
         }
         cause = inner.source();
     }
-    let code = match error {
-        object_store::Error::NotFound { .. } => NOT_FOUND,
-        object_store::Error::PermissionDenied { .. } => "http_403",
-        object_store::Error::Unauthenticated { .. } => "http_401",
-        _ => code::STORE_FAILED,
-    };
-    (code.to_owned(), error.to_string())
+    None
 }

@@ -1,13 +1,8 @@
-//! One photo by its URL: redirects, retries, limits.
+//! One photo by its URL: redirects, limits.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    io::Read,
-    time::{Duration, SystemTime},
-};
+use std::io::Read;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use chrono::DateTime;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use hyper::{
@@ -23,72 +18,15 @@ use url::Url;
 use super::{
     super::{Refusal, fetch::too_large},
     Policy, anonymous,
-    client::{Client, NoResponse},
-    code, recorded, refusal,
+    attempts::{Failure, repeated},
+    client::{Client, NoResponse, refused},
+    code, recorded,
 };
 
 const MAX_REDIRECTS: usize = 5;
-/// Before the second attempt; doubled for each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// A server may ask for more time than we would give it by ourselves; where it asks for more than that, the photo is
-/// left to the next run.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-
-/// Why an attempt failed, and whether another one may help.
-struct Failure {
-    refusal: Refusal,
-    may_pass: bool,
-    retry_after: Option<Duration>,
-}
-
-impl Failure {
-    fn lasting(code: &str, reason: impl Into<String>) -> Self {
-        Self {
-            refusal: (code.to_owned(), reason.into()),
-            may_pass: false,
-            retry_after: None,
-        }
-    }
-
-    fn of(error: &NoResponse) -> Self {
-        Self {
-            refusal: refusal(error),
-            may_pass: !matches!(error, NoResponse::Private(_) | NoResponse::Plain),
-            retry_after: None,
-        }
-    }
-}
 
 pub async fn fetch(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8>, Refusal> {
-    let mut attempt = 0;
-    loop {
-        let tried = tokio::time::timeout(policy.timeout, follow(client, policy, url)).await;
-        let failure = match tried {
-            Ok(Ok(bytes)) => return Ok(bytes),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::of(&NoResponse::TimedOut(policy.timeout)),
-        };
-        if !failure.may_pass || attempt >= policy.retries {
-            let (code, reason) = failure.refusal;
-            let tries = match attempt {
-                0 => String::new(),
-                _ => format!(" ({} attempts)", attempt + 1),
-            };
-            return Err((code, format!("{reason}{tries}")));
-        }
-        tokio::time::sleep(failure.retry_after.unwrap_or_else(|| pause(attempt))).await;
-        attempt += 1;
-    }
-}
-
-/// Half of it is left to chance, so that readers whose requests failed together do not return together.
-fn pause(attempt: u32) -> Duration {
-    let full = FIRST_PAUSE
-        .saturating_mul(2_u32.saturating_pow(attempt))
-        .min(MAX_PAUSE);
-    let chance = (RandomState::new().hash_one(attempt) % 1_000) as f64 / 1_000.0;
-    full.mul_f64(0.5 + chance / 2.0)
+    repeated(policy, || follow(client, policy, url)).await
 }
 
 async fn follow(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8>, Failure> {
@@ -100,11 +38,7 @@ async fn follow(client: &Client, policy: &Policy, url: &Url) -> Result<Vec<u8>, 
         match response.status() {
             StatusCode::OK => return body(response, policy.max_bytes).await,
             status if status.is_redirection() => url = target(&url, &response)?,
-            status => {
-                let value = response.headers().get(header::RETRY_AFTER);
-                let value = value.and_then(|value| value.to_str().ok());
-                return Err(refused(status, value.and_then(time_until)));
-            }
+            _ => return Err(Failure::of(&refused(&response, String::new()))),
         }
     }
     let last = recorded(&url);
@@ -163,40 +97,12 @@ fn target(from: &Url, response: &Response<Incoming>) -> Result<Url, Failure> {
     }
 }
 
-fn refused(status: StatusCode, retry_after: Option<Duration>) -> Failure {
-    let may_pass = matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504);
-    let too_long = retry_after.filter(|pause| may_pass && *pause > MAX_RETRY_AFTER);
-    let asks = too_long.map(|pause| format!(", to be asked again in {} seconds", pause.as_secs()));
-    Failure {
-        refusal: (
-            format!("http_{}", status.as_u16()),
-            format!("the server answered {status}{}", asks.unwrap_or_default()),
-        ),
-        may_pass: may_pass && too_long.is_none(),
-        retry_after,
-    }
-}
-
-/// What `Retry-After` means: seconds, or a date.
-fn time_until(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let then = DateTime::parse_from_rfc2822(text).ok()?;
-    let pause = SystemTime::from(then).duration_since(SystemTime::now());
-    Some(pause.unwrap_or_default())
-}
-
 async fn body(response: Response<Incoming>, max_bytes: u64) -> Result<Vec<u8>, Failure> {
-    let large = |bytes| {
-        let (code, reason) = too_large(bytes, max_bytes);
-        Failure::lasting(&code, reason)
-    };
     let encoding = response.headers().get(header::CONTENT_ENCODING).cloned();
     let mut body = response.into_body();
     let announced = body.size_hint().lower();
     if announced > max_bytes {
-        return Err(large(announced));
+        return Err(too_large(announced, max_bytes).into());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
     while let Some(frame) = body.frame().await {
@@ -210,8 +116,8 @@ async fn body(response: Response<Incoming>, max_bytes: u64) -> Result<Vec<u8>, F
         }
     }
     let encoding = encoding.as_ref().map_or(&b""[..], |value| value.as_bytes());
-    let decoded = decoded(bytes, &String::from_utf8_lossy(encoding), max_bytes);
-    decoded.map_err(|(code, reason)| Failure::lasting(&code, reason))
+    let encoding = String::from_utf8_lossy(encoding);
+    Ok(decoded(bytes, &encoding, max_bytes)?)
 }
 
 /// A body without its `Content-Encoding`.
@@ -246,17 +152,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_stay_bounded() {
-        for attempt in [0, 1, 5, 40] {
-            let full = FIRST_PAUSE
-                .saturating_mul(2_u32.saturating_pow(attempt))
-                .min(MAX_PAUSE);
-            let pause = pause(attempt);
-            assert!(pause >= full / 2 && pause <= full, "{attempt}: {pause:?}");
-        }
-    }
-
-    #[test]
     fn a_password_goes_into_a_header_and_not_into_the_request_line() {
         let url = Url::parse("https://shop:s3cret@example.org/a%20b.jpg?w=2#x").unwrap();
         let Ok(request) = request(&url) else { panic!() };
@@ -271,36 +166,6 @@ mod tests {
         };
         // u:p@x
         assert_eq!(request.headers()["authorization"], "Basic dTpwQHg=");
-    }
-
-    #[test]
-    fn a_server_names_seconds_or_a_date() {
-        assert_eq!(time_until("7"), Some(Duration::from_secs(7)));
-        assert_eq!(
-            time_until("Wed, 21 Oct 2015 07:28:00 GMT"),
-            Some(Duration::ZERO)
-        );
-        let in_a_minute = DateTime::from(SystemTime::now() + Duration::from_secs(60));
-        let in_a_minute: DateTime<chrono::Utc> = in_a_minute;
-        let date = in_a_minute.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        let pause = time_until(&date).unwrap();
-        assert!(
-            pause > Duration::from_secs(55) && pause <= Duration::from_secs(60),
-            "{pause:?}"
-        );
-        assert_eq!(time_until("soon"), None);
-    }
-
-    #[test]
-    fn a_server_that_asks_for_more_patience_than_there_is_is_left_to_the_next_run() {
-        let of = |seconds| refused(StatusCode::TOO_MANY_REQUESTS, seconds);
-        let soon = of(Some(MAX_RETRY_AFTER));
-        assert!(soon.may_pass && soon.retry_after == Some(MAX_RETRY_AFTER));
-        let late = of(Some(Duration::from_secs(3600)));
-        assert!(!late.may_pass);
-        let reason = late.refusal.1;
-        assert!(reason.ends_with("again in 3600 seconds"), "{reason}");
-        assert!(of(None).may_pass);
     }
 
     #[test]
