@@ -36,6 +36,7 @@ mod rounding;
 mod search;
 mod space;
 mod split;
+mod step;
 mod store;
 mod structure;
 mod vacuum;
