@@ -67,13 +67,13 @@ impl Index {
     /// [`Error::Dimensions`] and [`Error::FilterColumns`] before anything is written; [`Error::Corrupt`],
     /// [`Error::Interrupted`], [`Error::Contended`].
     pub fn insert<S: PageStore>(&mut self, store: &S, row: Row<'_>) -> Result<()> {
-        self.space.check_words(row.words)?;
-        if let Some(vector) = row.vector {
-            self.space.check_dimensions(vector)?;
-        }
         for _ in 0..ATTEMPTS {
             store.check_interrupts()?;
             self.refresh(store)?;
+            self.space.check_words(row.words)?;
+            if let Some(vector) = row.vector {
+                self.space.check_dimensions(vector)?;
+            }
             let placed = match row.vector {
                 None => return self.insert_aside(store, row, Aside::Nulls),
                 Some(vector) => self.space.place(vector)?,

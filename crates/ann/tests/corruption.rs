@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use lookbook_ann::memory::MemoryStore;
 use lookbook_ann::{
-    BlockId, Error, HeapTid, Index, Metric, Options, PAGE_BYTES, PageBytes, PageStore, Result,
-    Search, SearchOptions,
+    BlockId, Columns, Error, HeapTid, Index, Metric, Options, PAGE_BYTES, PageBytes, PageStore,
+    Result, Search, SearchOptions,
 };
 
 /// More questions whether to stop than any walk over these few pages asks.
@@ -168,6 +168,48 @@ fn a_chain_that_runs_in_a_circle_or_into_another_is_damage_to_whoever_walks_it()
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_lost_frame_is_damage_and_not_an_index_that_changes_too_fast() {
+    let store = sound(&mut Numbers(3), 200, 16, 30);
+    let blocks = store.block_count().expect("memory");
+    let frame = (0..blocks)
+        .map(BlockId)
+        .find(|block| store.read(*block).expect("memory")[2] == 7);
+    let frame = frame.expect("a frame");
+    store.corrupt(frame, 4, 2);
+    match Index::open(&store) {
+        Err(Error::Corrupt { block, .. }) => assert_eq!(block, frame),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_first_page_that_its_columns_contradict_is_damaged() {
+    let store = sound(&mut Numbers(3), 10, 16, 30);
+    let columns = Columns {
+        dimensions: Some(40),
+        metric: Metric::L2,
+        filter_columns: 1,
+    };
+    let opened = |columns| Index::open(&store).and_then(|index| index.expect(columns));
+    opened(columns).expect("sound");
+    let dimensions = None;
+    opened(Columns {
+        dimensions,
+        ..columns
+    })
+    .expect("nothing is said of them");
+    for (offset, flip) in [(32, 1), (36, 1), (38, 2), (163, 0x80)] {
+        store.corrupt(BlockId(0), offset, flip);
+        let found = opened(columns);
+        assert!(
+            matches!(found, Err(Error::Corrupt { .. })),
+            "{offset}: {found:?}"
+        );
+        store.corrupt(BlockId(0), offset, flip);
     }
 }
 
