@@ -60,14 +60,14 @@ fn outcome(client: &mut Client, sql: &str) -> Result<Option<(String, String)>> {
 fn a_damaged_page_is_an_error_with_block_and_offset_and_the_server_stays_up() -> Result<()> {
     let cluster = Cluster::start(&[])?;
     let (database, mut client) = database(&cluster, "damaged")?;
-    let files = tables(&mut client, 6, 1_500)?;
+    let files = tables(&mut client, 8, 1_500)?;
     drop(client);
     cluster.stop()?;
-    // Kind, magic and version of the first, a middle and the last page.
+    // Kind, magic and version of the first, a middle and the last page; filter columns and metric that the columns contradict.
     for (n, file) in files.iter().enumerate() {
         let file = OpenOptions::new().read(true).write(true).open(file)?;
         let blocks = file.metadata()?.len() / BLOCK_BYTES;
-        let block = [0, blocks / 2, blocks - 1, 0, blocks / 2, 1][n];
+        let block = [0, blocks / 2, blocks - 1, 0, blocks / 2, 1, 0, 0][n];
         let (offset, bytes): (u64, &[u8]) = [
             (0, b"XX".as_slice()),
             (0, b"XX".as_slice()),
@@ -75,6 +75,8 @@ fn a_damaged_page_is_an_error_with_block_and_offset_and_the_server_stays_up() ->
             (3, &[200]),
             (16, &[0xff, 0xff]),
             (8, &[0xee, 0xee, 0xee, 0x0e]),
+            (38, &[2]),
+            (36, &[2]),
         ][n];
         file.write_all_at(bytes, block * BLOCK_BYTES + HEADER_BYTES + offset)?;
     }
@@ -101,10 +103,15 @@ fn a_damaged_page_is_an_error_with_block_and_offset_and_the_server_stays_up() ->
                 "{search}: {code} {message}"
             );
         }
+        let insert = format!("INSERT INTO look_{n} VALUES (1, 1, look(1))");
+        let refused = outcome(&mut client, &insert)?;
+        if let Some((code, message)) = &refused {
+            ensure!(code == "XX002", "{insert}: {code} {message}");
+        }
         client.batch_execute(&format!("REINDEX INDEX looks_{n}"))?;
         client.batch_execute(&check)?;
         let rows = client.query(&search, &[])?.len();
-        assert_eq!(rows, 1_550);
+        assert_eq!(rows, 1_550 + usize::from(refused.is_none()));
     }
     assert_eq!(cluster.postmaster()?, postmaster);
     Ok(())

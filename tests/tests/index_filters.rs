@@ -501,3 +501,29 @@ fn a_type_without_a_class_is_refused_with_the_name_of_the_type() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_condition_on_a_composite_column_takes_no_memory_for_each_scan() -> Result<()> {
+    let mut client = client("composite_memory")?;
+    client.batch_execute(
+        "CREATE TYPE pair AS (a int, b int);
+         CREATE TABLE look (id bigint, v embedding(32), p pair);
+         INSERT INTO look SELECT n, look(n), row(n % 5, n % 3) FROM generate_series(1, 200) n;
+         CREATE INDEX looks ON look USING lookbook (v, p)",
+    )?;
+    let mut bytes_after_scans = || -> Result<i64> {
+        let query = "SELECT count(*) FROM generate_series(1, 2000) o, LATERAL (
+             SELECT id FROM look WHERE p = row(o % 5, o % 3)::pair ORDER BY v <-> look(1) LIMIT 1) found";
+        expect_plan(&mut client, query, &["using looks"])?;
+        let found: i64 = client.query_one(query, &[])?.get(0);
+        assert_eq!(found, 2_000);
+        let row = client.query_one(
+            "SELECT sum(used_bytes)::bigint FROM pg_backend_memory_contexts WHERE ident = 'looks'",
+            &[],
+        )?;
+        Ok(row.get(0))
+    };
+    let first = bytes_after_scans()?;
+    assert_eq!(bytes_after_scans()?, first);
+    Ok(())
+}

@@ -299,3 +299,41 @@ fn a_dump_restores_the_index() -> Result<()> {
     expect_exact(&mut restored, "looks", query)?;
     Ok(())
 }
+
+#[test]
+fn what_a_session_learnt_of_an_index_outlasts_the_use_of_many_others() -> Result<()> {
+    let (_, mut client) = database(Cluster::shared()?, "many_indexes")?;
+    client.batch_execute(
+        "CREATE TABLE look (id bigint, v embedding(32));
+         INSERT INTO look SELECT n, look(n) FROM generate_series(1, 2000) n;
+         CREATE INDEX looks ON look USING lookbook (v) WITH (lists = 500);
+         SET enable_seqscan = off; SET enable_sort = off",
+    )?;
+    let mut others = String::new();
+    for n in 0..12 {
+        client.batch_execute(&format!(
+            "CREATE TABLE other_{n} (id bigint, v embedding(32));
+             INSERT INTO other_{n} VALUES (1, look(1));
+             CREATE INDEX ON other_{n} USING lookbook (v)"
+        ))?;
+        others += &format!("SELECT id FROM other_{n} ORDER BY v <-> look(1) LIMIT 1;");
+    }
+    // Pages that a search reads; the first ones read the directory as well.
+    let pages = |client: &mut Client| -> Result<i64> {
+        let query = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) SELECT id FROM look ORDER BY v <-> look(7) LIMIT 1";
+        let lines = client.query(query, &[])?;
+        let hits = lines.iter().find_map(|line| {
+            let (_, hits) = line.get::<_, &str>(0).split_once("shared hit=")?;
+            hits.split(' ').next()?.parse().ok()
+        });
+        hits.with_context(|| "no buffers were counted")
+    };
+    let first = pages(&mut client)?;
+    pages(&mut client)?;
+    let known = pages(&mut client)?;
+    ensure!(known + 8 < first, "{first} pages, then {known}");
+    client.batch_execute(&others)?;
+    let again = pages(&mut client)?;
+    ensure!(again < known + 4, "{known} pages, after others {again}");
+    Ok(())
+}

@@ -79,10 +79,7 @@ impl Index {
             return Ok(());
         }
         code.sort_by(f32::total_cmp);
-        let mut last = Slack {
-            list: -1.0,
-            code: 0.0,
-        };
+        let mut last = Slack::LEAST;
         let slacks = LEVELS.map(|level| {
             let missed = 1.0 - level;
             // What is found by depth needs no slack.

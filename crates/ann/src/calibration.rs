@@ -21,6 +21,11 @@ pub struct Slack {
 }
 
 impl Slack {
+    /// What no table falls below.
+    pub(crate) const LEAST: Slack = Slack {
+        list: -1.0,
+        code: 0.0,
+    };
     /// What no table exceeds.
     pub(crate) const CERTAIN: Slack = Slack {
         list: 1.0,

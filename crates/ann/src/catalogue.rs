@@ -176,6 +176,12 @@ impl Catalogue {
         Ok(Some(catalogue))
     }
 
+    /// The bytes that it takes once all distances were asked for.
+    pub fn bytes(&self) -> usize {
+        let numbers = self.steps.len() * (4 + self.apart.len());
+        self.quads.len() + size_of_val(&*self.lists) + size_of::<f32>() * numbers
+    }
+
     /// `false`: the directory was replaced.
     fn read_centroids<S: PageStore>(
         &mut self,

@@ -11,6 +11,7 @@ use crate::insert::Aside;
 use crate::options::Options;
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, tids};
+use crate::step::Step;
 use crate::store::{BlockId, PageStore};
 
 /// What an index holds.
@@ -227,23 +228,29 @@ impl Walk {
     fn links<S: PageStore>(
         &mut self,
         store: &S,
-        mut link: Option<PageRef>,
+        head: Option<PageRef>,
         words: Option<usize>,
     ) -> Result<usize> {
-        let mut entries = 0;
-        while let Some(name) = link {
+        let (mut entries, mut next) = (0, head.map(Step::from));
+        while let Some(here) = next {
             store.check_interrupts()?;
+            let name = here.name;
             let page = store.read(name.block)?;
-            // Given up by a vacuum since; or it runs in a circle.
-            if !page::opened(&page, name) || !self.named.insert(name.block) {
+            // Given up by a vacuum since.
+            if !page::opened(&page, name) {
                 self.is_whole = false;
                 break;
             }
-            if let Some(words) = words {
-                tids::check(&page, name.block, words)?;
-                entries += page::count(&page);
-            }
-            link = page::next(&page);
+            self.named.insert(name.block);
+            next = match words {
+                Some(words) => {
+                    tids::check(&page, name.block, words)?;
+                    entries += page::count(&page);
+                    here.next(&page)?
+                }
+                // A page of the frame is its own.
+                None => here.along(page::next(&page))?,
+            };
         }
         Ok(entries)
     }

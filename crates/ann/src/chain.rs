@@ -8,13 +8,12 @@
 use crate::error::{Error, Result};
 use crate::page::leaf::{self, Leaf};
 use crate::page::{self, Kind, Layout, PageRef, refinement};
+use crate::step::Step;
 use crate::store::{BlockId, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES};
 
 /// What is prefetched of a leaf before it is read: from there on the processor sees for itself where the reading goes. Whole
 /// pages are too much: their lines wait for each other, and the tail of a chain is seldom full.
 pub(crate) const AHEAD_BYTES: usize = 2048;
-/// More leaves than any index has: a chain that is longer runs in a circle.
-const LONGEST_CHAIN: usize = 1 << 24;
 
 /// What tells a list from the directory.
 #[derive(Clone, Copy, Debug)]
@@ -60,26 +59,34 @@ pub(crate) fn walk<S: PageStore>(
     store: &S,
     head: PageRef,
     chain: ChainKind<'_>,
+    read: impl FnMut(PageRef, Leaf<'_>, &PageBytes) -> Result<()>,
+) -> Result<Option<PageRef>> {
+    walk_on(store, Step::from(head), chain, read)
+}
+
+/// Walks the rest of a chain.
+fn walk_on<S: PageStore>(
+    store: &S,
+    mut here: Step,
+    chain: ChainKind<'_>,
     mut read: impl FnMut(PageRef, Leaf<'_>, &PageBytes) -> Result<()>,
 ) -> Result<Option<PageRef>> {
-    let mut name = head;
-    for _ in 0..LONGEST_CHAIN {
+    loop {
         store.check_interrupts()?;
-        let after = with_leaf(store, name, chain, |leaf, page| {
-            let next = page::next(page);
+        let after = with_leaf(store, here.name, chain, |leaf, page| {
+            let next = here.next(page)?;
             if let Some(next) = next {
-                store.prefetch(next.block, 0..AHEAD_BYTES);
+                store.prefetch(next.name.block, 0..AHEAD_BYTES);
             }
-            read(name, leaf, page)?;
+            read(here.name, leaf, page)?;
             Ok((next, page::is_retired(page)))
         })?;
         match after {
             None | Some((_, true)) => return Ok(None),
-            Some((None, false)) => return Ok(Some(name)),
-            Some((Some(next), false)) => name = next,
+            Some((None, false)) => return Ok(Some(here.name)),
+            Some((Some(next), false)) => here = next,
         }
     }
-    Err(circle(head))
 }
 
 /// Live entries of a chain and all its slots; of a chain that is replaced meanwhile, what was seen until then.
@@ -97,16 +104,6 @@ pub(crate) fn occupancy<S: PageStore>(
         Ok(())
     })?;
     Ok((live, total))
-}
-
-fn circle(head: PageRef) -> Error {
-    Error::Corrupt {
-        block: head.block,
-        offset: 8,
-        what: "the chain that begins here",
-        found: LONGEST_CHAIN as u64,
-        expected: "a chain with an end",
-    }
 }
 
 /// A chain's tail, locked and not retired.
@@ -130,9 +127,10 @@ pub(crate) fn lock_tail<'s, S: PageStore>(
     let Some((tail, leaves)) = hint else {
         return Ok(None);
     };
-    let mut name = tail.unwrap_or(head);
-    for _ in 0..LONGEST_CHAIN {
+    let mut here = Step::within(head, tail.unwrap_or(head));
+    loop {
         store.check_interrupts()?;
+        let name = here.name;
         let mut txn = store.begin();
         let handle = txn.lock(name.block)?;
         let page = txn.page(handle);
@@ -140,7 +138,7 @@ pub(crate) fn lock_tail<'s, S: PageStore>(
             return Ok(None);
         }
         Leaf::new(page, name.block, chain.kind, chain.layout)?;
-        match page::next(page) {
+        match here.next(page)? {
             None => {
                 return Ok(Some(LockedTail {
                     txn,
@@ -149,10 +147,9 @@ pub(crate) fn lock_tail<'s, S: PageStore>(
                     leaves,
                 }));
             }
-            Some(next) => name = next,
+            Some(next) => here = next,
         }
     }
-    Err(circle(head))
 }
 
 /// The tail of a chain, which may grow at once, and how often entries of the chain were changed in place. `None`: the
@@ -165,7 +162,8 @@ pub(crate) fn tail<S: PageStore>(
     let hint = with_leaf(store, head, chain, |leaf, _| Ok(leaf.tail()))?;
     let Some(hint) = hint else { return Ok(None) };
     let mut edits = 0;
-    let tail = walk(store, hint.unwrap_or(head), chain, |_, leaf, _| {
+    let hint = Step::within(head, hint.unwrap_or(head));
+    let tail = walk_on(store, hint, chain, |_, leaf, _| {
         edits = leaf.edits();
         Ok(())
     })?;
@@ -362,19 +360,17 @@ fn write_leaf<S: PageStore>(
 /// alone, so this may be repeated after a crash.
 pub(crate) fn discard<S: PageStore>(store: &S, head: PageRef, chain: ChainKind<'_>) -> Result<()> {
     let mut pages: Vec<(BlockId, PageRef)> = Vec::new();
-    let mut name = Some(head);
-    while let Some(leaf_name) = name {
+    let mut next = Some(Step::from(head));
+    while let Some(here) = next {
         store.check_interrupts()?;
-        name = with_leaf(store, leaf_name, chain, |leaf, page| {
-            pages.push((leaf_name.block, leaf_name));
+        let name = here.name;
+        next = with_leaf(store, name, chain, |leaf, page| {
+            pages.push((name.block, name));
             let used = leaf.count().div_ceil(chain.layout.per_refinement) * chain.layout.spans;
-            pages.extend((0..used).map(|index| (leaf.link(index), leaf_name)));
-            Ok(page::next(page))
+            pages.extend((0..used).map(|index| (leaf.link(index), name)));
+            here.next(page)
         })?
         .flatten();
-        if pages.len() > LONGEST_CHAIN {
-            return Err(circle(head));
-        }
     }
     for batch in pages.chunks(TXN_PAGES) {
         store.check_interrupts()?;

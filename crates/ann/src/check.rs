@@ -101,12 +101,13 @@ impl Checker<'_> {
             info.drift = spread.drift();
         }
         let words = meta.options.filter_columns;
-        for head in Aside::ALL.map(|aside| aside.head(meta)) {
-            let mut link = head;
+        for head in Aside::ALL.iter().filter_map(|aside| aside.head(meta)) {
+            let mut link = Some(head);
             while let Some(name) = link {
                 let mut found = Vec::new();
                 link = self.page(store, name, |page| {
                     tids::check(page, name.block, words)?;
+                    page::expect_owner(page, name.block, head)?;
                     found.extend((0..page::count(page)).map(|s| tids::tid(page, words, s)));
                     Ok(())
                 })?;
@@ -229,15 +230,7 @@ impl Checker<'_> {
             names.push(name);
             next = self.page(store, name, |page| {
                 let leaf = Leaf::new(page, name.block, kind.kind, kind.layout)?;
-                if page::owner(page) != Some(head) {
-                    return Err(broken(
-                        name.block,
-                        24,
-                        "the owner",
-                        0,
-                        "the head of the chain",
-                    ));
-                }
+                page::expect_owner(page, name.block, head)?;
                 if page::is_retired(page) {
                     return Err(broken(
                         name.block,

@@ -13,7 +13,7 @@ use crate::page::{self, PageRef, frame};
 use crate::space::Space;
 use crate::store::{PAGE_BYTES, PageBytes, PageStore, PageTxn};
 
-use crate::options::Options;
+use crate::options::{Columns, Options};
 
 /// How often an operation starts again before it gives up.
 pub(crate) const ATTEMPTS: usize = 1000;
@@ -45,8 +45,20 @@ impl Index {
     /// # Errors
     /// [`Error::Corrupt`], or whatever the store says.
     pub fn open<S: PageStore>(store: &S) -> Result<Index> {
+        let mut missed = None;
         for _ in 0..ATTEMPTS {
             let meta = Meta::read(&*store.read(META)?)?;
+            // A frame is given up after the meta page leads to another.
+            if let Some(frame) = missed.filter(|_| missed == meta.frame) {
+                return Err(Error::Corrupt {
+                    block: frame.block,
+                    offset: 4,
+                    what: "a page of the frame that begins here",
+                    found: u64::from(frame.block.0),
+                    expected: "the page that is linked to",
+                });
+            }
+            missed = meta.frame;
             if let Some(frame) = read_frame(store, &meta)? {
                 let space = Arc::new(Space::new(meta.options, frame));
                 return Ok(Index {
@@ -61,6 +73,14 @@ impl Index {
             operation: "opening",
             attempts: ATTEMPTS,
         })
+    }
+
+    /// Is this what the columns of the index say?
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
+    pub fn expect(&self, columns: Columns) -> Result<()> {
+        self.meta.expect(columns)
     }
 
     /// Reads the meta page again, and the frame if it is another.
@@ -99,6 +119,13 @@ impl Index {
         let read = Catalogue::read(store, &self.space, directory, moves)?.map(Arc::new);
         kept().clone_from(&read);
         Ok(read)
+    }
+
+    /// About the bytes that this and its copies take of memory.
+    pub fn kept_bytes(&self) -> usize {
+        let kept = self.catalogue.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().map_or(0, |catalogue| catalogue.bytes())
     }
 
     /// The slack for each recall.

@@ -13,6 +13,7 @@ use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, tids};
 use crate::query::Shape;
 use crate::space::Placed;
+use crate::step::Step;
 use crate::store::{HeapTid, PageStore, PageTxn};
 use crate::{founding, split};
 
@@ -66,13 +67,13 @@ impl Index {
     /// [`Error::Dimensions`] and [`Error::FilterColumns`] before anything is written; [`Error::Corrupt`],
     /// [`Error::Interrupted`], [`Error::Contended`].
     pub fn insert<S: PageStore>(&mut self, store: &S, row: Row<'_>) -> Result<()> {
-        self.space.check_words(row.words)?;
-        if let Some(vector) = row.vector {
-            self.space.check_dimensions(vector)?;
-        }
         for _ in 0..ATTEMPTS {
             store.check_interrupts()?;
             self.refresh(store)?;
+            self.space.check_words(row.words)?;
+            if let Some(vector) = row.vector {
+                self.space.check_dimensions(vector)?;
+            }
             let placed = match row.vector {
                 None => return self.insert_aside(store, row, Aside::Nulls),
                 Some(vector) => self.space.place(vector)?,
@@ -199,7 +200,7 @@ fn append_aside<S: PageStore>(store: &S, head: PageRef, row: Row<'_>) -> Result<
 }
 
 /// Locks the last page of a chain without order. `None`: the chain was given up.
-pub(crate) fn lock_aside_tail<'s, S: PageStore>(
+fn lock_aside_tail<'s, S: PageStore>(
     store: &'s S,
     head: PageRef,
     words: usize,
@@ -209,10 +210,11 @@ pub(crate) fn lock_aside_tail<'s, S: PageStore>(
         return Ok(None);
     }
     tids::check(&page, head.block, words)?;
-    let mut name = tids::tail(&page).unwrap_or(head);
+    let mut here = Step::within(head, tids::tail(&page).unwrap_or(head));
     drop(page);
-    for _ in 0..ATTEMPTS {
+    loop {
         store.check_interrupts()?;
+        let name = here.name;
         let mut txn = store.begin();
         let handle = txn.lock(name.block)?;
         let page = txn.page(handle);
@@ -220,7 +222,7 @@ pub(crate) fn lock_aside_tail<'s, S: PageStore>(
             return Ok(None);
         }
         tids::check(page, name.block, words)?;
-        match page::next(page) {
+        match here.next(page)? {
             None => {
                 return Ok(Some(LockedTail {
                     txn,
@@ -229,13 +231,9 @@ pub(crate) fn lock_aside_tail<'s, S: PageStore>(
                     leaves: 0,
                 }));
             }
-            Some(next) => name = next,
+            Some(next) => here = next,
         }
     }
-    Err(Error::Contended {
-        operation: "adding a row",
-        attempts: ATTEMPTS,
-    })
 }
 
 /// What a list without rows looks like.

@@ -36,6 +36,7 @@ mod rounding;
 mod search;
 mod space;
 mod split;
+mod step;
 mod store;
 mod structure;
 mod vacuum;
@@ -46,7 +47,7 @@ pub use error::{Error, Result};
 pub use filter::Filter;
 pub use index::{Index, empty_index};
 pub use insert::Row;
-pub use options::{MAX_DIMENSIONS, MAX_FILTER_COLUMNS, Metric, Options};
+pub use options::{Columns, MAX_DIMENSIONS, MAX_FILTER_COLUMNS, Metric, Options};
 pub use search::{Bound, Found, Search, SearchOptions, SearchStats};
 pub use store::{
     AppendPages, BlockId, HeapTid, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES,

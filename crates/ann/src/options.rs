@@ -38,6 +38,17 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// What the columns of an index say of it: its pages cannot be read as those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// `None`: the column has lost them.
+    pub dimensions: Option<usize>,
+    /// Of the operator class.
+    pub metric: Metric,
+    /// Columns behind the vector.
+    pub filter_columns: usize,
+}
+
 impl Options {
     /// Eight bits, no filter columns, automatic lists.
     pub fn new(dimensions: usize, metric: Metric) -> Options {

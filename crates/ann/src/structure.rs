@@ -22,6 +22,7 @@ use crate::page::{self, Layout, PageRef, refinement, u16_at};
 use crate::query::Shape;
 use crate::rounding::{bf16, up};
 use crate::space::Space;
+use crate::step::Step;
 use crate::store::{BlockId, PageStore, PageTxn};
 
 /// How often rows that were added meanwhile are carried over before a split is left to somebody else.
@@ -68,10 +69,11 @@ pub(crate) fn copy<S: PageStore>(
     };
     let (start, mut skip) = after.unwrap_or((head, 0));
     let (mut rows, mut strays) = (Vec::new(), Vec::new());
-    let mut next = Some(start);
+    let mut next = Some(Step::within(head, start));
     let mut last = (head, 0);
-    while let Some(name) = next {
+    while let Some(here) = next {
         store.check_interrupts()?;
+        let name = here.name;
         let mut found: Vec<(Stray, RowRecord)> = Vec::new();
         let mut links = [BlockId(0); 8];
         let read = chain::with_leaf(store, name, chain, |leaf, page| {
@@ -84,7 +86,7 @@ pub(crate) fn copy<S: PageStore>(
                     found.push((Stray { place, tid }, record));
                 }
             }
-            Ok((page::next(page), page::is_retired(page), leaf.count()))
+            Ok((here.next(page)?, page::is_retired(page), leaf.count()))
         })?;
         let Some((following, false, slots)) = read else {
             return Ok(None);

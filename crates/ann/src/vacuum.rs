@@ -13,11 +13,12 @@ use crate::directory::{self, ListEntry};
 use crate::error::{Error, Result};
 use crate::founding;
 use crate::index::{ATTEMPTS, Index, change_meta};
-use crate::insert::{Aside, lock_aside_tail};
+use crate::insert::Aside;
 use crate::page::leaf::{self, Leaf};
 use crate::page::meta::{META, Meta};
 use crate::page::{self, PageRef, tids};
 use crate::split::{dissolve, split_latched};
+use crate::step::Step;
 use crate::store::{HeapTid, PageStore, PageTxn};
 use crate::structure::{self, Into};
 
@@ -104,15 +105,15 @@ impl Index {
     ) -> Result<bool> {
         let entries = directory::entries(&self.space);
         let mut visited: HashSet<PageRef> = HashSet::new();
-        let mut next = Some(directory);
-        while let Some(name) = next {
+        let mut next = Some(Step::from(directory));
+        while let Some(here) = next {
             store.check_interrupts()?;
-            let mut lists = Vec::new();
+            let (name, mut lists) = (here.name, Vec::new());
             let read = chain::with_leaf(store, name, entries, |leaf, page| {
                 for slot in 0..leaf.count() {
                     lists.extend(directory::entry(&leaf, name, slot)?);
                 }
-                Ok((page::next(page), page::is_retired(page)))
+                Ok((here.next(page)?, page::is_retired(page)))
             })?;
             let Some((following, false)) = read else {
                 return Ok(false);
@@ -122,7 +123,7 @@ impl Index {
             next = if lists.is_empty() {
                 following
             } else {
-                Some(name)
+                Some(here)
             };
             for list in lists {
                 self.delete_from_list(store, list.head, dead, done)?;
@@ -139,13 +140,13 @@ impl Index {
         done: &mut Removed,
     ) -> Result<()> {
         let lists = directory::lists(&self.space);
-        let mut next = Some(head);
-        while let Some(name) = next {
+        let mut next = Some(Step::from(head));
+        while let Some(here) = next {
             store.check_interrupts()?;
-            let mut rows = Vec::new();
+            let (name, mut rows) = (here.name, Vec::new());
             let read = chain::with_leaf(store, name, lists, |leaf, page| {
                 rows.extend((0..leaf.count()).filter_map(|slot| Some((slot, leaf.tid(slot)?))));
-                Ok(page::next(page))
+                here.next(page)
             })?;
             let Some(following) = read else { return Ok(()) };
             let before = rows.len();
@@ -198,9 +199,10 @@ impl Index {
         done: &mut Removed,
     ) -> Result<()> {
         let words = self.meta.options.filter_columns;
-        let mut next = aside.head(&self.meta);
-        while let Some(name) = next {
+        let mut next = aside.head(&self.meta).map(Step::from);
+        while let Some(here) = next {
             store.check_interrupts()?;
+            let name = here.name;
             let page = store.read(name.block)?;
             if !page::opened(&page, name) {
                 return Ok(());
@@ -209,7 +211,7 @@ impl Index {
             let found: Vec<HeapTid> = (0..page::count(&page))
                 .map(|slot| tids::tid(&page, words, slot))
                 .collect();
-            next = page::next(&page);
+            next = here.next(&page)?;
             drop(page);
             let gone: HashSet<HeapTid> = found.iter().copied().filter(|tid| dead(*tid)).collect();
             done.kept += found.len() - gone.len();
@@ -333,62 +335,45 @@ impl Index {
         Ok(())
     }
 
-    /// Frees empty pages at the end of a chain without order, and the chain when it is empty.
+    /// Frees empty pages at the end of a chain without order, and the chain when it is empty. Under the latch.
     fn trim_aside<S: PageStore>(&mut self, store: &S, aside: Aside) -> Result<()> {
         let words = self.meta.options.filter_columns;
-        loop {
-            self.refresh(store)?;
-            let Some(head) = aside.head(&self.meta) else {
-                return Ok(());
-            };
-            let before = self.before_tail(store, head)?;
-            let Some(LockedTail {
-                mut txn,
-                handle,
-                name,
-                ..
-            }) = lock_aside_tail(store, head, words)?
-            else {
-                return Ok(());
-            };
-            if page::count(txn.page(handle)) > 0 {
+        let Some(head) = aside.head(&self.meta) else {
+            return Ok(());
+        };
+        let (mut names, mut next) = (Vec::new(), Some(Step::from(head)));
+        while let Some(here) = next {
+            store.check_interrupts()?;
+            let page = store.read(here.name.block)?;
+            tids::check(&page, here.name.block, words)?;
+            names.push(here.name);
+            next = here.next(&page)?;
+        }
+        while let Some(name) = names.pop() {
+            store.check_interrupts()?;
+            let mut txn = store.begin();
+            let handle = txn.lock(name.block)?;
+            let page = txn.page(handle);
+            // Rows are added meanwhile: then it is not empty, or no longer the last.
+            if page::count(page) > 0 || page::next(page).is_some() {
                 return Ok(());
             }
-            match before {
-                Some(before) => {
-                    let previous = txn.lock(before.block)?;
-                    let first = txn.lock(head.block)?;
-                    if page::next(txn.page(previous)) != Some(name) {
-                        return Ok(());
-                    }
-                    page::set_next(txn.page_mut(previous), None);
-                    tids::set_tail(txn.page_mut(first), before);
-                }
-                None if name == head => {
-                    let handle = txn.lock(META)?;
-                    let mut meta = Meta::read(txn.page(handle))?;
-                    *aside.head_mut(&mut meta) = None;
-                    meta.write(txn.page_mut(handle));
-                }
-                None => return Ok(()),
+            if let Some(&before) = names.last() {
+                let previous = txn.lock(before.block)?;
+                let first = txn.lock(head.block)?;
+                page::set_next(txn.page_mut(previous), None);
+                tids::set_tail(txn.page_mut(first), before);
+            } else {
+                let handle = txn.lock(META)?;
+                let mut meta = Meta::read(txn.page(handle))?;
+                *aside.head_mut(&mut meta) = None;
+                meta.write(txn.page_mut(handle));
             }
             page::free(txn.page_mut(handle), name.block);
             txn.commit()?;
             store.note_free(name.block)?;
         }
-    }
-
-    /// The page before the last of a chain without order; `None`: it has one page.
-    fn before_tail<S: PageStore>(&self, store: &S, head: PageRef) -> Result<Option<PageRef>> {
-        let (mut before, mut name) = (None, head);
-        loop {
-            store.check_interrupts()?;
-            let page = store.read(name.block)?;
-            match page::next(&page).filter(|_| page::opened(&page, name)) {
-                Some(next) => (before, name) = (Some(name), next),
-                None => return Ok(before),
-            }
-        }
+        Ok(())
     }
 
     /// Frees every page that nothing names. Under the latch nobody writes a chain that is not yet named, but rows

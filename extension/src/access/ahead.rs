@@ -28,6 +28,10 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<pg_sys::Buffer>() * self.buffers.borrow().capacity()
+    }
+
     /// Brings the descriptor and the header of a row's page near if the page was seen before.
     pub(super) fn approach(&self, tid: pg_sys::ItemPointerData) {
         if let Some(buffer) = self.hint(block_of(tid)) {

@@ -3,9 +3,10 @@
 //! Turns datums into what the index keeps: elements, and one 32-bit hash per filter column.
 
 use super::errors::{or_raise, refuse};
+use super::store::BufferStore;
 use super::{HASH_PROC, METRIC_PROC};
 use crate::embedding::Embedding;
-use lookbook_ann::{HeapTid, MAX_FILTER_COLUMNS, Metric, Options};
+use lookbook_ann::{Columns, HeapTid, Index, MAX_FILTER_COLUMNS, Metric, Options};
 use pgrx::{FromDatum, PgSqlErrorCode, PgTupleDesc, pg_sys};
 
 /// The word of a NULL in a filter column: no condition that the index tests accepts NULL.
@@ -20,8 +21,7 @@ pub(super) const EMBEDDING_COLUMN: pg_sys::AttrNumber = 1;
 /// `index` is an open index of this access method.
 pub(super) unsafe fn options_of(index: pg_sys::Relation) -> Options {
     // SAFETY: the caller's promise: an open relation has a descriptor.
-    let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*index).rd_att) };
-    let filter_columns = descriptor.len() - 1;
+    let filter_columns = unsafe { filter_columns(index) };
     if filter_columns > MAX_FILTER_COLUMNS {
         refuse(
             PgSqlErrorCode::ERRCODE_TOO_MANY_COLUMNS,
@@ -40,7 +40,7 @@ pub(super) unsafe fn options_of(index: pg_sys::Relation) -> Options {
             "Filter columns follow it: USING lookbook (embedding, category).",
         );
     };
-    for column in 2..=descriptor.len() as pg_sys::AttrNumber {
+    for column in 2..=filter_columns as pg_sys::AttrNumber + 1 {
         // SAFETY: as above.
         if unsafe { metric_of(index, column) }.is_some() {
             refuse(
@@ -73,6 +73,30 @@ pub(super) unsafe fn options_of(index: pg_sys::Relation) -> Options {
     unsafe { super::options::of(index) }.apply(&mut options);
     or_raise(options.validate(), index);
     options
+}
+
+/// Opens an index whose first page says what its columns do.
+pub(super) fn open(store: &BufferStore) -> lookbook_ann::Result<Index> {
+    let relation = store.relation();
+    let index = Index::open(store)?;
+    // SAFETY: the relation of a store is open, an index of ours.
+    unsafe {
+        let metric = metric_of(relation, EMBEDDING_COLUMN);
+        index.expect(Columns {
+            dimensions: dimensions_of(relation),
+            // An operator class of others, without one: nothing is said.
+            metric: metric.unwrap_or(index.options().metric),
+            filter_columns: filter_columns(relation),
+        })?;
+    }
+    Ok(index)
+}
+
+/// # Safety
+/// `index` is an open index of this access method.
+unsafe fn filter_columns(index: pg_sys::Relation) -> usize {
+    // SAFETY: the caller's promise: an open relation has a descriptor.
+    unsafe { (*(*index).rd_att).natts as usize - 1 }
 }
 
 /// The dimensions that the embedding's column is declared with.
@@ -121,12 +145,11 @@ pub(super) unsafe fn row<'a>(
     index: pg_sys::Relation,
     values: *mut pg_sys::Datum,
     is_null: *mut bool,
-    filter_columns: usize,
 ) -> IndexedRow<'a> {
     // SAFETY: the caller's promise; the first column is an embedding (`options_of`).
     unsafe {
         let vector = Embedding::from_polymorphic_datum(*values, *is_null, pg_sys::InvalidOid);
-        let words = (1..=filter_columns)
+        let words = (1..=filter_columns(index))
             .map(|at| {
                 if *is_null.add(at) {
                     return NULL_WORD;

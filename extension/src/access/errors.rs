@@ -1,7 +1,8 @@
 //! The one table from the index's errors to SQLSTATEs.
 
+use super::columns;
 use super::store::BufferStore;
-use lookbook_ann::{Error, Index};
+use lookbook_ann::Error;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgRelation, PgSqlErrorCode, pg_sys};
 use std::panic::panic_any;
@@ -21,7 +22,7 @@ pub(super) fn or_raise<T>(result: lookbook_ann::Result<T>, index: pg_sys::Relati
 fn damage_behind(contended: Error, index: pg_sys::Relation) -> Error {
     // SAFETY: the relation is open for the whole call, as in `raise`.
     let store = unsafe { BufferStore::new(index) };
-    match Index::open(&store).and_then(|mut index| index.check(&store)) {
+    match columns::open(&store).and_then(|mut index| index.check(&store)) {
         Err(damage @ Error::Corrupt { .. }) => damage,
         _ => contended,
     }

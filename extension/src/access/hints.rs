@@ -62,6 +62,10 @@ pub(super) struct Hints {
 }
 
 impl Hints {
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<pg_sys::Buffer>() * self.buffers.borrow().capacity()
+    }
+
     /// Brings bytes of a page's body near, if it was seen before. What lies there now may be another page: then it
     /// was for nothing.
     pub(super) fn prefetch(&self, block: pg_sys::BlockNumber, bytes: Range<usize>) {

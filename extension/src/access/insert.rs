@@ -27,8 +27,7 @@ pub(super) unsafe extern "C-unwind" fn aminsert(
         let state = statement_state(&store, info);
         // What detoasting and hashing leave behind goes with this context.
         PgMemoryContexts::new("lookbook insert").switch_to(|_| {
-            let filter_columns = state.options().filter_columns;
-            let row = columns::row(index, values, is_null, filter_columns);
+            let row = columns::row(index, values, is_null);
             let row = Row {
                 tid: heap_tid(&*tid),
                 vector: row.vector.as_deref(),

@@ -1,6 +1,6 @@
 //! `lookbook_index_info` and `lookbook_index_check`.
 
-use super::columns::dimensions_of;
+use super::columns::{self, dimensions_of};
 use super::errors::{or_raise, refuse};
 use super::store::BufferStore;
 use lookbook_ann::{Error, Index, Info, LEVELS};
@@ -142,7 +142,7 @@ fn with_index<T>(oid: pg_sys::Oid, work: impl FnOnce(&BufferStore, &mut Index) -
     }
     // SAFETY: open and locked until `relation` is dropped.
     let store = unsafe { BufferStore::new(relation.as_ptr()) };
-    let mut index = or_raise(Index::open(&store), relation.as_ptr());
+    let mut index = or_raise(columns::open(&store), relation.as_ptr());
     work(&store, &mut index)
 }
 

@@ -236,47 +236,52 @@ unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Option<F
         let none = Filter::new(column, Vec::new());
         return (!conditions::is_fulfilled_by_null(key)).then_some(none);
     }
-    // SAFETY: the catalogue says which hash function belongs to the type on the right; an array has
-    // elements of that type.
-    unsafe {
-        let mut hash = hash_function(index, key);
-        let collation = key.sk_collation;
-        let words = if key.sk_flags & pg_sys::SK_SEARCHARRAY as i32 == 0 {
-            vec![hash_word(&raw mut hash, collation, key.sk_argument)]
-        } else {
-            // A scan may begin for each row of a join: nothing stays of its arrays.
-            PgMemoryContexts::new("lookbook array").switch_to(|_| {
-                columns::array_elements(key.sk_argument)
-                    .into_iter()
-                    .map(|value| hash_word(&raw mut hash, collation, value))
-                    .collect()
-            })
-        };
-        Some(Filter::new(column, words))
-    }
+    // A scan may begin for each row of a join: nothing stays of its arrays, nor of what hashing leaves behind.
+    let words = PgMemoryContexts::new("lookbook condition").switch_to(|_| {
+        // SAFETY: the catalogue says which hash function belongs to the type on the right; an array has
+        // elements of that type.
+        unsafe {
+            let mut other = pg_sys::FmgrInfo::default();
+            let hash = hash_function(index, key, &mut other);
+            let values = match key.sk_flags & pg_sys::SK_SEARCHARRAY as i32 {
+                0 => vec![key.sk_argument],
+                _ => columns::array_elements(key.sk_argument),
+            };
+            let words = values.into_iter();
+            words
+                .map(|value| hash_word(hash, key.sk_collation, value))
+                .collect()
+        }
+    });
+    Some(Filter::new(column, words))
 }
 
-/// The hash function of the type on the right of a condition, which may be another of the family.
+/// The hash function of the type on the right of a condition: the column's, which remembers what it learnt of the type for
+/// as long as the index is open, or that of another type of the family, put into `other`.
 ///
 /// # Safety
 /// As [`filter`].
-unsafe fn hash_function(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> pg_sys::FmgrInfo {
+unsafe fn hash_function(
+    index: pg_sys::Relation,
+    key: &pg_sys::ScanKeyData,
+    other: &mut pg_sys::FmgrInfo,
+) -> *mut pg_sys::FmgrInfo {
     let at = key.sk_attno as usize - 1;
     // SAFETY: the caller's promise: the arrays have an entry for each column.
     unsafe {
         let own = *(*index).rd_opcintype.add(at);
-        if key.sk_subtype == pg_sys::InvalidOid || key.sk_subtype == own {
-            return *pg_sys::index_getprocinfo(index, key.sk_attno, HASH_PROC);
-        }
-        let family = *(*index).rd_opfamily.add(at);
-        let function =
-            pg_sys::get_opfamily_proc(family, key.sk_subtype, key.sk_subtype, HASH_PROC as i16);
+        let function = match key.sk_subtype {
+            subtype if subtype == pg_sys::InvalidOid || subtype == own => pg_sys::InvalidOid,
+            subtype => {
+                let family = *(*index).rd_opfamily.add(at);
+                pg_sys::get_opfamily_proc(family, subtype, subtype, HASH_PROC as i16)
+            }
+        };
+        // None, too, for a type that is binary-coercible to the column's, such as an enum to anyenum.
         if function == pg_sys::InvalidOid {
-            // A type that is binary-coercible to the column's, such as an enum to anyenum.
-            return *pg_sys::index_getprocinfo(index, key.sk_attno, HASH_PROC);
+            return pg_sys::index_getprocinfo(index, key.sk_attno, HASH_PROC);
         }
-        let mut found = pg_sys::FmgrInfo::default();
-        pg_sys::fmgr_info(function, &raw mut found);
-        found
+        pg_sys::fmgr_info(function, other);
+        other
     }
 }

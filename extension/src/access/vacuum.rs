@@ -1,9 +1,8 @@
 //! Vacuum: dead rows out, then pages back.
 
-use super::columns::item_pointer;
+use super::columns::{self, item_pointer};
 use super::errors::or_raise;
 use super::store::BufferStore;
-use lookbook_ann::Index;
 use pgrx::prelude::*;
 use pgrx::{PgRelation, PgSqlErrorCode, pg_guard, pg_sys};
 use std::ffi::c_void;
@@ -23,7 +22,7 @@ pub(super) unsafe extern "C-unwind" fn ambulkdelete(
     unsafe {
         let relation = (*info).index;
         let store = BufferStore::new(relation);
-        let mut index = or_raise(Index::open(&store), relation);
+        let mut index = or_raise(columns::open(&store), relation);
         let removed = or_raise(
             index.bulk_delete(&store, &mut |tid| {
                 pg_sys::vacuum_delay_point(
@@ -57,7 +56,7 @@ pub(super) unsafe extern "C-unwind" fn amvacuumcleanup(
         }
         let relation = (*info).index;
         let store = BufferStore::new(relation);
-        let mut index = or_raise(Index::open(&store), relation);
+        let mut index = or_raise(columns::open(&store), relation);
         let found = or_raise(index.cleanup(&store), relation);
         pg_sys::IndexFreeSpaceMapVacuum(relation);
         if found.drift > MUCH_DRIFT {

@@ -4,12 +4,14 @@
 
 use lookbook_ann::memory::MemoryStore;
 use lookbook_ann::{
-    BlockId, HeapTid, Index, Metric, Options, PAGE_BYTES, PageStore, PageTxn, Row, Search,
-    SearchOptions, empty_index,
+    BlockId, Error, HeapTid, Index, Metric, Options, PAGE_BYTES, PageStore, PageTxn, Result, Row,
+    Search, SearchOptions, empty_index,
 };
 
 const DIMENSIONS: usize = 24;
 const ROWS: u64 = 60;
+/// More questions whether to stop than any walk over these few pages asks.
+const MOST_STEPS: u64 = 100_000;
 
 thread_local! {
     static SOUND: MemoryStore = sound();
@@ -41,12 +43,7 @@ fn sound() -> MemoryStore {
     store
 }
 
-fn insert(
-    store: &MemoryStore,
-    index: &mut Index,
-    tid: u64,
-    vector: Option<&[f32]>,
-) -> lookbook_ann::Result<()> {
+fn insert(store: &MemoryStore, index: &mut Index, tid: u64, vector: Option<&[f32]>) -> Result<()> {
     index.insert(
         store,
         Row {
@@ -67,34 +64,48 @@ pub fn index_pages(patches: &[u8]) -> bool {
         let old = store.read(block).expect("memory")[offset];
         store.corrupt(block, offset, old ^ patch[3]);
     }
-    // What would run in a circle must ask whether it should stop.
-    store.interrupt_after(Some(50_000));
     let Ok(mut index) = Index::open(&store) else {
         return false;
     };
-    let is_sound = index.check(&store).is_ok();
+    let is_sound = tried(&store, || index.check(&store)).is_ok();
     let dimensions = index.options().dimensions;
     let query = vec![0.5; dimensions];
     for recall in [0.9, 1.0] {
-        let options = SearchOptions {
-            recall,
-            filters: Vec::new(),
-            limit: None,
-        };
-        if let Ok(mut search) = Search::new(&store, index.clone(), Some(&query), &options) {
-            let mut rows = 0;
-            while rows < 1_000 && matches!(search.next_row(), Ok(Some(_))) {
-                rows += 1;
-            }
-        }
+        let _ = tried(&store, || search(&store, &index, &query, recall));
     }
     if dimensions == DIMENSIONS && index.options().filter_columns == 1 {
         for tid in 500..520 {
-            let _ = insert(&store, &mut index, tid, Some(&vector(tid)));
+            let _ = tried(&store, || {
+                insert(&store, &mut index, tid, Some(&vector(tid)))
+            });
         }
     }
-    let _ = index.bulk_delete(&store, &mut |tid| tid.0 % 2 == 0);
-    let _ = index.cleanup(&store);
-    let _ = index.info(&store);
+    let _ = tried(&store, || {
+        index.bulk_delete(&store, &mut |tid| tid.0 % 2 == 0)
+    });
+    let _ = tried(&store, || index.cleanup(&store));
+    let _ = tried(&store, || index.info(&store));
     is_sound
+}
+
+/// What an operation says of a damaged index; fails if it goes round in circles.
+fn tried<T>(store: &MemoryStore, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+    store.interrupt_after(Some(MOST_STEPS));
+    let result = operation();
+    assert!(
+        !matches!(result, Err(Error::Interrupted)),
+        "a walk without end"
+    );
+    result
+}
+
+/// Searches to the end.
+fn search(store: &MemoryStore, index: &Index, query: &[f32], recall: f32) -> Result<()> {
+    let options = SearchOptions {
+        recall,
+        ..SearchOptions::default()
+    };
+    let mut search = Search::new(store, index.clone(), Some(query), &options)?;
+    while search.next_row()?.is_some() {}
+    Ok(())
 }

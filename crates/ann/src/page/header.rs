@@ -208,6 +208,21 @@ pub(crate) fn expect(page: &PageBytes, block: BlockId, kind: Kind, most: usize) 
     Ok(())
 }
 
+/// Checks that the page belongs to the chain that begins at `head`.
+pub(crate) fn expect_owner(page: &PageBytes, block: BlockId, head: PageRef) -> Result<()> {
+    let found = owner(page);
+    if found == Some(head) {
+        return Ok(());
+    }
+    Err(Error::Corrupt {
+        block,
+        offset: OWNER,
+        what: "the owner",
+        found: u64::from(found.unwrap_or(PageRef::NOWHERE).block.0),
+        expected: "the head of the chain",
+    })
+}
+
 /// Checks a number of the kind's own part.
 pub(super) fn expect_bound(
     block: BlockId,

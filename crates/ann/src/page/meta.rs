@@ -4,7 +4,7 @@ use super::header::{HEADER_BYTES, Kind, PageRef, expect, expect_bound, format};
 use super::{f32_at, put_f32, put_u32, put_u64, u32_at, u64_at};
 use crate::calibration::{Calibration, LEVELS, Slack};
 use crate::error::Result;
-use crate::options::{Metric, Options};
+use crate::options::{Columns, Metric, Options};
 use crate::store::{BlockId, PageBytes};
 
 /// The block of the meta page.
@@ -105,12 +105,16 @@ impl Meta {
             "16 to 10000",
         )?;
         let mut slacks = [Slack::CERTAIN; LEVELS.len()];
+        let mut last = Slack::LEAST;
         for (i, slack) in slacks.iter_mut().enumerate() {
             let at = SLACKS + 8 * i;
             let (list, code) = (f32_at(page, at), f32_at(page, at + 4));
-            let good = u64::from(list.is_finite() && code.is_finite());
-            range(at, "a calibrated slack", good, 1..=1, "a finite number")?;
-            *slack = Slack { list, code };
+            let is_good = (last.list..=Slack::CERTAIN.list).contains(&list)
+                && (last.code..=Slack::CERTAIN.code).contains(&code);
+            let expected = "at least that of a lower recall";
+            range(at, "a calibrated slack", is_good.into(), 1..=1, expected)?;
+            last = Slack { list, code };
+            *slack = last;
         }
         Ok(Meta {
             options: Options {
@@ -135,6 +139,32 @@ impl Meta {
                 slacks,
             },
         })
+    }
+
+    /// Is this what the columns of the index say?
+    pub fn expect(&self, columns: Columns) -> Result<()> {
+        let found = self.options;
+        let dimensions = columns.dimensions.unwrap_or(found.dimensions);
+        for (at, what, found, declared) in [
+            (DIMENSIONS, "dimensions", found.dimensions, dimensions),
+            (
+                METRIC,
+                "the metric",
+                found.metric as usize,
+                columns.metric as usize,
+            ),
+            (
+                FILTERS,
+                "filter columns",
+                found.filter_columns,
+                columns.filter_columns,
+            ),
+        ] {
+            let declared = declared as u64;
+            let expected = "what the columns of the index say";
+            expect_bound(META, at, what, found as u64, declared..=declared, expected)?;
+        }
+        Ok(())
     }
 
     pub fn write(&self, page: &mut PageBytes) {

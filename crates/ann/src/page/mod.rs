@@ -17,7 +17,7 @@ pub(crate) use bytes::{
     f32_at, put_f32, put_u16, put_u32, put_u48, put_u64, u16_at, u32_at, u48_at, u64_at,
 };
 pub(crate) use header::{
-    Kind, PageRef, count, expect, format, free, incarnation, is_free, is_new, is_retired, kind,
-    moved, next, opened, owner, retire, set_moved, set_next,
+    Kind, PageRef, count, expect, expect_owner, format, free, incarnation, is_free, is_new,
+    is_retired, kind, moved, next, opened, owner, retire, set_moved, set_next,
 };
 pub(crate) use layout::Layout;

@@ -24,6 +24,7 @@ use crate::index::Index;
 use crate::page::{self, PageRef, tids};
 use crate::query::{Centre, Nature, Query, Trust};
 use crate::queue::{Item, Queue};
+use crate::step::Step;
 use crate::store::{BlockId, HeapTid, PageStore};
 use codes::Codes;
 use lists::Lists;
@@ -104,12 +105,12 @@ pub(crate) struct Trace {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Boundless(Option<PageRef>),
+    Boundless(Option<Step>),
     Ordered,
     /// Nothing is queued any more: the rows that settled, or came late.
     Rest,
-    Unordered(Option<PageRef>),
-    Nulls(Option<PageRef>),
+    Unordered(Option<Step>),
+    Nulls(Option<Step>),
     Done,
 }
 
@@ -194,7 +195,7 @@ impl<'s, S: PageStore> Search<'s, S> {
             vector: None,
             filters: Vec::new(),
             query,
-            phase: Phase::Boundless(index.meta.boundless),
+            phase: Phase::Boundless(index.meta.boundless.map(Step::from)),
             generation: 0,
             queue: Queue::new(),
             lists: Lists::new(),
@@ -292,7 +293,10 @@ impl<'s, S: PageStore> Search<'s, S> {
                     Some(row) if self.is_beyond(row) => {}
                     Some(row) => return Ok(Some(self.give_out(row))),
                     None if self.limit < f64::INFINITY => self.phase = Phase::Done,
-                    None => self.phase = Phase::Unordered(self.index.meta.unordered),
+                    None => {
+                        let head = self.index.meta.unordered;
+                        self.phase = Phase::Unordered(head.map(Step::from));
+                    }
                 },
                 Phase::Unordered(link) => match self.aside_row(link, Phase::Unordered)? {
                     Some(tid) => {
@@ -302,7 +306,7 @@ impl<'s, S: PageStore> Search<'s, S> {
                         };
                         return Ok(Some(Found { tid, bound }));
                     }
-                    None => self.phase = Phase::Nulls(self.index.meta.nulls),
+                    None => self.phase = Phase::Nulls(self.index.meta.nulls.map(Step::from)),
                 },
                 Phase::Nulls(link) => match self.aside_row(link, Phase::Nulls)? {
                     Some(tid) => {
@@ -362,15 +366,16 @@ impl<'s, S: PageStore> Search<'s, S> {
     /// The next row of a chain without vectors; moves the phase along.
     fn aside_row(
         &mut self,
-        mut link: Option<PageRef>,
-        phase: fn(Option<PageRef>) -> Phase,
+        mut next: Option<Step>,
+        phase: fn(Option<Step>) -> Phase,
     ) -> Result<Option<HeapTid>> {
         loop {
             if let Some(tid) = self.pending.pop() {
                 return Ok(Some(tid));
             }
-            let Some(name) = link else { return Ok(None) };
+            let Some(here) = next else { return Ok(None) };
             self.store.check_interrupts()?;
+            let name = here.name;
             let words = self.index.meta.options.filter_columns;
             let page = self.store.read(name.block)?;
             if !page::opened(&page, name) {
@@ -384,8 +389,8 @@ impl<'s, S: PageStore> Search<'s, S> {
                     self.pending.push(tids::tid(&page, words, slot));
                 }
             }
-            link = page::next(&page);
-            self.phase = phase(link);
+            next = here.next(&page)?;
+            self.phase = phase(next);
         }
     }
 }
