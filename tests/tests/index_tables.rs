@@ -319,7 +319,7 @@ fn what_a_session_learnt_of_an_index_outlasts_the_use_of_many_others() -> Result
         others += &format!("SELECT id FROM other_{n} ORDER BY v <-> look(1) LIMIT 1;");
     }
     // Pages that a search reads; the first ones read the directory as well.
-    let pages = |client: &mut Client| -> Result<i64> {
+    let pages = |client: &mut postgres::Client| -> Result<i64> {
         let query = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) SELECT id FROM look ORDER BY v <-> look(7) LIMIT 1";
         let lines = client.query(query, &[])?;
         let hits = lines.iter().find_map(|line| {
