@@ -3,26 +3,16 @@
 mod sql_support;
 
 use anyhow::{Context, Result, ensure};
-use lookbook_tests::{Cluster, Database, check_output};
+use lookbook_tests::{Cluster, check_output};
 use postgres::Client;
 use serde_json::{Value, json};
 use sql_support::{
     backend_pid, bmp, detector_manifest, embed, embedder_manifest, import, import_detector,
-    import_embedder, onnx, refusal,
+    import_embedder, onnx, refusal, roles,
 };
 
 const AVERAGE: &str = "GlobalAveragePool";
 const MAXIMUM: &str = "GlobalMaxPool";
-
-/// Roles belong to the cluster: each test has its own.
-fn roles(database: &Database<'_>, names: &[&str]) -> Result<()> {
-    for name in names {
-        database
-            .connect()?
-            .batch_execute(&format!("CREATE ROLE {name} LOGIN"))?;
-    }
-    Ok(())
-}
 
 fn names(client: &mut Client) -> Result<Vec<String>> {
     let rows = client.query(
@@ -329,33 +319,6 @@ fn only_owners_and_grantees_see_use_or_change_a_model() -> Result<()> {
 }
 
 #[test]
-fn the_role_that_runs_decides_also_inside_functions() -> Result<()> {
-    let database = Cluster::shared()?.database("definer")?;
-    roles(&database, &["d_owner", "d_user"])?;
-    database.psql("GRANT CREATE ON SCHEMA public TO d_owner")?;
-    let mut owner = database.connect_as("d_owner")?;
-    import_embedder(&mut owner, "mine", AVERAGE)?;
-    owner.batch_execute(
-        "CREATE FUNCTION as_definer(bytea) RETURNS embedding LANGUAGE sql SECURITY DEFINER AS $$ SELECT embed_image($1, 'mine') $$;
-         CREATE FUNCTION as_invoker(bytea) RETURNS embedding LANGUAGE plpgsql AS $$ BEGIN RETURN embed_image($1, 'mine'); END $$",
-    )?;
-    let image = bmp(4, 4, [9, 9, 9]);
-    let mut user = database.connect_as("d_user")?;
-    user.query_one("SELECT as_definer($1)::text", &[&image])?;
-    let refused = refusal(user.query("SELECT as_invoker($1)::text", &[&image]))?;
-    assert_eq!(refused.code, "42501");
-    let mut both = database.connect()?;
-    both.batch_execute("SET ROLE d_owner")?;
-    embed(&mut both, &image, Some("mine"))?;
-    both.batch_execute("SET ROLE d_user")?;
-    assert_eq!(
-        refusal(embed(&mut both, &image, Some("mine")))?.code,
-        "42501"
-    );
-    Ok(())
-}
-
-#[test]
 fn optional_models_are_imported_and_used_by_name() -> Result<()> {
     let database = Cluster::shared()?.database("optional")?;
     let mut client = database.connect()?;
@@ -467,81 +430,6 @@ fn the_default_is_chosen_by_setting_then_by_table() -> Result<()> {
         0,
         "the shipped default counts again"
     );
-    Ok(())
-}
-
-#[test]
-fn a_model_replaced_in_the_same_transaction_is_noticed() -> Result<()> {
-    let database = Cluster::shared()?.database("replaced")?;
-    let mut client = database.connect()?;
-    let image = bmp(16, 16, [255, 0, 0]);
-    import_embedder(&mut client, "m", AVERAGE)?;
-    let mean = embed(&mut client, &image, Some("m"))?;
-    client.batch_execute("BEGIN; SELECT lookbook_model_drop('m')")?;
-    import_embedder(&mut client, "m", MAXIMUM)?;
-    assert_eq!(embed(&mut client, &image, Some("m"))?, [1.0, 0.0, 0.0]);
-    client.batch_execute("SAVEPOINT s; SELECT lookbook_model_drop('m')")?;
-    assert_eq!(
-        refusal(embed(&mut client, &image, Some("m")))?.code,
-        "42704"
-    );
-    client.batch_execute("ROLLBACK TO s")?;
-    assert_eq!(embed(&mut client, &image, Some("m"))?, [1.0, 0.0, 0.0]);
-    client.batch_execute("ROLLBACK")?;
-    // The same without a command of this session that writes: another one's commit hides the end of the subtransaction.
-    import_embedder(&mut client, "other", MAXIMUM)?;
-    client.batch_execute(
-        "BEGIN; CREATE TEMP TABLE writes (n int); SELECT lookbook_model_default('m'); SAVEPOINT s;
-         SELECT lookbook_model_default('other')",
-    )?;
-    database
-        .connect()?
-        .batch_execute("CREATE TABLE written_meanwhile (n int)")?;
-    assert_eq!(embed(&mut client, &image, None)?, [1.0, 0.0, 0.0]);
-    client.batch_execute("ROLLBACK TO s")?;
-    assert_eq!(embed(&mut client, &image, None)?, mean);
-    client.batch_execute("ROLLBACK")?;
-    assert_eq!(
-        embed(&mut client, &image, Some("m"))?,
-        mean,
-        "a rolled back import is undone"
-    );
-    // The same bytes under another manifest are another model.
-    let model = onnx::embedder(AVERAGE);
-    let mut manifest = embedder_manifest(&mut client, "half", &model)?;
-    manifest["input"]["scale"] = json!(1.0 / 510.0);
-    import(&mut client, "half", &manifest, &model)?;
-    let half = embed(&mut client, &image, Some("half"))?;
-    ensure!(
-        (half[0] * 2.0 - mean[0]).abs() < 1e-4,
-        "{half:?} against {mean:?}"
-    );
-    Ok(())
-}
-
-#[test]
-fn prepared_statements_follow_the_default() -> Result<()> {
-    let database = Cluster::shared()?.database("prepared")?;
-    let mut client = database.connect()?;
-    import_embedder(&mut client, "mean", AVERAGE)?;
-    import_embedder(&mut client, "max", MAXIMUM)?;
-    client.batch_execute("SELECT lookbook_model_default('mean')")?;
-    let image = bmp(16, 16, [255, 0, 0]);
-    let prepared = client.prepare("SELECT embed_image($1)::real[]")?;
-    let before: Vec<f32> = client.query_one(&prepared, &[&image])?.get(0);
-    let mut other = database.connect()?;
-    other.batch_execute("SELECT lookbook_model_default('max')")?;
-    let after: Vec<f32> = client.query_one(&prepared, &[&image])?.get(0);
-    ensure!(before[0] < 0.999);
-    assert_eq!(after, [1.0, 0.0, 0.0]);
-    for _ in 0..7 {
-        assert_eq!(
-            client
-                .query_one(&prepared, &[&image])?
-                .get::<_, Vec<f32>>(0),
-            after
-        );
-    }
     Ok(())
 }
 

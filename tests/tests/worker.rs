@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lookbook_tests::{Cluster, openvino, signal, workspace};
+use postgres::Client;
 use sql_support::{add_slow_model, backend_pid, bmp, embed, import_embedder, refusal};
 use worker_support::{PATIENCE, number, photo, tiny, wait_for};
 
@@ -329,8 +330,9 @@ fn a_terminated_supervisor_is_replaced_whoever_asks_meanwhile() -> Result<()> {
     for round in 0..6_u8 {
         // Amid a run it takes its time to end, and holds its lock meanwhile.
         let mut slow = database.connect()?;
+        let backend = backend_pid(&mut slow)?;
         let running =
-            spawn(move || embed(&mut slow, &photo(1 + 10 * round), Some("slow")).is_err());
+            spawn(move || refusal(embed(&mut slow, &photo(1 + 10 * round), Some("slow"))));
         wait_for(&mut client, "running", |count| count == Some(1))?;
         client.batch_execute("SELECT pg_terminate_backend(supervisor_pid) FROM lookbook_worker")?;
         let mut asking = Vec::new();
@@ -346,10 +348,85 @@ fn a_terminated_supervisor_is_replaced_whoever_asks_meanwhile() -> Result<()> {
                 Err(_) => anyhow::bail!("a session panicked"),
             };
         }
-        ensure!(
-            running.join().is_ok_and(|failed| failed),
-            "round {round}: it went on"
-        );
+        // Its request is made once more, of the next process.
+        wait_for(&mut client, "running", |count| count == Some(1))?;
+        client.execute("SELECT pg_cancel_backend($1)", &[&backend])?;
+        let failed = running.join().ok().context("who waits")??;
+        assert_eq!(failed.code, "57014", "round {round}: {failed:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lost_socket_is_made_again() -> Result<()> {
+    for settings in [&[][..], &["shared_preload_libraries='lookbook'"]] {
+        let cluster = Cluster::start(settings)?;
+        let database = tiny(&cluster, "lost")?;
+        let mut client = database.connect()?;
+        client.batch_execute("SET lookbook.worker = on")?;
+        embed(&mut client, &photo(1), None)?;
+        let data: String = client.query_one("SHOW data_directory", &[])?.get(0);
+        std::fs::remove_file(std::path::Path::new(&data).join("pgsql_tmp.lookbook/socket"))?;
+        assert_eq!(embed(&mut client, &photo(2), None)?.len(), 3);
+    }
+    Ok(())
+}
+
+/// Lets a process of the server fork while its user has less than `most` processes; `None`: as many as it may allow itself.
+fn limit_processes(client: &mut Client, of: i64, most: Option<u32>) -> Result<()> {
+    let limits = std::fs::read_to_string(format!("/proc/{of}/limits"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max processes"))
+        .context("no limit")?;
+    let hard = line.split_whitespace().nth(1).context("no hard limit")?;
+    let soft = most.map_or(hard.to_owned(), |most| most.to_string());
+    // As the server's user, who may do so.
+    client.batch_execute(&format!(
+        "COPY (SELECT) TO PROGRAM 'prlimit --pid={of} --nproc={soft}:'"
+    ))?;
+    Ok(())
+}
+
+#[test]
+fn a_process_that_cannot_start_keeps_nobody_waiting() -> Result<()> {
+    let cluster = Cluster::start(&[])?;
+    let database = tiny(&cluster, "no_process")?;
+    let mut client = database.connect()?;
+    embed(&mut client, &photo(1), None)?;
+    let supervisor = number(&mut client, "supervisor_pid")?.context("no supervisor")?;
+    let pid = number(&mut client, "pid")?.context("no worker")?;
+    limit_processes(&mut client, supervisor, Some(1))?;
+    signal("KILL", u32::try_from(pid)?)?;
+    let mut strict = database.connect()?;
+    strict.batch_execute("SET lookbook.worker = on")?;
+    wait_for(&mut client, "pid", |pid| pid.is_none())?;
+    let begun = Instant::now();
+    for _ in 0..5 {
+        let refused = refusal(embed(&mut strict, &photo(2), None))?;
+        assert_eq!(refused.code, "55000", "{refused:?}");
+        ensure!(refused.message.contains("could not start"), "{refused:?}");
+    }
+    assert_eq!(
+        embed(&mut client, &photo(3), None)?.len(),
+        3,
+        "it can itself"
+    );
+    ensure!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    let attempts = cluster
+        .log()
+        .matches("could not start an inference")
+        .count();
+    ensure!((1..=5).contains(&attempts), "{attempts} lines in the log");
+    limit_processes(&mut client, supervisor, None)?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(refused) = embed(&mut strict, &photo(4), None) {
+        ensure!(Instant::now() < deadline, "{refused:?}");
+        sleep(Duration::from_millis(50));
     }
     Ok(())
 }

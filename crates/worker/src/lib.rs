@@ -15,7 +15,7 @@ pub mod protocol;
 mod server;
 mod wire;
 
-pub use server::{Ended, Origin, Settings, serve};
+pub use server::{Ended, Origin, Settings, serve, turn_away};
 
 use sha2::{Digest, Sha256};
 

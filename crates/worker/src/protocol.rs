@@ -220,8 +220,13 @@ pub enum Reply {
         /// The limit.
         limit: u32,
     },
-    /// This process ends because of another's run: the next one will do it.
+    /// This process will not do it, through no fault of the request: ask once more.
     Again,
+    /// There is no process to do it.
+    NoProcess {
+        /// Why it could not start.
+        reason: String,
+    },
     /// The worker runs another ONNX Runtime library than the caller asks for.
     OtherRuntime {
         /// The path of the worker's.
@@ -345,6 +350,10 @@ impl Reply {
                 108
             }
             Reply::Again => 110,
+            Reply::NoProcess { reason } => {
+                body.text(reason);
+                111
+            }
         };
         Header::frame(kind, &body.0, 0)
     }
@@ -377,6 +386,9 @@ impl Reply {
             108 => Reply::Stats(reader.text()?),
             109 => Reply::Pose(Box::new(take_pose(&mut reader)?)),
             110 => Reply::Again,
+            111 => Reply::NoProcess {
+                reason: reader.text()?,
+            },
             other => return Err(ProtocolError::Kind(other)),
         };
         reader.end()?;

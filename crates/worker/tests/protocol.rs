@@ -63,6 +63,9 @@ fn replies() -> Vec<Reply> {
         }),
         Reply::Busy { limit: 7 },
         Reply::Again,
+        Reply::NoProcess {
+            reason: "full".to_owned(),
+        },
         Reply::OtherRuntime {
             library: "/x".to_owned(),
         },
@@ -144,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_message_is_a_message_or_an_error(at in 0_usize..400, byte in any::<u8>(), which in 0_usize..12) {
+    fn a_damaged_message_is_a_message_or_an_error(at in 0_usize..400, byte in any::<u8>(), which in 0_usize..14) {
         let mut frame = match which {
             0..4 => calls()[which].encode(0).unwrap(),
             _ => replies()[which - 4].encode().unwrap(),

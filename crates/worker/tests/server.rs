@@ -160,14 +160,21 @@ fn images_beyond_the_budget_wait_unread_in_their_callers() {
     let worker = Worker::start(settings());
     let first = hold(&worker, 1, 200 * MB);
     // 56 MB are left of the budget.
-    let small = hold(&worker, 2, 50 * MB);
+    let small = hold(&worker, 2, 20 * MB);
     let mut waiting = worker.connect();
     waiting
         .write_all(&run_call(3, 100 * MB))
         .expect("it reads calls");
     let sent = send_while_read(&mut waiting, 100 * MB);
     assert!(sent <= SOCKET_BUFFER_BYTES, "{sent} bytes were taken in");
-    assert_eq!(worker.count("waiting"), 3);
+    // It would fit, and go in before the other for ever.
+    let mut later = worker.connect();
+    later
+        .write_all(&run_call(4, 20 * MB))
+        .expect("it reads calls");
+    let overtaking = send_while_read(&mut later, 20 * MB);
+    assert!(overtaking <= SOCKET_BUFFER_BYTES, "it overtakes");
+    assert_eq!(worker.count("waiting"), 4);
     // Room again: it goes on where it stood.
     drop(first);
     let rest = 100 * MB - sent;
@@ -176,8 +183,30 @@ fn images_beyond_the_budget_wait_unread_in_their_callers() {
         read_reply(&mut waiting),
         Reply::NeedModel(Fingerprint([3; 32]))
     );
-    assert_eq!(worker.count("waiting"), 2);
+    let rest = 20 * MB - overtaking;
+    assert_eq!(send_while_read(&mut later, rest), rest, "it is let in");
+    assert_eq!(worker.count("waiting"), 3);
     drop(small);
+}
+
+#[test]
+fn nobody_waits_for_a_caller_that_does_not_send() {
+    let worker = Worker::start(settings());
+    let mut stalled = hold(&worker, 1, 1000);
+    let call = run_call(1, 1000);
+    let mut next = worker.connect();
+    next.write_all(&call).expect("it reads");
+    next.write_all(&[0; 1000]).expect("it reads");
+    let mut half = worker.connect();
+    half.write_all(&call).expect("it reads");
+    worker.wait_until("waiting", 3);
+    assert_eq!(read_reply(&mut stalled), Reply::Again);
+    assert_eq!(
+        read_reply(&mut next),
+        Reply::NeedModel(Fingerprint([1; 32]))
+    );
+    // Nobody waits for the third one, which may take its time.
+    assert_eq!(worker.count("waiting"), 2);
 }
 
 #[test]
@@ -202,21 +231,20 @@ fn a_caller_that_leaves_while_it_waits_is_forgotten() {
 }
 
 #[test]
-fn one_image_above_the_budget_goes_alone() {
+fn one_image_above_the_budget_goes_in_beside_the_others() {
     let worker = Worker::start(settings());
-    let large = hold(&worker, 1, 300 * MB);
+    let small = hold(&worker, 1, 9 * MB);
+    let large = hold(&worker, 2, 300 * MB);
+    let other = hold(&worker, 3, 9 * MB);
     let mut waiting = worker.connect();
     waiting
-        .write_all(&run_call(2, 9 * MB))
+        .write_all(&run_call(4, 300 * MB))
         .expect("it reads calls");
-    let sent = send_while_read(&mut waiting, 9 * MB);
+    let sent = send_while_read(&mut waiting, 20 * MB);
     assert!(sent <= SOCKET_BUFFER_BYTES, "{sent} bytes were taken in");
     drop(large);
-    assert_eq!(send_while_read(&mut waiting, 9 * MB - sent), 9 * MB - sent);
-    assert_eq!(
-        read_reply(&mut waiting),
-        Reply::NeedModel(Fingerprint([2; 32]))
-    );
+    assert_eq!(send_while_read(&mut waiting, 20 * MB), 20 * MB);
+    drop((small, other));
 }
 
 #[test]
@@ -271,14 +299,17 @@ fn it_drains_within_a_second_whoever_hangs() {
     let fastest = (0..3)
         .map(|_| {
             let worker = Worker::start(settings());
-            let hanging = hold(&worker, 1, 1000);
+            let mut hanging = hold(&worker, 1, 1000);
             let mut half = worker.connect();
             half.write_all(&run_call(2, 1000)).expect("it reads");
             let started = Instant::now();
             worker.tell("drain\n");
             assert_eq!(worker.ended(), Ended::Drained);
-            drop((hanging, half));
-            started.elapsed()
+            let elapsed = started.elapsed();
+            for caller in [&mut hanging, &mut half] {
+                assert_eq!(read_reply(caller), Reply::Again, "the next one has it");
+            }
+            elapsed
         })
         .min();
     assert!(fastest < Some(Duration::from_secs(1)), "{fastest:?}");

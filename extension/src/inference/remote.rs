@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const START_PATIENCE: Duration = Duration::from_secs(15);
 /// How long who looks at the worker waits for its numbers.
 const LOOK_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two attempts to connect meanwhile.
+/// Between two attempts to connect meanwhile, and before a request is made once more.
 const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 /// After a worker could not be had, the next calls run here without trying again.
 const WITHOUT_WORKER: Duration = Duration::from_secs(60);
@@ -55,13 +55,14 @@ pub(super) fn ask(
             Err(reason) => return without_worker(mode, &reason),
         };
         match client::ask(&stream, call, payload, &mut backend) {
-            Ok(Reply::Again) => {}
+            Ok(Reply::Again) => wait_for_latch(None, CONNECT_PAUSE),
             reply => break reply,
         }
     };
     match reply {
         Ok(Reply::Refused(refusal)) => Err(Failure::Vision(refusal)),
         Ok(Reply::Busy { limit }) => Err(busy(limit).into()),
+        Ok(Reply::NoProcess { reason }) => without_worker(mode, &reason),
         Ok(Reply::OtherRuntime { library }) => {
             let reason = format!("it runs another ONNX Runtime library, {library}");
             without_worker_now(mode, &reason)

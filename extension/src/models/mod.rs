@@ -23,9 +23,13 @@ pub(crate) struct Model {
     pub(crate) manifest: String,
 }
 
-/// What a statement sees of the database. Two snapshots of one backend with equal fields see the
-/// same rows: whatever commits or aborts moves `xmax` or shrinks the number of transactions in
-/// progress, whatever this transaction writes moves `curcid`, and what it rolls back to a savepoint is counted.
+/// What a statement sees of the database, and by which rights. Where all fields are equal, a query finds the same rows:
+///
+/// * within one transaction, whatever commits or aborts elsewhere moves `xmax` or shrinks the number of transactions in
+///   progress, and whatever it writes itself moves `command`;
+/// * a snapshot does not name its own transaction, so that two transactions of a session can have equal ones: they are
+///   told apart by counting those that ended, as is what was rolled back to a savepoint;
+/// * the catalogue (memberships of roles, policies, names) is read as it is now, whatever the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sight {
     xmin: pg_sys::TransactionId,
@@ -33,7 +37,8 @@ pub(crate) struct Sight {
     in_progress: u32,
     subtransactions: i32,
     command: pg_sys::CommandId,
-    rolled_back: u64,
+    ended: u64,
+    catalogue: (u64, pg_sys::CommandId),
     role: pg_sys::Oid,
     settings: u64,
 }
@@ -43,15 +48,24 @@ impl Sight {
     pub(crate) fn current() -> Sight {
         // SAFETY: a function call always runs under an active snapshot, which stays until it returns.
         let snapshot = unsafe { &*pg_sys::GetActiveSnapshot() };
+        // SAFETY: as any use of a table does; the rest reads variables.
+        let (catalogue, role) = unsafe {
+            pg_sys::AcceptInvalidationMessages();
+            let changes = (
+                pg_sys::SharedInvalidMessageCounter,
+                pg_sys::GetCurrentCommandId(false),
+            );
+            (changes, pg_sys::GetUserId())
+        };
         Sight {
             xmin: snapshot.xmin,
             xmax: snapshot.xmax,
             in_progress: snapshot.xcnt,
             subtransactions: snapshot.subxcnt,
             command: snapshot.curcid,
-            rolled_back: ROLLED_BACK.get(),
-            // SAFETY: reads a variable.
-            role: unsafe { pg_sys::GetUserId() },
+            ended: ENDED.get(),
+            catalogue,
+            role,
             settings: settings::generation(),
         }
     }
@@ -66,8 +80,8 @@ struct Resolved {
 }
 
 thread_local! {
-    /// Subtransactions of this session that ended so.
-    static ROLLED_BACK: Cell<u64> = const { Cell::new(0) };
+    /// Transactions of this session that ended, and its subtransactions that were rolled back.
+    static ENDED: Cell<u64> = const { Cell::new(0) };
     /// The last models resolved: a statement asks for one or two, once per row.
     static RESOLVED: RefCell<Vec<Resolved>> = const { RefCell::new(Vec::new()) };
 }
@@ -76,7 +90,16 @@ const RESOLVED_KEPT: usize = 4;
 /// Called once, from `_PG_init`.
 pub(crate) fn register() {
     // SAFETY: a backend has one thread while it loads a library.
-    unsafe { pg_sys::RegisterSubXactCallback(Some(count_rolled_back), std::ptr::null_mut()) };
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(count_ended), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(count_rolled_back), std::ptr::null_mut());
+    }
+}
+
+/// Whichever event it is: all of them belong to the end.
+#[pg_guard]
+unsafe extern "C-unwind" fn count_ended(_event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    ENDED.set(ENDED.get() + 1);
 }
 
 #[pg_guard]
@@ -87,7 +110,7 @@ unsafe extern "C-unwind" fn count_rolled_back(
     _argument: *mut c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        ROLLED_BACK.set(ROLLED_BACK.get() + 1);
+        ENDED.set(ENDED.get() + 1);
     }
 }
 

@@ -29,6 +29,8 @@ static MEMORY_MB: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// More descriptors than this a process seldom has.
 const MAX_QUEUE_LIMIT: i32 = 10_000;
 const MAX_THREADS: i32 = 1_024;
+/// With less its process would not even start.
+const LEAST_MEMORY_MB: u64 = 64;
 
 pub(crate) fn mode() -> WorkerMode {
     MODE.get()
@@ -55,7 +57,9 @@ fn memory() -> u64 {
             let page = of_system(SysconfVar::PAGE_SIZE).unwrap_or(0);
             u64::try_from(pages.saturating_mul(page) / 2).unwrap_or(0)
         }
-        megabytes => u64::try_from(megabytes).map_or(0, |megabytes| megabytes << 20),
+        megabytes => {
+            u64::try_from(megabytes).map_or(0, |megabytes| megabytes.max(LEAST_MEMORY_MB) << 20)
+        }
     }
 }
 
@@ -95,7 +99,7 @@ pub(super) fn register() {
     define(
         c"lookbook.worker_memory",
         c"Memory of its own that the inference worker may have.",
-        c"A model that needs more is an error. 0 is half of the machine's, -1 sets no limit.",
+        c"A model that needs more is an error. 0 is half of the machine's, -1 sets no limit, 64MB is the least.",
         &MEMORY_MB,
         (-1, i32::MAX),
         GucFlags::UNIT_MB,

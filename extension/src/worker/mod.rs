@@ -15,8 +15,10 @@ mod supervisor;
 
 pub(crate) use registration::{Start, Starting, register};
 
+use nix::libc;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 
 /// In the data directory, which is every server process's working directory: a relative path is never
@@ -53,12 +55,39 @@ fn open_lock(path: &str) -> io::Result<File> {
         .open(path)
 }
 
+/// One of fcntl's commands for open file descriptions, about an exclusive lock of the whole file; what it answers.
+fn ask_for_lock(file: &File, command: libc::c_int) -> io::Result<libc::flock> {
+    let mut whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: an open file, and a structure that outlives the call.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut whole) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(whole),
+    }
+}
+
+/// Whether this open file has the lock now.
+fn lock(file: &File) -> io::Result<bool> {
+    match ask_for_lock(file, libc::F_OFD_SETLK) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        asked => asked.map(|_| true),
+    }
+}
+
 /// The lock, unless another process has it.
 fn try_lock(path: &str) -> io::Result<Option<File>> {
     let file = open_lock(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(error),
-    }
+    Ok(lock(&file)?.then_some(file))
+}
+
+/// Whether a process holds the lock. Looking takes nothing, so that however many look, nobody is kept from it.
+fn is_locked(path: &str) -> bool {
+    File::open(path)
+        .and_then(|file| ask_for_lock(&file, libc::F_OFD_GETLK))
+        .is_ok_and(|found| found.l_type != libc::F_UNLCK as libc::c_short)
 }

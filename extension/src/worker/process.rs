@@ -4,7 +4,7 @@
 //! none of the server's files and no shared memory, so that native code gone wild cannot reach a
 //! table; it dies with its parent.
 
-use super::{EMPTY_FOLDER, INFERENCE_LOCK, open_lock};
+use super::{EMPTY_FOLDER, INFERENCE_LOCK, lock, open_lock};
 use lookbook_vision::SignalsBlocked;
 use lookbook_worker::{Origin, Settings, serve};
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 use pgrx::pg_sys;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -38,6 +38,8 @@ pub(super) struct InferenceProcess {
 pub(super) enum Ended {
     InGoodOrder,
     Badly(String),
+    /// Before it could serve anybody.
+    AtItsStart(String),
 }
 
 impl InferenceProcess {
@@ -65,7 +67,7 @@ impl InferenceProcess {
             ForkResult::Child => {
                 let outcome = catch_unwind(AssertUnwindSafe(|| {
                     detach(parent, &[listener.as_raw_fd(), theirs.as_raw_fd()]);
-                    let _lock = lock();
+                    let _shown = show();
                     leave_data_directory();
                     serve(listener, theirs, settings, origin)
                 }));
@@ -90,6 +92,18 @@ impl InferenceProcess {
     }
 
     pub(super) fn ended(&self) -> Option<Ended> {
+        match self.status()? {
+            Ended::Badly(how) if !self.has_begun() => Some(Ended::AtItsStart(how)),
+            ended => Some(ended),
+        }
+    }
+
+    /// Whether it said so, which it does before it accepts a connection.
+    fn has_begun(&self) -> bool {
+        matches!((&self.control).read(&mut [0; 1]), Ok(1))
+    }
+
+    fn status(&self) -> Option<Ended> {
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => None,
             Ok(WaitStatus::Exited(_, 0)) => Some(Ended::InGoodOrder),
@@ -207,10 +221,10 @@ fn shared_range(line: &str) -> Option<(usize, usize)> {
 }
 
 /// Tells `lookbook_worker` that there is an inference process.
-fn lock() -> Option<File> {
+fn show() -> Option<File> {
     let file = open_lock(INFERENCE_LOCK).ok()?;
     for _ in 0..LOCK_ATTEMPTS {
-        if file.try_lock().is_ok() {
+        if lock(&file).is_ok_and(|is_ours| is_ours) {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -1,6 +1,6 @@
 //! How the supervisor comes to be: with the server, or at the first need.
 
-use super::{START_LOCK, SUPERVISOR_LOCK, make_folder, try_lock};
+use super::{START_LOCK, SUPERVISOR_LOCK, is_locked, make_folder, try_lock};
 use pgrx::bgworkers::{
     BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
 };
@@ -63,7 +63,7 @@ impl Starting {
     /// Called as long as nobody answers at the socket.
     pub(crate) fn advance(&mut self) -> Start {
         if IS_STATIC.load(Ordering::Relaxed) && self.started.is_none() {
-            if !matches!(try_lock(SUPERVISOR_LOCK), Ok(Some(_))) && make_folder().is_ok() {
+            if is_locked(SUPERVISOR_LOCK) {
                 self.missing = None;
                 return Start::UnderWay;
             }
@@ -91,7 +91,7 @@ impl Starting {
             }
         };
         // One that is ending lets nobody else begin.
-        if matches!(try_lock(SUPERVISOR_LOCK), Ok(None)) {
+        if is_locked(SUPERVISOR_LOCK) {
             return Start::UnderWay;
         }
         // SAFETY: reads a variable of this process.

@@ -1,6 +1,6 @@
 //! What the view `lookbook_worker` shows.
 
-use super::{FOLDER, INFERENCE_LOCK, SOCKET, SUPERVISOR_LOCK, try_lock};
+use super::{INFERENCE_LOCK, SOCKET, SUPERVISOR_LOCK, is_locked};
 use crate::inference::ask_worker;
 use crate::settings::errors::UserError;
 use lookbook_worker::client::connect;
@@ -59,9 +59,4 @@ fn inference() -> Result<Option<Value>, UserError> {
         Some(Reply::Stats(json)) => Ok(serde_json::from_str(&json).ok()),
         _ => Ok(None),
     }
-}
-
-/// Whether a process that runs holds the lock; taking it for this moment harms nobody.
-fn is_locked(path: &str) -> bool {
-    Path::new(FOLDER).exists() && matches!(try_lock(path), Ok(None))
 }

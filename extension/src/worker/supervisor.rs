@@ -7,7 +7,8 @@
 use super::process::{Ended, InferenceProcess};
 use super::{SOCKET, SUPERVISOR_LOCK, make_folder, try_lock};
 use crate::settings;
-use lookbook_worker::Origin;
+use lookbook_worker::protocol::Reply;
+use lookbook_worker::{Origin, turn_away};
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use pgrx::{check_for_interrupts, pg_sys};
@@ -15,18 +16,19 @@ use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 /// From the wish to stop to SIGKILL; the inference process itself ends a little sooner.
 const STOP_TIME: Duration = Duration::from_millis(800);
-/// Between two starts of an inference process that dies.
+/// Between two starts of an inference process that dies; doubled with each in a row that could not begin.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(60);
 /// Before a supervisor that the postmaster starts tries again to have a socket.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(60);
-const LOCK_ATTEMPTS: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// How often it looks whether its socket is still there.
+const SOCKET_CHECK: Duration = Duration::from_secs(2);
 
 /// Entry point, named at registration. The argument tells whether the postmaster restarts us.
 #[pg_guard]
@@ -36,16 +38,23 @@ pub extern "C-unwind" fn lookbook_worker_main(argument: pg_sys::Datum) {
         SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM | SignalWakeFlags::SIGCHLD,
     );
     BackgroundWorker::connect_worker_to_spi(None, None);
-    match Supervisor::new() {
-        Ok(Some(mut supervisor)) => supervisor.run(),
-        Ok(None) => log!("lookbook worker: another one serves this data directory"),
+    let is_blocked = match Supervisor::new() {
+        Ok(Some(mut supervisor)) => {
+            supervisor.run();
+            false
+        }
+        Ok(None) => {
+            log!("lookbook worker: another one serves this data directory");
+            true
+        }
         Err(error) => {
             warning!("lookbook worker: could not open {SOCKET}: {error}");
-            if argument.value() != 0 {
-                // The postmaster would have us back in a second, for the same words.
-                BackgroundWorker::wait_latch(Some(BLOCKED_PAUSE));
-            }
+            true
         }
+    };
+    if is_blocked && argument.value() != 0 {
+        // The postmaster would have us back in a second, for the same words.
+        BackgroundWorker::wait_latch(Some(BLOCKED_PAUSE));
     }
     if argument.value() != 0 {
         // Exit code 1 asks the postmaster for another one, unless the server stops.
@@ -58,28 +67,22 @@ struct Supervisor {
     /// Holds the lock as long as this process lives.
     _lock: File,
     listener: UnixListener,
+    /// The number of the socket's file.
+    inode: u64,
     process: Option<InferenceProcess>,
     restarts: u64,
     /// Not before this moment is another process started.
     next_start: Instant,
-}
-
-/// The view `lookbook_worker` takes the lock for a moment when it looks who has it.
-fn patient_lock() -> io::Result<Option<File>> {
-    for _ in 0..LOCK_ATTEMPTS {
-        if let Some(lock) = try_lock(SUPERVISOR_LOCK)? {
-            return Ok(Some(lock));
-        }
-        std::thread::sleep(LOCK_PAUSE);
-    }
-    Ok(None)
+    /// How many in a row could not begin, and why the last one could not: what callers are told meanwhile.
+    failed: u32,
+    reason: String,
 }
 
 impl Supervisor {
     /// `None` when there is one already.
     fn new() -> io::Result<Option<Supervisor>> {
         make_folder()?;
-        let Some(mut lock) = patient_lock()? else {
+        let Some(mut lock) = try_lock(SUPERVISOR_LOCK)? else {
             return Ok(None);
         };
         lock.set_len(0)?;
@@ -95,15 +98,19 @@ impl Supervisor {
         Ok(Some(Supervisor {
             _lock: lock,
             listener,
+            inode: fs::symlink_metadata(SOCKET)?.ino(),
             process: None,
             restarts: 0,
             next_start: Instant::now(),
+            failed: 0,
+            reason: String::new(),
         }))
     }
 
     fn run(&mut self) {
         self.report();
-        while !BackgroundWorker::sigterm_received() {
+        // Who is found nowhere makes room for one who is: the next caller, or the postmaster, starts it.
+        while !BackgroundWorker::sigterm_received() && self.is_found() {
             self.reap();
             if BackgroundWorker::sighup_received() {
                 // SAFETY: the flag was set by the signal; this is the place to read the file.
@@ -113,13 +120,26 @@ impl Supervisor {
                 }
             }
             let is_asked_for = self.wait(None);
-            if is_asked_for && self.process.is_none() && Instant::now() >= self.next_start {
+            if !is_asked_for || self.process.is_some() {
+                continue;
+            }
+            if Instant::now() >= self.next_start {
                 self.start();
+            } else if self.failed > 0 {
+                self.refuse();
             }
         }
         // Whoever comes now finds no socket, and starts another supervisor.
-        let _ = fs::remove_file(SOCKET);
+        if self.is_found() {
+            let _ = fs::remove_file(SOCKET);
+        }
         self.stop();
+        turn_away(&self.listener, &Reply::Again);
+    }
+
+    /// Whether callers who look for the socket find this one.
+    fn is_found(&self) -> bool {
+        fs::symlink_metadata(SOCKET).is_ok_and(|file| file.ino() == self.inode)
     }
 
     fn start(&mut self) {
@@ -130,11 +150,27 @@ impl Supervisor {
         self.next_start = Instant::now() + RESTART_PAUSE;
         match InferenceProcess::start(&self.listener, settings::worker::of_server(), origin) {
             Ok(process) => self.process = Some(process),
-            Err(error) => {
-                warning!("lookbook worker: could not start an inference process: {error}")
-            }
+            Err(error) => self.could_not_start(&error.to_string()),
         }
         self.report();
+    }
+
+    fn could_not_start(&mut self, how: &str) {
+        self.failed += 1;
+        let doubled = 1 << self.failed.min(16);
+        let pause = (RESTART_PAUSE * doubled).min(LONGEST_RESTART_PAUSE);
+        self.next_start = Instant::now() + pause;
+        self.reason = format!("its process could not start: {how}");
+        warning!(
+            "lookbook worker: could not start an inference process: {how}; the next attempt is made in {} s at the earliest",
+            pause.as_secs_f32()
+        );
+        self.refuse();
+    }
+
+    fn refuse(&self) {
+        let reason = self.reason.clone();
+        turn_away(&self.listener, &Reply::NoProcess { reason });
     }
 
     /// Notices the end of the inference process.
@@ -145,12 +181,14 @@ impl Supervisor {
         let pid = self.process.take().map_or(0, |process| process.pid());
         self.restarts += 1;
         match ended {
-            Ended::InGoodOrder => {}
+            Ended::InGoodOrder => self.failed = 0,
             Ended::Badly(how) => {
+                self.failed = 0;
                 log!(
                     "lookbook inference process (PID {pid}) {how}; the next request starts another"
                 );
             }
+            Ended::AtItsStart(how) => self.could_not_start(&format!("it {how} at once")),
         }
         self.report();
     }
@@ -174,17 +212,15 @@ impl Supervisor {
     fn wait(&self, until: Option<Instant>) -> bool {
         let now = Instant::now();
         let is_starting_allowed = now >= self.next_start;
-        let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
-        if self.process.is_none() && is_starting_allowed && until.is_none() {
+        let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_TIMEOUT;
+        let answers = is_starting_allowed || self.failed > 0;
+        if self.process.is_none() && answers && until.is_none() {
             events |= pg_sys::WL_SOCKET_READABLE;
         }
         let pause = (!is_starting_allowed && self.process.is_none()).then_some(self.next_start);
-        let wake = until.or(pause);
-        let timeout =
-            wake.map(|moment| moment.saturating_duration_since(now) + Duration::from_millis(1));
-        if timeout.is_some() {
-            events |= pg_sys::WL_TIMEOUT;
-        }
+        let look = now + SOCKET_CHECK;
+        let wake = until.unwrap_or_else(|| pause.map_or(look, |pause| pause.min(look)));
+        let timeout = wake.saturating_duration_since(now) + Duration::from_millis(1);
         // SAFETY: our own latch and socket; the postmaster's death ends this process, and thereby its
         // child.
         let happened = unsafe {
@@ -192,7 +228,7 @@ impl Supervisor {
                 pg_sys::MyLatch,
                 events as i32,
                 self.listener.as_raw_fd(),
-                timeout.map_or(-1, |timeout| timeout.as_millis() as i64),
+                timeout.as_millis() as i64,
                 pg_sys::PG_WAIT_EXTENSION,
             );
             pg_sys::ResetLatch(pg_sys::MyLatch);

@@ -4,6 +4,7 @@
 pub mod onnx;
 
 use anyhow::{Context, Result, bail};
+use lookbook_tests::Database;
 use postgres::Client;
 use serde_json::{Value, json};
 
@@ -129,6 +130,16 @@ pub fn refusal<T>(result: Result<T, postgres::Error>) -> Result<Refusal> {
         detail: error.detail().unwrap_or_default().to_owned(),
         hint: error.hint().unwrap_or_default().to_owned(),
     })
+}
+
+/// Roles belong to the cluster: each test has its own.
+pub fn roles(database: &Database<'_>, names: &[&str]) -> Result<()> {
+    for name in names {
+        database
+            .connect()?
+            .batch_execute(&format!("CREATE ROLE {name} LOGIN"))?;
+    }
+    Ok(())
 }
 
 /// The server process behind a connection.

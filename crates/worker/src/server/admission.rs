@@ -2,13 +2,38 @@
 
 use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::time::Instant;
 
 use super::connection::{Connection, Event, Stage};
 use super::queue::{ConnectionId, Job, Work};
-use super::{PAYLOAD_BUDGET_BYTES, Server};
+use super::{PAYLOAD_BUDGET_BYTES, SENDING_PATIENCE, Server};
 use crate::Fingerprint;
 use crate::frame::{BodyReader, FrameError, PayloadReader};
 use crate::protocol::{Call, ProtocolError, Refusal, Reply};
+
+/// What payloads of one sort take, looked at in the order of their connections.
+#[derive(Default)]
+struct Room {
+    held: u64,
+    is_full: bool,
+}
+
+impl Room {
+    /// Whether `bytes` more go in. Once one has to wait all later ones do, or they would overtake it for ever.
+    fn admits(&mut self, bytes: u64) -> bool {
+        self.is_full |= self.held > 0 && self.held.saturating_add(bytes) > PAYLOAD_BUDGET_BYTES;
+        if !self.is_full {
+            self.held += bytes;
+        }
+        !self.is_full
+    }
+}
+
+/// Models have room of their own, as requests that are in already wait for them; and so has one payload above the budget,
+/// which would wait until nobody else asks for anything.
+fn room(is_model: bool, bytes: u64) -> usize {
+    usize::from(is_model) + 2 * usize::from(bytes > PAYLOAD_BUDGET_BYTES)
+}
 
 impl Server {
     /// Goes on with a connection until its socket has no more to give or to take.
@@ -93,12 +118,17 @@ impl Server {
         }
     }
 
-    /// Lets payloads in as far as there is room; those of earlier connections first. Models have
-    /// room of their own: requests that are in already wait for them.
+    /// Lets payloads in as far as there is room.
     pub(super) fn admit_payloads(&mut self) {
-        let sum = |of: fn(&Connection) -> u64| self.connections.values().map(of).sum::<u64>();
-        let mut held_images = sum(|connection| connection.image_bytes);
-        let mut held_models = sum(|connection| connection.model_bytes);
+        let mut rooms: [Room; 4] = Default::default();
+        for connection in self.connections.values() {
+            for (is_model, bytes) in [
+                (false, connection.image_bytes),
+                (true, connection.model_bytes),
+            ] {
+                rooms[room(is_model, bytes)].held += bytes;
+            }
+        }
         for connection in self.connections.values_mut() {
             let Stage::Payload {
                 call,
@@ -109,15 +139,37 @@ impl Server {
             else {
                 continue;
             };
-            let (held, holds) = match call {
-                Call::Model { .. } => (&mut held_models, &mut connection.model_bytes),
-                _ => (&mut held_images, &mut connection.image_bytes),
-            };
-            if *held == 0 || held.saturating_add(*bytes) <= PAYLOAD_BUDGET_BYTES {
+            let is_model = matches!(call, Call::Model { .. });
+            if rooms[room(is_model, *bytes)].admits(*bytes) {
                 *is_admitted = true;
+                connection.heard = Instant::now();
+                let holds = if is_model {
+                    &mut connection.model_bytes
+                } else {
+                    &mut connection.image_bytes
+                };
                 *holds = *bytes;
-                *held += *bytes;
             }
+        }
+    }
+
+    /// Whoever waits for a caller that does not go on sending (its process was stopped, its storage hangs) is not kept for
+    /// longer: it may ask again, behind them.
+    pub(super) fn send_stalled_away(&mut self) {
+        while self
+            .stalled_from()
+            .is_some_and(|moment| moment <= Instant::now())
+        {
+            let stalled = self.connections.iter_mut().find(|(_, connection)| {
+                connection.is_sending() && connection.heard.elapsed() >= SENDING_PATIENCE
+            });
+            let Some((id, connection)) = stalled else {
+                return;
+            };
+            let id = *id;
+            connection.request = None;
+            connection.say(&Reply::Again, true);
+            self.advance(id, false);
         }
     }
 

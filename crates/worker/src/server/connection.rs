@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use nix::poll::PollFlags;
 
@@ -52,6 +53,8 @@ pub(super) struct Connection {
     pub(super) model_bytes: u64,
     /// The conversation ends with the reply.
     pub(super) is_last_reply: bool,
+    /// When its socket last gave or took something, or it was let in.
+    pub(super) heard: Instant,
 }
 
 impl Connection {
@@ -64,6 +67,7 @@ impl Connection {
             image_bytes: 0,
             model_bytes: 0,
             is_last_reply: false,
+            heard: Instant::now(),
         })
     }
 
@@ -88,6 +92,20 @@ impl Connection {
             )
     }
 
+    /// Whether it waits for what another caller does: sends a model, or makes room.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.stage, Stage::Parked) || !self.is_admitted()
+    }
+
+    /// Whether it is its turn to send: a payload, or the model that it was asked for.
+    pub(super) fn is_sending(&self) -> bool {
+        match self.stage {
+            Stage::Payload { is_admitted, .. } => is_admitted,
+            Stage::Call(_) => self.request.is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether what it sends is read.
     pub(super) fn is_admitted(&self) -> bool {
         !matches!(
@@ -101,6 +119,7 @@ impl Connection {
 
     /// Goes on reading or writing as far as the socket allows.
     pub(super) fn advance(&mut self) -> Result<Option<Event>, FrameError> {
+        self.heard = Instant::now();
         let mut stream = &self.stream;
         match &mut self.stage {
             Stage::Call(reader) => match reader.read(&mut stream)? {

@@ -4,7 +4,8 @@
 //! never blocks on a caller. Executors take batches from the queue.
 //!
 //! Invariants: at most `queue_limit` requests wait, and their payloads take at most
-//! [`PAYLOAD_BUDGET_BYTES`] (one larger payload goes alone): the rest waits in its callers, unread.
+//! [`PAYLOAD_BUDGET_BYTES`], with one larger payload besides: the rest waits in its callers, unread, and goes in by its turn.
+//! Nobody waits for a caller that does not send: after [`SENDING_PATIENCE`] it has to ask once more.
 //! The loop ends when whoever started it closes the control socket, and when a run that was cancelled does not end:
 //! an operator in progress cannot be stopped but with its process.
 
@@ -17,7 +18,7 @@ mod queue;
 mod stats;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ const DRAIN_TIME: Duration = Duration::from_millis(600);
 const ABANDONED_TIME: Duration = Duration::from_secs(5);
 /// The same while nobody needs its place: a large model that was opened is there for the next call.
 const LONELY_TIME: Duration = Duration::from_secs(60);
+/// How long a caller may send nothing of a payload while others wait for the model that it sends, or for room.
+const SENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// Before connections are accepted again when the process has run out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -127,7 +130,7 @@ pub struct Origin {
 pub enum Ended {
     /// Nothing was asked for a while.
     Idle,
-    /// It was asked to end, and did so in good order.
+    /// It was asked to end, and did so in good order. Who still waited is told to ask again.
     Drained,
     /// Whoever started it is gone.
     Orphaned,
@@ -138,16 +141,34 @@ pub enum Ended {
 }
 
 /// Serves until there is a reason to end. `control` brings settings, one line each; the line `drain`
-/// asks for the end.
+/// asks for the end. One byte goes back when it begins.
 pub fn serve(
     listener: UnixListener,
     control: UnixStream,
     settings: Settings,
     origin: Origin,
 ) -> Ended {
-    match Server::new(listener, control, settings, origin) {
+    let begun = Server::new(listener, control, settings, origin).and_then(|mut server| {
+        server.control.write_all(b"!")?;
+        Ok(server)
+    });
+    match begun {
         Ok(mut server) => server.run(),
-        Err(_) => Ended::Broken,
+        Err(error) => {
+            eprintln!("lookbook inference process: {error}");
+            Ended::Broken
+        }
+    }
+}
+
+/// Answers every connection that nobody has accepted, whatever it asks for.
+pub fn turn_away(listener: &UnixListener, reply: &Reply) {
+    let Ok(frame) = reply.encode() else { return };
+    while let Ok((mut stream, _)) = listener.accept() {
+        // A socket takes so little at once, unless its caller has gone.
+        let _ = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.write_all(&frame));
     }
 }
 
@@ -236,13 +257,14 @@ impl Server {
             for (id, is_hung_up) in ready.connections {
                 self.advance(id, is_hung_up);
             }
+            self.send_stalled_away();
             self.admit_payloads();
             if let Some(ended) = self.tidy() {
                 let mut state = self.shared.lock();
                 state.is_stopping = true;
                 drop(state);
                 self.shared.ring();
-                if ended == Ended::Stuck {
+                if matches!(ended, Ended::Stuck | Ended::Drained) {
                     self.send_away();
                 }
                 return ended;
@@ -306,11 +328,16 @@ impl Server {
             .map(|moment| moment + idle);
         let drained = self.draining.map(|since| since + DRAIN_TIME);
         let stuck = self.stuck_from(&state);
-        let Some(next) = [unload, drained, stuck, self.accept_again]
-            .into_iter()
-            .flatten()
-            .min()
-        else {
+        let Some(next) = [
+            unload,
+            drained,
+            stuck,
+            self.stalled_from(),
+            self.accept_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min() else {
             return PollTimeout::NONE;
         };
         let left = next.saturating_duration_since(Instant::now());
@@ -327,6 +354,17 @@ impl Server {
             LONELY_TIME
         };
         state.abandoned().min().map(|since| since + patience)
+    }
+
+    /// When the first caller that sends nothing is sent away for those who wait, unless it goes on.
+    fn stalled_from(&self) -> Option<Instant> {
+        let all = self.connections.values();
+        if !all.clone().any(Connection::is_blocked) {
+            return None;
+        }
+        let heard = all.filter(|connection| connection.is_sending());
+        let first = heard.map(|connection| connection.heard).min();
+        first.map(|heard| heard + SENDING_PATIENCE)
     }
 
     /// `false` when the other end is closed.
