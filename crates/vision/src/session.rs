@@ -162,6 +162,12 @@ fn element_of(ty: TensorElementType) -> Element {
         TensorElementType::Float64 => Element::F64,
         TensorElementType::String => Element::Other("string"),
         TensorElementType::Bool => Element::Other("bool"),
+        TensorElementType::Bfloat16 => Element::Other("bf16"),
+        TensorElementType::Int8 => Element::Other("i8"),
+        TensorElementType::Int16 => Element::Other("i16"),
+        TensorElementType::Uint16 => Element::Other("u16"),
+        TensorElementType::Uint32 => Element::Other("u32"),
+        TensorElementType::Uint64 => Element::Other("u64"),
         _ => Element::Other("an unusual element type"),
     }
 }
