@@ -86,10 +86,14 @@ def read(path: Path) -> dict:
 
 
 def adopt(module: nn.Module, path: Path, prefix: str = "") -> None:
-    """Fill the module with another run's weights: with all that its names begin with `prefix`, which have to be all of the module's."""
+    """Fill the module with another run's weights: with all that its names begin with `prefix`, which have to be all of the module's.
+    Those of another network end the program."""
     print(f"starting from {path.parent.name}", flush=True)
     theirs = read(path)
-    module.load_state_dict({key.removeprefix(prefix): value for key, value in theirs.items() if key.startswith(prefix)})
+    try:
+        module.load_state_dict({key.removeprefix(prefix): value for key, value in theirs.items() if key.startswith(prefix)})
+    except (AttributeError, RuntimeError):
+        sys.exit(f"{path}: has the weights of another network than this recipe's")
 
 
 def best(name: str) -> Path:

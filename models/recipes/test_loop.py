@@ -109,5 +109,8 @@ def test_weights_are_taken_whole(tmp_path):
     loop.adopt(ours, tmp_path / "best.pt", "backbone.")
     assert torch.equal(ours.weight, theirs["backbone"].weight)
     for wrong, prefix in ((nn.Linear(2, 4), "backbone."), (nn.Linear(2, 3), "trunk."), (nn.Linear(2, 3), "")):
-        with pytest.raises(RuntimeError, match="weight"):
+        with pytest.raises(SystemExit, match="best.pt: has the weights of another network"):
             loop.adopt(wrong, tmp_path / "best.pt", prefix)
+    torch.save(torch.zeros(3), tmp_path / "best.pt")
+    with pytest.raises(SystemExit, match="best.pt: has the weights of another network"):
+        loop.adopt(ours, tmp_path / "best.pt")

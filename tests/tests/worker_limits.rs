@@ -115,6 +115,32 @@ fn models_that_rest_make_room_for_the_one_that_is_asked_for() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn memory_that_a_refused_run_left_booked_is_free_for_the_next() -> Result<()> {
+    // ONNX Runtime's arena asks for powers of two, less tenths of them: 3,686 MB of 4 GB here, and then for a 32nd of that
+    // to keep books of it, which does not fit any more.
+    let cluster = Cluster::start(&["lookbook.worker_memory=3791MB"])?;
+    let database = tiny(&cluster, "booked")?;
+    let mut client = database.connect()?;
+    client.batch_execute("SET lookbook.worker = on")?;
+    let expected = embed(&mut client, &photo(1), None)?;
+    let worker = number(&mut client, "pid")?;
+    for (name, side, code) in [("huge", 11_000, Some("53200")), ("wide", 1 << 12, None)] {
+        let onnx = onnx::wide_embedder(side);
+        let manifest = embedder_manifest(&mut client, name, &onnx)?;
+        let outcome = import(&mut client, name, &manifest, &onnx);
+        let refused = outcome.err().map(|error| refusal(Err::<(), _>(error)));
+        let found = refused.transpose()?.map(|refused| refused.code);
+        assert_eq!(found.as_deref(), code, "{name}");
+    }
+    ensure!(
+        number(&mut client, "pid")? != worker,
+        "the process that lost its memory goes on"
+    );
+    assert_eq!(embed(&mut client, &photo(1), None)?, expected);
+    Ok(())
+}
+
 /// Hundredths of a second that a process has computed: utime and stime of proc_pid_stat(5).
 fn cpu_ticks(pid: i64) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -9,7 +9,7 @@ pub(crate) fn is_out_of_memory(message: &str) -> bool {
 
 /// Tells a model that this library does not know from one that is broken.
 pub(crate) fn explain_commit(model: &str, message: &str) -> Error {
-    let (model, message) = (model.to_owned(), message.trim_end());
+    let (model, message) = (model.to_owned(), innermost(message.trim_end()));
     if is_out_of_memory(message) {
         return Error::OutOfMemory { model };
     }
@@ -20,10 +20,18 @@ pub(crate) fn explain_commit(model: &str, message: &str) -> Error {
             remedy: "export it with an older one (opset_version of torch.onnx.export), or install a newer ONNX Runtime",
         };
     }
+    if message.contains("Could not find an implementation for") {
+        return Error::ModelUnsupported {
+            model,
+            reason: format!(
+                "the installed ONNX Runtime has not all of its operators for their element types ({message})"
+            ),
+            remedy: "export it in float32 or float16, with standard operators, or install a newer ONNX Runtime",
+        };
+    }
     let unknown = [
         "No Op registered for",
         "is not a registered function/op",
-        "Could not find an implementation for",
         "opset",
         "Opset",
         "IR version",
@@ -44,6 +52,16 @@ pub(crate) fn explain_commit(model: &str, message: &str) -> Error {
             reason: format!("ONNX Runtime refused it ({message})"),
         }
     }
+}
+
+/// The cause, without the functions and lines of ONNX Runtime that passed it on.
+fn innermost(message: &str) -> &str {
+    let causes = [" : FAIL : ", " : INVALID_GRAPH : ", " : NOT_IMPLEMENTED : "];
+    let start = causes
+        .iter()
+        .filter_map(|cause| Some(message.rfind(cause)? + cause.len()))
+        .max();
+    &message[start.unwrap_or(0)..]
 }
 
 /// Which version a model has that this library is too old for, without the rest of what the library says.
@@ -67,4 +85,30 @@ fn newer_than_known(message: &str) -> Option<String> {
             "max supported IR version: ",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explain_commit;
+
+    #[test]
+    fn what_passed_a_cause_on_is_left_out() {
+        let error = explain_commit(
+            "net",
+            "/onnxruntime_src/onnxruntime/core/graph/graph.cc:1377 onnxruntime::Graph::Graph(const Model&) status.IsOK() \
+             was false. [ONNXRuntimeError] : 1 : FAIL : a function must not be recursive\n",
+        );
+        let text = error.to_string();
+        assert!(text.contains("refused it (a function must not"), "{text}");
+    }
+
+    #[test]
+    fn an_element_type_without_operators_is_told_from_an_unknown_operator() {
+        let error = explain_commit(
+            "net",
+            "Could not find an implementation for Conv(11) node with name ''",
+        );
+        let text = format!("{error:?}");
+        assert!(text.contains("in float32 or float16"), "{text}");
+    }
 }

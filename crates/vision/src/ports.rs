@@ -242,8 +242,12 @@ fn check_picture(input: &Input, port: &Port, one_photo: bool) -> Result<Batch, S
         Dtype::I32 => Element::I32,
     };
     if port.element != expected {
+        let remedy = match port.element {
+            Element::F32 | Element::F16 | Element::U8 | Element::I32 => "",
+            _ => "; export it with one of f32, f16, u8 or i32 and cast that in the model",
+        };
         return Err(format!(
-            "input.dtype is {expected}, but the input of the ONNX file is {}",
+            "input.dtype is {expected}, but the input of the ONNX file is {}{remedy}",
             port.element
         ));
     }
@@ -251,6 +255,12 @@ fn check_picture(input: &Input, port: &Port, one_photo: bool) -> Result<Batch, S
     let (batch, found) = match port.shape.as_slice() {
         [batch, rest @ ..] if rest.len() == 3 => (Some(*batch), rest),
         rest if rest.len() == 3 && one_photo => (None, rest),
+        [] => {
+            return Err(
+                "the input of the ONNX file declares no shape; export it with one of 4 axes, batch first"
+                    .to_owned(),
+            );
+        }
         other => {
             return Err(format!(
                 "the input of the ONNX file has shape {other:?}; expected 4 axes, batch first"

@@ -165,6 +165,12 @@ fn element_of(ty: TensorElementType) -> Element {
         TensorElementType::Float64 => Element::F64,
         TensorElementType::String => Element::Other("string"),
         TensorElementType::Bool => Element::Other("bool"),
+        TensorElementType::Bfloat16 => Element::Other("bf16"),
+        TensorElementType::Int8 => Element::Other("i8"),
+        TensorElementType::Int16 => Element::Other("i16"),
+        TensorElementType::Uint16 => Element::Other("u16"),
+        TensorElementType::Uint32 => Element::Other("u32"),
+        TensorElementType::Uint64 => Element::Other("u64"),
         _ => Element::Other("an unusual element type"),
     }
 }
@@ -274,11 +280,7 @@ impl Session {
                 let value = outputs
                     .get(name)
                     .ok_or_else(|| failed(format!("no output \"{name}\"")))?;
-                extract(value).map_err(|reason| Error::ModelUnsupported {
-                    model: model.to_owned(),
-                    reason: format!("output \"{name}\" {reason}"),
-                    remedy: "export that output as a tensor of float32, or of int64 where it numbers classes",
-                })
+                extract(model, name, value)
             })
             .collect()
     }
@@ -295,33 +297,57 @@ fn value_of(shape: Vec<usize>, values: InputValues<'_>) -> ort::Result<SessionIn
     })
 }
 
-fn extract(value: &DynValue) -> Result<OutputTensor, String> {
-    let ValueType::Tensor { ty, .. } = value.dtype() else {
-        return Err("is not a tensor".to_owned());
+/// An output of the model, named `name`.
+fn extract(model: &str, name: &str, value: &DynValue) -> Result<OutputTensor, Error> {
+    let unsupported = |reason: String| Error::ModelUnsupported {
+        model: model.to_owned(),
+        reason: format!("output \"{name}\" {reason}"),
+        remedy: "export that output as a tensor of float32, or of int64 where it numbers classes",
     };
-    Ok(match element_of(*ty) {
-        Element::F32 => OutputTensor::Float(array(value, |float: f32| float)?),
-        Element::F16 => OutputTensor::Float(array(value, f16::to_f32)?),
-        Element::F64 => OutputTensor::Float(array(value, |double: f64| double as f32)?),
-        Element::I64 => OutputTensor::Integer(array(value, |integer: i64| integer)?),
-        Element::I32 => OutputTensor::Integer(array(value, |integer: i32| integer.into())?),
-        other => return Err(format!("has elements of type {other}")),
+    let ValueType::Tensor { ty, .. } = value.dtype() else {
+        return Err(unsupported("is not a tensor".to_owned()));
+    };
+    let values = match element_of(*ty) {
+        Element::F32 => array(value, |float: f32| float).map(OutputTensor::Float),
+        Element::F16 => array(value, f16::to_f32).map(OutputTensor::Float),
+        Element::F64 => array(value, |double: f64| double as f32).map(OutputTensor::Float),
+        Element::I64 => array(value, |integer: i64| integer).map(OutputTensor::Integer),
+        Element::I32 => array(value, |integer: i32| integer.into()).map(OutputTensor::Integer),
+        other => return Err(unsupported(format!("has elements of type {other}"))),
+    };
+    values.map_err(|fault| match fault {
+        Fault::NoMemory => Error::OutOfMemory {
+            model: model.to_owned(),
+        },
+        Fault::Unreadable(reason) => unsupported(reason),
     })
+}
+
+/// Why a tensor could not be copied.
+enum Fault {
+    NoMemory,
+    Unreadable(String),
 }
 
 fn array<T: PrimitiveTensorElementType + Copy, A>(
     value: &DynValue,
     convert: impl Fn(T) -> A,
-) -> Result<ArrayD<A>, String> {
+) -> Result<ArrayD<A>, Fault> {
     let (shape, values) = value
         .try_extract_tensor()
-        .map_err(|error| error.message().to_owned())?;
+        .map_err(|error| Fault::Unreadable(error.message().to_owned()))?;
     let sizes: Vec<usize> = shape
         .iter()
         .map(|&size| usize::try_from(size).unwrap_or(0))
         .collect();
-    let values = values.iter().map(|&element| convert(element)).collect();
-    ArrayD::from_shape_vec(sizes, values).map_err(|error| format!("has no shape: {error}"))
+    // As large as the model likes: a failed allocation is no end of the process.
+    let mut converted = Vec::new();
+    converted
+        .try_reserve_exact(values.len())
+        .map_err(|_| Fault::NoMemory)?;
+    converted.extend(values.iter().map(|&element| convert(element)));
+    ArrayD::from_shape_vec(sizes, converted)
+        .map_err(|error| Fault::Unreadable(format!("has a shape of its own: {error}")))
 }
 
 /// Where ONNX Runtime looks for files that a model names: nowhere, though [`onnx::check`] refuses such models. Without, it

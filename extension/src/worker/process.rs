@@ -25,6 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const OOM_SCORE: &str = "300";
 /// Exit code of a process that ended for a run that did not stop.
 const STUCK: i32 = 3;
+/// Exit code of a process that ended for memory that nothing gave back.
+const SPENT: i32 = 4;
 /// How long the lock of a process that is still dying is waited for.
 const LOCK_ATTEMPTS: u32 = 100;
 
@@ -74,6 +76,7 @@ impl InferenceProcess {
                 let code = match outcome {
                     Ok(lookbook_worker::Ended::Broken) | Err(_) => 1,
                     Ok(lookbook_worker::Ended::Stuck) => STUCK,
+                    Ok(lookbook_worker::Ended::Spent) => SPENT,
                     Ok(_) => 0,
                 };
                 // SAFETY: ends the process without the server's exit handlers, which are not ours.
@@ -109,6 +112,10 @@ impl InferenceProcess {
             Ok(WaitStatus::Exited(_, 0)) => Some(Ended::InGoodOrder),
             Ok(WaitStatus::Exited(_, STUCK)) => Some(Ended::Badly(
                 "ended itself, because a cancelled run did not stop".to_owned(),
+            )),
+            Ok(WaitStatus::Exited(_, SPENT)) => Some(Ended::Badly(
+                "ended itself, because a run that failed for want of memory left most of it booked"
+                    .to_owned(),
             )),
             Ok(WaitStatus::Exited(_, code)) => {
                 Some(Ended::Badly(format!("exited with exit code {code}")))

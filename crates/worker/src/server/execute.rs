@@ -11,10 +11,12 @@ use lookbook_vision::{
     Cancel, Error, ErrorCode, Manifest, Runtime, check_model_with, decode, decode_side,
     decode_side_alone, garments,
 };
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::batch;
 use super::models::{Lease, Session};
 use super::queue::{Batch, Job, Shared, Work};
+use super::stats::memory_bytes;
 use crate::protocol::{Refusal, Reply, Run};
 
 /// Runs batches until there are no more.
@@ -39,6 +41,15 @@ pub(super) fn executor(shared: &Arc<Shared>, number: usize) {
                     .to_owned(),
             })
         });
+        if replies.iter().any(is_out_of_memory) {
+            // What a run that failed has taken goes with its session.
+            for lease in &mut batch.leases {
+                lease.session = None;
+            }
+            if is_memory_kept() {
+                shared.lock().is_spent = true;
+            }
+        }
         shared.lock().stats.ran(started.elapsed());
         shared.finish(batch, replies);
     }
@@ -135,6 +146,13 @@ fn kind_error() -> Refusal {
 
 fn is_out_of_memory(reply: &Reply) -> bool {
     matches!(reply, Reply::Refused(refusal) if refusal.code == ErrorCode::OutOfMemory)
+}
+
+/// Whether more than half of what the process may have is booked. ONNX Runtime's arena loses what it has just got when there
+/// is no memory for its books of that (`BFCArena::Extend`, 1.31), and nothing but the end of the process gives it back.
+fn is_memory_kept() -> bool {
+    let booked = memory_bytes("VmData:").unwrap_or(0);
+    getrlimit(Resource::RLIMIT_DATA).is_ok_and(|(limit, _)| booked > limit / 2)
 }
 
 fn reply(result: Result<Reply, Refusal>) -> Reply {

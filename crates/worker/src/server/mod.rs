@@ -136,6 +136,8 @@ pub enum Ended {
     Orphaned,
     /// A run did not stop that nobody waits for. Who waited for another one is told to ask again.
     Stuck,
+    /// After a run that needed too much memory, much of it stayed booked. Who waited is told to ask again.
+    Spent,
     /// Its sockets failed.
     Broken,
 }
@@ -264,7 +266,7 @@ impl Server {
                 state.is_stopping = true;
                 drop(state);
                 self.shared.ring();
-                if matches!(ended, Ended::Stuck | Ended::Drained) {
+                if matches!(ended, Ended::Stuck | Ended::Spent | Ended::Drained) {
                     self.send_away();
                 }
                 return ended;
@@ -447,6 +449,7 @@ impl Server {
         let is_stuck = self
             .stuck_from(&state)
             .is_some_and(|moment| moment <= Instant::now());
+        let is_spent = state.is_spent();
         drop(state);
         drop(unloaded);
         if let Some(since) = self.draining {
@@ -459,6 +462,9 @@ impl Server {
         }
         if is_stuck {
             return Some(Ended::Stuck);
+        }
+        if is_spent && !self.connections.values().any(Connection::is_replying) {
+            return Some(Ended::Spent);
         }
         let is_unused = self.connections.is_empty()
             && is_idle

@@ -82,6 +82,8 @@ pub(super) struct State {
     pub(super) library: Option<PathBuf>,
     pub(super) executors: usize,
     pub(super) is_stopping: bool,
+    /// Nothing new runs any more: memory is booked that nothing gives back.
+    pub(super) is_spent: bool,
     queue: VecDeque<Job>,
     running: Vec<Running>,
     batches: u64,
@@ -106,6 +108,7 @@ impl Shared {
                 library: None,
                 executors: 0,
                 is_stopping: false,
+                is_spent: false,
                 queue: VecDeque::new(),
                 running: Vec::new(),
                 batches: 0,
@@ -200,6 +203,11 @@ impl State {
         self.queue.is_empty() && self.running.is_empty() && self.answers.is_empty()
     }
 
+    /// Whether the process is of no more use, and all that ran is answered.
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_spent && self.running.is_empty() && self.answers.is_empty()
+    }
+
     pub(super) fn submit(&mut self, job: Job) {
         if let Work::Run { run, .. } = &job.work {
             self.models.pin(run);
@@ -271,6 +279,9 @@ impl State {
 
     /// The first request that can run now, with those like it: as many as are this executor's share.
     fn take_batch(&mut self) -> Option<Batch> {
+        if self.is_spent {
+            return None;
+        }
         let executors = self.settings.executors();
         let (first, leases) =
             (0..self.queue.len()).find_map(|at| match &self.queue.get(at)?.work {

@@ -61,7 +61,7 @@ impl Stats {
         json!({
             "pid": std::process::id(),
             "started_s": started.as_secs_f64(),
-            "memory_bytes": resident_bytes(),
+            "memory_bytes": memory_bytes("VmRSS:"),
             "requests": self.requests,
             "errors": self.errors,
             "refused": self.refused,
@@ -76,12 +76,10 @@ impl Stats {
     }
 }
 
-/// Resident memory of this process; `None` where the kernel does not say.
-fn resident_bytes() -> Option<u64> {
+/// Memory of this process by a line of proc_pid_status(5); `None` where the kernel does not say.
+pub(super) fn memory_bytes(line: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    let size = status.lines().find_map(|found| found.strip_prefix(line))?;
+    let kibibytes: u64 = size.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kibibytes << 10)
 }
