@@ -237,10 +237,10 @@ unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Option<F
         return (!conditions::is_fulfilled_by_null(key)).then_some(none);
     }
     // A scan may begin for each row of a join: nothing stays of its arrays, nor of what hashing leaves behind.
-    let words = PgMemoryContexts::new("lookbook condition").switch_to(|_| {
-        // SAFETY: the catalogue says which hash function belongs to the type on the right; an array has
-        // elements of that type.
-        unsafe {
+    // SAFETY: words are of no memory context; the catalogue says which hash function belongs to the type on the right; an
+    // array has elements of that type.
+    let words = unsafe {
+        PgMemoryContexts::new("lookbook condition").switch_to(|_| {
             let mut other = pg_sys::FmgrInfo::default();
             let hash = hash_function(index, key, &mut other);
             let values = match key.sk_flags & pg_sys::SK_SEARCHARRAY as i32 {
@@ -251,8 +251,8 @@ unsafe fn filter(index: pg_sys::Relation, key: &pg_sys::ScanKeyData) -> Option<F
             words
                 .map(|value| hash_word(hash, key.sk_collation, value))
                 .collect()
-        }
-    });
+        })
+    };
     Some(Filter::new(column, words))
 }
 

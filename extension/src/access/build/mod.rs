@@ -44,7 +44,7 @@ pub(super) unsafe extern "C-unwind" fn ambuild(
         (
             BufferStore::new(index),
             options,
-            Table::new(heap, index, info, options.filter_columns),
+            Table::new(heap, index, info),
         )
     };
     let first = or_raise(empty_index(&options), index);

@@ -10,7 +10,6 @@ pub(super) struct Table {
     heap: pg_sys::Relation,
     index: pg_sys::Relation,
     info: *mut pg_sys::IndexInfo,
-    filter_columns: usize,
     /// What a row leaves behind: detoasted values.
     row_memory: PgMemoryContexts,
 }
@@ -35,13 +34,11 @@ impl Table {
         heap: pg_sys::Relation,
         index: pg_sys::Relation,
         info: *mut pg_sys::IndexInfo,
-        filter_columns: usize,
     ) -> Self {
         Self {
             heap,
             index,
             info,
-            filter_columns,
             row_memory: PgMemoryContexts::new("lookbook build row"),
         }
     }
@@ -105,9 +102,8 @@ unsafe extern "C-unwind" fn take_row(
     // those of the index's columns and live for this call.
     unsafe {
         let Callback { table, each } = &mut *state.cast::<Callback<'_, '_>>();
-        let filter_columns = table.filter_columns;
         table.row_memory.switch_to(|_| {
-            let row = columns::row(index, values, is_null, filter_columns);
+            let row = columns::row(index, values, is_null);
             each(heap_tid(&*tid), row);
         });
         table.row_memory.reset();
