@@ -508,7 +508,7 @@ fn a_condition_on_a_composite_column_takes_no_memory_for_each_scan() -> Result<(
     client.batch_execute(
         "CREATE TYPE pair AS (a int, b int);
          CREATE TABLE look (id bigint, v embedding(32), p pair);
-         INSERT INTO look SELECT n, look(n), row(n % 5, n % 3) FROM generate_series(1, 200) n;
+         INSERT INTO look SELECT n, look(n), row(n % 5, n % 3)::pair FROM generate_series(1, 200) n;
          CREATE INDEX looks ON look USING lookbook (v, p)",
     )?;
     let mut bytes_after_scans = || -> Result<i64> {

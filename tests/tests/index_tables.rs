@@ -318,7 +318,7 @@ fn what_a_session_learnt_of_an_index_outlasts_the_use_of_many_others() -> Result
         ))?;
         others += &format!("SELECT id FROM other_{n} ORDER BY v <-> look(1) LIMIT 1;");
     }
-    // Pages that a search reads; the first ones read the directory as well.
+    // Pages that a search reads; the first ones read the directory, of seven pages, as well.
     let pages = |client: &mut postgres::Client| -> Result<i64> {
         let query = "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) SELECT id FROM look ORDER BY v <-> look(7) LIMIT 1";
         let lines = client.query(query, &[])?;
@@ -331,7 +331,7 @@ fn what_a_session_learnt_of_an_index_outlasts_the_use_of_many_others() -> Result
     let first = pages(&mut client)?;
     pages(&mut client)?;
     let known = pages(&mut client)?;
-    ensure!(known + 8 < first, "{first} pages, then {known}");
+    ensure!(known + 4 < first, "{first} pages, then {known}");
     client.batch_execute(&others)?;
     let again = pages(&mut client)?;
     ensure!(again < known + 4, "{known} pages, after others {again}");

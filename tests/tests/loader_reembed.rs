@@ -330,7 +330,7 @@ fn rows_that_take_no_new_vector_are_named() -> Result<()> {
     client.batch_execute("DROP TRIGGER keep ON look")?;
     run(&DOUBLED)?
         .expect(0)?
-        .expect_stdout(&["2 garments of 1 photos got vectors"])?;
+        .expect_stdout(&["2 garments of 1 photo got vectors"])?;
     Ok(())
 }
 
@@ -530,7 +530,7 @@ fn a_change_that_was_begun_is_not_forgotten_unless_it_is_told() -> Result<()> {
     shop.put("last.bmp", &bmp(8, 8, [1, 2, 3]))?;
     shop.run(["reembed", "photos", "--embed-model", "doubled"])?
         .expect(0)?
-        .expect_stdout(&["2 garments of 1 photos got vectors"])?;
+        .expect_stdout(&["2 garments of 1 photo got vectors"])?;
 
     // A column of the shop's own by that name is not ours to drop.
     client.batch_execute("ALTER TABLE garment ADD COLUMN embedding_next text")?;

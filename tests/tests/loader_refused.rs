@@ -199,7 +199,7 @@ fn a_photo_whose_rows_the_shop_does_not_let_go_keeps_them_and_gets_no_others() -
         "0.5",
     ])?
     .expect(2)?
-    .expect_stderr(&["1 photos that are gone stay", "keeps rows of it"])?;
+    .expect_stderr(&["kept 1 photo gone from the source", "keeps rows of it"])?;
     assert_eq!(shop.database.psql(counts)?, "30|15\n15");
     Ok(())
 }

@@ -425,7 +425,7 @@ mod tests {
     /// One row of an image, a key and a list of two stamps.
     fn write_bytes(file: &Path, image: &[u8], key: &[u8]) {
         let schema = "message photos { required binary image; required binary id;
-            required group l (LIST) { distinct group list { required int64 element (TIMESTAMP(MILLIS,false)); } } }";
+            required group l (LIST) { repeated group list { required int64 element (TIMESTAMP(MILLIS,false)); } } }";
         let schema = Arc::new(parse_message_type(schema).unwrap());
         let out = File::create(file).unwrap();
         let mut writer = SerializedFileWriter::new(out, schema, Arc::default()).unwrap();
