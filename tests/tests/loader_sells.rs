@@ -64,7 +64,12 @@ D||D|upper|shirt|t|(8,16),(0,0)";
         recommended == "D\nB D\nfootwear B, footwear D",
         "{recommended}"
     );
-    shop.run(["search", "photos/a.bmp"])?.expect(0)?;
+    let searched = shop.run(["search", "photos/a.bmp"])?.expect(0)?;
+    let ranks = searched.stdout.lines().filter_map(|line| {
+        let rank = line.split_whitespace().next()?;
+        rank.parse::<u32>().ok()
+    });
+    ensure!(ranks.count() == 4, "A and D, B and D: {searched}");
 
     shop.run(LOAD)?.expect(0)?.expect_stdout(&["4 skipped"])?;
     let list = fs::read_to_string(shop.path("list.csv"))?;

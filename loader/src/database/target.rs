@@ -301,6 +301,20 @@ impl Target {
                 format!(" JOIN {} p ON {}", self.photo, self.is_of_photo()?),
             ),
         };
+        let mut conditions = Vec::new();
+        if has_category {
+            let category = of(Role::Category, "");
+            let wanted = self.parameter(Role::Category, 2);
+            conditions.push(format!("{category} = {wanted}"));
+        }
+        if !self.is_mapped {
+            // What is only worn with a product is nothing to recommend.
+            conditions.push("g.sku IS NOT NULL".to_owned());
+        }
+        let filter = match conditions.is_empty() {
+            true => String::new(),
+            false => format!("WHERE {}\n", conditions.join(" AND ")),
+        };
         Ok(format!(
             "SELECT {sku}, {path}, {category}, {label}, {bbox}, {embedding} {distance} $1::{vector} AS distance\n\
              FROM {garment} g{photos}\n{filter}ORDER BY {embedding} {distance} $1::{vector} LIMIT {k}",
@@ -311,14 +325,6 @@ impl Target {
             garment = self.garment,
             distance = self.distance(),
             vector = self.vector_type(),
-            filter = match has_category {
-                true => format!(
-                    "WHERE {} = {}\n",
-                    of(Role::Category, ""),
-                    self.parameter(Role::Category, 2)
-                ),
-                false => String::new(),
-            },
         ))
     }
 
