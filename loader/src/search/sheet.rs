@@ -42,7 +42,7 @@ p { margin: 0; color: var(--dim); }
 </style>
 <main>
 <h1>Nearest in the catalogue</h1>
-<p>Nearest first. Distance 0 is the same picture; about 1.4 have nothing in common.</p>
+<p>Nearest first. At a distance of 0 two pictures are the same, at about 1.4 they have nothing in common.</p>
 "#;
 
 /// Of a query at most, in rem: by its width, which the boxes follow.
