@@ -16,6 +16,9 @@ use crate::store::{
     AppendPages, BlockId, PAGE_BYTES, PageBytes, PageHandle, PageStore, PageTxn, TXN_PAGES,
 };
 
+/// More questions whether to stop than any walk over the few pages of a damaged index asks.
+const MOST_STEPS: u64 = 100_000;
+
 /// One committed record: the pages it changed, as they were afterwards.
 type Record = Vec<(BlockId, Box<PageBytes>)>;
 
@@ -134,6 +137,20 @@ impl MemoryStore {
     /// After `calls` more of them, [`PageStore::check_interrupts`] fails; `None`: never.
     pub fn interrupt_after(&self, calls: Option<u64>) {
         self.fuel.set(calls);
+    }
+
+    /// What an operation says of damaged pages.
+    ///
+    /// # Panics
+    /// When it goes round in circles.
+    pub fn tried<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.interrupt_after(Some(MOST_STEPS));
+        let result = operation();
+        assert!(
+            !matches!(result, Err(Error::Interrupted)),
+            "a walk without end"
+        );
+        result
     }
 
     /// Records and bytes changed since they are counted, as Generic XLog would log them; from now on they are, or not.

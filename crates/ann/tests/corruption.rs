@@ -9,9 +9,6 @@ use lookbook_ann::{
     Result, Search, SearchOptions,
 };
 
-/// More questions whether to stop than any walk over these few pages asks.
-const MOST_STEPS: u64 = 100_000;
-
 /// Lists, a directory, a frame, and every so many rows one without a vector.
 fn sound(numbers: &mut Numbers, rows: u64, list_rows: u32, nulls: u64) -> MemoryStore {
     let store = MemoryStore::new();
@@ -45,17 +42,6 @@ fn damaged(numbers: &mut Numbers, rows: u64) -> MemoryStore {
     store
 }
 
-/// What an operation says of a damaged index; fails if it goes round in circles.
-fn tried<T>(store: &MemoryStore, operation: impl FnOnce() -> Result<T>) -> Result<T> {
-    store.interrupt_after(Some(MOST_STEPS));
-    let result = operation();
-    assert!(
-        !matches!(result, Err(Error::Interrupted)),
-        "a walk without end"
-    );
-    result
-}
-
 /// Searches to the end; gives the number of rows.
 fn search_all(store: &MemoryStore, index: &Index, query: &[f32], recall: f32) -> Result<usize> {
     let options = SearchOptions {
@@ -80,26 +66,24 @@ fn flipped_bits_never_panic() {
             errors += 1;
             continue;
         };
-        errors += usize::from(tried(&store, || index.check(&store)).is_err());
+        errors += usize::from(store.tried(|| index.check(&store)).is_err());
         let dims = index.options().dimensions;
         let words = vec![1; index.options().filter_columns];
         let query = numbers.vector(dims, 3);
         for recall in [0.9, 1.0] {
-            let _ = tried(&store, || search_all(&store, &index, &query, recall));
+            let _ = store.tried(|| search_all(&store, &index, &query, recall));
         }
         for tid in (500..540).map(HeapTid) {
             let row = ModelRow {
                 vector: Some(numbers.vector(dims, 3)),
                 words: words.clone(),
             };
-            let done = tried(&store, || try_insert(&store, &mut index, tid, &row));
+            let done = store.tried(|| try_insert(&store, &mut index, tid, &row));
             errors += usize::from(done.is_err());
         }
-        let _ = tried(&store, || {
-            index.bulk_delete(&store, &mut |tid| tid.0 % 2 == 0)
-        });
-        let _ = tried(&store, || index.cleanup(&store));
-        let _ = tried(&store, || index.info(&store));
+        let _ = store.tried(|| index.bulk_delete(&store, &mut |tid| tid.0 % 2 == 0));
+        let _ = store.tried(|| index.cleanup(&store));
+        let _ = store.tried(|| index.info(&store));
     }
     assert!(errors > 20, "{errors} errors: the damage did not matter");
 }
@@ -122,24 +106,22 @@ fn expect_damage(sound: &MemoryStore, block: BlockId, kind: u8, link: &[u8]) {
         let is_corrupt = matches!(result, Err(Error::Corrupt { .. }));
         assert!(is_corrupt, "{operation}: {what}: {result:?}");
     };
-    let checked = tried(&store, || index.check(&store));
+    let checked = store.tried(|| index.check(&store));
     is_corrupt(checked.map(drop), "check");
     for recall in [0.9, 1.0] {
-        let found = tried(&store, || search_all(&store, &index, &query, recall));
+        let found = store.tried(|| search_all(&store, &index, &query, recall));
         is_corrupt(found.map(drop), "search");
     }
-    is_corrupt(tried(&store, || index.info(&store)).map(drop), "info");
+    is_corrupt(store.tried(|| index.info(&store)).map(drop), "info");
     for tid in (5_000..5_060).map(HeapTid) {
         let vector = (tid.0 % 10 != 0).then(|| numbers.vector(40, 3));
         let words = vec![1];
-        let _ = tried(&store, || {
-            try_insert(&store, &mut index, tid, &ModelRow { vector, words })
-        });
+        let _ = store.tried(|| try_insert(&store, &mut index, tid, &ModelRow { vector, words }));
     }
     let store = store.fork(false);
-    let deleted = tried(&store, || index.bulk_delete(&store, &mut |_| false));
+    let deleted = store.tried(|| index.bulk_delete(&store, &mut |_| false));
     is_corrupt(deleted.map(drop), "bulk_delete");
-    is_corrupt(tried(&store, || index.cleanup(&store)).map(drop), "cleanup");
+    is_corrupt(store.tried(|| index.cleanup(&store)).map(drop), "cleanup");
 }
 
 #[test]

@@ -4,14 +4,12 @@
 
 use lookbook_ann::memory::MemoryStore;
 use lookbook_ann::{
-    BlockId, Error, HeapTid, Index, Metric, Options, PAGE_BYTES, PageStore, PageTxn, Result, Row,
-    Search, SearchOptions, empty_index,
+    BlockId, HeapTid, Index, Metric, Options, PAGE_BYTES, PageStore, PageTxn, Result, Row, Search,
+    SearchOptions, empty_index,
 };
 
 const DIMENSIONS: usize = 24;
 const ROWS: u64 = 60;
-/// More questions whether to stop than any walk over these few pages asks.
-const MOST_STEPS: u64 = 100_000;
 
 thread_local! {
     static SOUND: MemoryStore = sound();
@@ -67,36 +65,21 @@ pub fn index_pages(patches: &[u8]) -> bool {
     let Ok(mut index) = Index::open(&store) else {
         return false;
     };
-    let is_sound = tried(&store, || index.check(&store)).is_ok();
+    let is_sound = store.tried(|| index.check(&store)).is_ok();
     let dimensions = index.options().dimensions;
     let query = vec![0.5; dimensions];
     for recall in [0.9, 1.0] {
-        let _ = tried(&store, || search(&store, &index, &query, recall));
+        let _ = store.tried(|| search(&store, &index, &query, recall));
     }
     if dimensions == DIMENSIONS && index.options().filter_columns == 1 {
         for tid in 500..520 {
-            let _ = tried(&store, || {
-                insert(&store, &mut index, tid, Some(&vector(tid)))
-            });
+            let _ = store.tried(|| insert(&store, &mut index, tid, Some(&vector(tid))));
         }
     }
-    let _ = tried(&store, || {
-        index.bulk_delete(&store, &mut |tid| tid.0 % 2 == 0)
-    });
-    let _ = tried(&store, || index.cleanup(&store));
-    let _ = tried(&store, || index.info(&store));
+    let _ = store.tried(|| index.bulk_delete(&store, &mut |tid| tid.0 % 2 == 0));
+    let _ = store.tried(|| index.cleanup(&store));
+    let _ = store.tried(|| index.info(&store));
     is_sound
-}
-
-/// What an operation says of a damaged index; fails if it goes round in circles.
-fn tried<T>(store: &MemoryStore, operation: impl FnOnce() -> Result<T>) -> Result<T> {
-    store.interrupt_after(Some(MOST_STEPS));
-    let result = operation();
-    assert!(
-        !matches!(result, Err(Error::Interrupted)),
-        "a walk without end"
-    );
-    result
 }
 
 /// Searches to the end.
